@@ -1,0 +1,3 @@
+//! The page-fault handler for restored microVMs.
+
+pub mod units;
