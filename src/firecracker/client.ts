@@ -1,0 +1,232 @@
+import { abortSignal, milliseconds, object, optional, options as place, path } from '../validate.js'
+import { readAnswer, refuseFailure } from './answer.js'
+import {
+  balloonBody,
+  balloonTargetBody,
+  readBalloon,
+  statsIntervalBody,
+  type BalloonConfig,
+  type BalloonInfo,
+} from './balloon.js'
+import { readBalloonStatistics, type BalloonStatistics } from './balloon-statistics.js'
+import { exchange, type Answer, type Method } from './connection.js'
+import { underDeadline, type RequestOptions } from './deadline.js'
+import { requireFeature } from './features.js'
+import {
+  hintingStartBody,
+  readHintingStatus,
+  type HintingStart,
+  type HintingStatus,
+} from './hinting.js'
+import { readInstanceInfo, readVersion, type InstanceInfo } from './instance.js'
+import {
+  machineConfigBody,
+  machineConfigPatchBody,
+  readMachineConfig,
+  type MachineConfig,
+  type MachineConfigInfo,
+} from './machine-config.js'
+import {
+  snapshotCreateBody,
+  snapshotLoadBody,
+  type SnapshotCreate,
+  type SnapshotLoad,
+} from './snapshot.js'
+import { FirecrackerVersion } from './version.js'
+
+/** Where Firecracker is, and how long to wait for it. */
+export interface FirecrackerClientOptions {
+  /** The API's Unix socket: the path Firecracker got as `--api-sock`. */
+  readonly socketPath: string
+  /** The deadline of a request in milliseconds. @default 10000 */
+  readonly timeoutMs?: number | undefined
+  /**
+   * The deadline in milliseconds for creating and loading a snapshot, which
+   * write and map whole memories.
+   * @default 60000
+   */
+  readonly snapshotTimeoutMs?: number | undefined
+}
+
+const checkOptions = object<FirecrackerClientOptions>({
+  socketPath: path,
+  timeoutMs: optional(milliseconds),
+  snapshotTimeoutMs: optional(milliseconds),
+})
+
+const checkRequest = object<RequestOptions>({
+  signal: optional(abortSignal),
+  timeoutMs: optional(milliseconds),
+})
+
+type Body = Record<string, unknown>
+
+/**
+ * The part of Firecracker's API that restoring and memory need. Names and units
+ * are the published ones in camel case. Each request has a deadline and is sent
+ * once: what failed may have been carried out, and only the caller can know.
+ */
+export class FirecrackerClient {
+  readonly socketPath: string
+  readonly #timeoutMs: number
+  readonly #snapshotTimeoutMs: number
+  readonly #closing = new AbortController()
+  #version: FirecrackerVersion | undefined
+
+  constructor(options: FirecrackerClientOptions) {
+    const checked = checkOptions(options, place())
+    this.socketPath = checked.socketPath
+    this.#timeoutMs = checked.timeoutMs ?? 10_000
+    this.#snapshotTimeoutMs = checked.snapshotTimeoutMs ?? 60_000
+  }
+
+  /** Firecracker's version; asked for once, since a process does not change it. */
+  async version(options?: RequestOptions): Promise<FirecrackerVersion> {
+    if (this.#version === undefined) {
+      const { version } = await this.#get('/version', readVersion, options)
+      this.#version = FirecrackerVersion.parse(version)
+    }
+    return this.#version
+  }
+
+  /** The microVM's id and state. */
+  instanceInfo(options?: RequestOptions): Promise<InstanceInfo> {
+    return this.#get('/', readInstanceInfo, options)
+  }
+
+  /** The machine configuration, of a restored microVM too. */
+  machineConfig(options?: RequestOptions): Promise<MachineConfigInfo> {
+    return this.#get('/machine-config', readMachineConfig, options)
+  }
+
+  /** Sets the whole machine configuration; what is left out gets its default. Before boot. */
+  async putMachineConfig(config: MachineConfig, options?: RequestOptions): Promise<void> {
+    await this.#send('PUT', '/machine-config', machineConfigBody(config), options)
+  }
+
+  /** Changes some of the machine configuration. Before boot. */
+  async patchMachineConfig(patch: Partial<MachineConfig>, options?: RequestOptions): Promise<void> {
+    await this.#send('PATCH', '/machine-config', machineConfigPatchBody(patch), options)
+  }
+
+  /** The balloon's configuration; refused by Firecracker if there is no balloon. */
+  balloon(options?: RequestOptions): Promise<BalloonInfo> {
+    return this.#get('/balloon', readBalloon, options)
+  }
+
+  /**
+   * Creates the balloon, or replaces its configuration. Before boot. Free page
+   * reporting is on from Firecracker 1.14.0 unless it is set to false.
+   */
+  async putBalloon(config: BalloonConfig, options?: RequestOptions): Promise<void> {
+    const body = balloonBody(await this.version(options), config)
+    await this.#send('PUT', '/balloon', body, options)
+  }
+
+  /** Sets the size the balloon aims for, in MiB. */
+  async setBalloonTarget(amountMib: number, options?: RequestOptions): Promise<void> {
+    await this.#send('PATCH', '/balloon', balloonTargetBody(amountMib), options)
+  }
+
+  /** The latest statistics of the guest; refused unless turned on before boot. */
+  balloonStatistics(options?: RequestOptions): Promise<BalloonStatistics> {
+    return this.#get('/balloon/statistics', readBalloonStatistics, options)
+  }
+
+  /** Sets the seconds between two statistics. Cannot turn them on or off after boot. */
+  async setBalloonStatisticsInterval(intervalS: number, options?: RequestOptions): Promise<void> {
+    await this.#send('PATCH', '/balloon/statistics', statsIntervalBody(intervalS), options)
+  }
+
+  /** Starts a run of free page hinting; the balloon needs `freePageHinting`. */
+  async startHinting(start: HintingStart = {}, options?: RequestOptions): Promise<void> {
+    const body = hintingStartBody(start)
+    await this.#needHinting(options)
+    await this.#send('PATCH', '/balloon/hinting/start', body, options)
+  }
+
+  /** How far a run of free page hinting is. */
+  async hintingStatus(options?: RequestOptions): Promise<HintingStatus> {
+    await this.#needHinting(options)
+    return this.#get('/balloon/hinting/status', readHintingStatus, options)
+  }
+
+  /** Stops a run of free page hinting. */
+  async stopHinting(options?: RequestOptions): Promise<void> {
+    await this.#needHinting(options)
+    await this.#send('PATCH', '/balloon/hinting/stop', undefined, options)
+  }
+
+  /** Pauses the guest's vCPUs. */
+  async pause(options?: RequestOptions): Promise<void> {
+    await this.#send('PATCH', '/vm', { state: 'Paused' }, options)
+  }
+
+  /** Lets the guest's vCPUs run again. */
+  async resume(options?: RequestOptions): Promise<void> {
+    await this.#send('PATCH', '/vm', { state: 'Resumed' }, options)
+  }
+
+  /** Writes a snapshot of the paused microVM. */
+  async createSnapshot(create: SnapshotCreate, options?: RequestOptions): Promise<void> {
+    const body = snapshotCreateBody(create)
+    await this.#send('PUT', '/snapshot/create', body, options, this.#snapshotTimeoutMs)
+  }
+
+  /**
+   * Loads a snapshot whose memory comes from a page-fault handler. It does not
+   * return before the handler has taken the guest; if it fails, Firecracker ends.
+   */
+  async loadSnapshot(load: SnapshotLoad, options?: RequestOptions): Promise<void> {
+    const body = snapshotLoadBody(await this.version(options), load)
+    await this.#send('PUT', '/snapshot/load', body, options, this.#snapshotTimeoutMs)
+  }
+
+  /** Ends what is still waiting, with an error. Firecracker itself goes on. */
+  close(): void {
+    this.#closing.abort()
+  }
+
+  /** The same as `close()`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+  }
+
+  async #needHinting(options: RequestOptions | undefined): Promise<void> {
+    const wayOut = 'let the guest free pages into the balloon instead'
+    requireFeature(await this.version(options), 'freePageHinting', wayOut)
+  }
+
+  async #get<T>(
+    path: string,
+    read: (body: unknown) => T,
+    options: RequestOptions | undefined,
+  ): Promise<T> {
+    const answer = await this.#exchange('GET', path, undefined, options, this.#timeoutMs)
+    return readAnswer(`GET ${path}`, answer, read)
+  }
+
+  async #send(
+    method: 'PUT' | 'PATCH',
+    path: string,
+    body: Body | undefined,
+    options: RequestOptions | undefined,
+    timeoutMs = this.#timeoutMs,
+  ): Promise<void> {
+    refuseFailure(`${method} ${path}`, await this.#exchange(method, path, body, options, timeoutMs))
+  }
+
+  #exchange(
+    method: Method,
+    path: string,
+    body: Body | undefined,
+    options: RequestOptions = {},
+    defaultTimeoutMs: number,
+  ): Promise<Answer> {
+    const { signal, timeoutMs = defaultTimeoutMs } = checkRequest(options, place())
+    const signals = { user: signal, client: this.#closing.signal }
+    return underDeadline(`${method} ${path}`, timeoutMs, signals, (ending) =>
+      exchange(this.socketPath, method, path, body, ending),
+    )
+  }
+}

@@ -1,0 +1,140 @@
+import { closest } from './closest.js'
+import { UffdValidationError, type UffdErrorCode } from './errors.js'
+import { show } from './show.js'
+
+/**
+ * Turns an unknown value into a `T` or throws an error that names the place.
+ * A check that allows `undefined` makes its field one that may be left out.
+ */
+export type Check<T> = (value: unknown, at: Place) => T
+
+/** One check for each field of `T`; a field without a check does not compile. */
+export type Shape<T> = { readonly [Key in keyof T]-?: Check<T[Key]> }
+
+/** Where a value stands in what the user wrote, and how a mistake there is reported. */
+export class Place {
+  readonly #code: UffdErrorCode
+  readonly #noun: string
+  readonly path: string
+
+  constructor(code: UffdErrorCode, noun: string, path = '') {
+    this.#code = code
+    this.#noun = noun
+    this.path = path
+  }
+
+  field(name: string): Place {
+    return new Place(this.#code, this.#noun, this.path === '' ? name : `${this.path}.${name}`)
+  }
+
+  item(index: number): Place {
+    return new Place(this.#code, this.#noun, `${this.path}[${index}]`)
+  }
+
+  /** Reports that something else was expected here. */
+  expected(what: string, value: unknown): never {
+    const got = value === undefined ? 'nothing' : show(value)
+    return this.fail(`Expected ${this.#named} to be ${what}, got ${got}`, value)
+  }
+
+  /** Reports a mistake that needs words of its own. */
+  fail(message: string, value: unknown): never {
+    throw new UffdValidationError(this.#code, message, this.path, value)
+  }
+
+  unknownField(name: string, known: readonly string[], value: unknown): never {
+    const near = closest(name, known)
+    const hint = near === undefined ? '' : ` Did you mean "${near}"?`
+    const place = this.field(name)
+    return place.fail(`Unknown ${place.#named}.${hint} Known here: ${known.join(', ')}`, value)
+  }
+
+  get #named(): string {
+    return this.path === '' ? `the ${this.#noun}s` : `the ${this.#noun} "${this.path}"`
+  }
+}
+
+/** The place of the options given to a function of this package. */
+export const options = (): Place => new Place('ERR_UFFD_INVALID_OPTION', 'option')
+
+export const boolean: Check<boolean> = (value, at) =>
+  typeof value === 'boolean' ? value : at.expected('true or false', value)
+
+/** A whole number between two bounds, both included; `unit` is for the message. */
+export function integer({
+  min = 0,
+  max = Number.MAX_SAFE_INTEGER,
+  unit = '',
+}: { min?: number; max?: number; unit?: string } = {}): Check<number> {
+  const of = unit === '' ? '' : ` (${unit})`
+  const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`
+  return (value, at) =>
+    typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
+      ? value
+      : at.expected(`a whole number ${range}${of}`, value)
+}
+
+/** The longest time a timer of Node.js can wait. */
+const longestTimer = 2 ** 31 - 1
+
+export const milliseconds: Check<number> = integer({ min: 1, max: longestTimer, unit: 'ms' })
+
+export const string: Check<string> = (value, at) =>
+  typeof value === 'string' && value !== '' ? value : at.expected('a string, not empty', value)
+
+export const path: Check<string> = (value, at) =>
+  typeof value === 'string' && value !== '' && !value.includes('\0')
+    ? value
+    : at.expected('a path', value)
+
+export const abortSignal: Check<AbortSignal> = (value, at) =>
+  value instanceof AbortSignal ? value : at.expected('an AbortSignal', value)
+
+export function oneOf<const T extends string>(allowed: readonly T[]): Check<T> {
+  const list = allowed.map((one) => JSON.stringify(one)).join(' or ')
+  return (value, at) => allowed.find((one) => one === value) ?? at.expected(list, value)
+}
+
+/** Lets the field be left out; an explicit `undefined` counts as left out. */
+export function optional<T>(check: Check<T>): Check<T | undefined> {
+  return (value, at) => (value === undefined ? undefined : check(value, at))
+}
+
+export function arrayOf<T>(check: Check<T>): Check<T[]> {
+  return (value, at) =>
+    Array.isArray(value)
+      ? value.map((item, index) => check(item, at.item(index)))
+      : at.expected('an array', value)
+}
+
+/** An object with exactly these fields. Those left out are absent from the result. */
+export function object<T extends object>(shape: Shape<T>): Check<T> {
+  const known = Object.keys(shape)
+  return (value, at) => {
+    const given = record(value, at)
+    for (const name of Object.keys(given)) {
+      if (!known.includes(name)) at.unknownField(name, known, given[name])
+    }
+    return pick(shape, given, at)
+  }
+}
+
+/** An object of which only these fields matter, as in an answer of a newer Firecracker. */
+export function looseObject<T extends object>(shape: Shape<T>): Check<T> {
+  return (value, at) => pick(shape, record(value, at), at)
+}
+
+export const record: Check<Record<string, unknown>> = (value, at) =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : at.expected('an object', value)
+
+function pick<T extends object>(shape: Shape<T>, given: Record<string, unknown>, at: Place): T {
+  const result: Partial<T> = {}
+  for (const name of Object.keys(shape) as (keyof T & string)[]) {
+    const own = Object.hasOwn(given, name) ? given[name] : undefined
+    const checked = shape[name](own, at.field(name))
+    if (checked !== undefined) result[name] = checked
+  }
+  return result as T
+}
