@@ -82,7 +82,7 @@ export const milliseconds: Check<number> = integer({ min: 1, max: longestTimer, 
 export const string: Check<string> = (value, at) =>
   typeof value === 'string' && value !== '' ? value : at.expected('a string, not empty', value)
 
-export const path: Check<string> = (value, at) =>
+export const filePath: Check<string> = (value, at) =>
   typeof value === 'string' && value !== '' && !value.includes('\0')
     ? value
     : at.expected('a path', value)

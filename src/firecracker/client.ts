@@ -1,4 +1,11 @@
-import { abortSignal, milliseconds, object, optional, options as place, path } from '../validate.js'
+import {
+  abortSignal,
+  milliseconds,
+  object,
+  optional,
+  options as place,
+  filePath,
+} from '../validate.js'
 import { readAnswer, refuseFailure } from './answer.js'
 import {
   balloonBody,
@@ -49,7 +56,7 @@ export interface FirecrackerClientOptions {
 }
 
 const checkOptions = object<FirecrackerClientOptions>({
-  socketPath: path,
+  socketPath: filePath,
   timeoutMs: optional(milliseconds),
   snapshotTimeoutMs: optional(milliseconds),
 })

@@ -1,3 +1,4 @@
+export { applyTemplate, templateBalloon, templateMachineConfig } from './apply-template.js'
 export type { BalloonConfig, BalloonInfo } from './balloon.js'
 export type { BalloonStatistics } from './balloon-statistics.js'
 export { FirecrackerClient, type FirecrackerClientOptions } from './client.js'
@@ -9,4 +10,13 @@ export type { InstanceInfo } from './instance.js'
 export type { HugePages, MachineConfig, MachineConfigInfo } from './machine-config.js'
 export { resolveFreePages, type FreePageChoice, type ResolvedFreePages } from './reporting.js'
 export type { NetworkOverride, SnapshotCreate, SnapshotLoad, VsockOverride } from './snapshot.js'
+export {
+  parseTemplate,
+  type ResolvedBalloon,
+  type Template,
+  type TemplateBalloon,
+  type TemplateInput,
+  type TemplateSnapshot,
+} from './template.js'
+export { readTemplate } from './template-file.js'
 export { FirecrackerVersion } from './version.js'

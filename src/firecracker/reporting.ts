@@ -24,18 +24,23 @@ export interface ResolvedFreePages {
   readonly freePageHinting: boolean
 }
 
+/** Refuses what this version does not have, with an error naming both versions. */
+export function requireFreePages(version: FirecrackerVersion, choice: FreePageChoice): void {
+  for (const name of ['freePageReporting', 'freePageHinting'] as const) {
+    if (choice[name] === true) {
+      requireFeature(version, name, `set ${name} to false or leave it out`)
+    }
+  }
+}
+
 /** Fills in what was left out, and refuses what this version does not have. */
 export function resolveFreePages(
   version: FirecrackerVersion,
-  { freePageReporting, freePageHinting = false }: FreePageChoice,
+  choice: FreePageChoice,
 ): ResolvedFreePages {
-  const insteadOf = (name: string) => `set ${name} to false or leave it out`
-  if (freePageReporting === true) {
-    requireFeature(version, 'freePageReporting', insteadOf('freePageReporting'))
-  }
-  if (freePageHinting) requireFeature(version, 'freePageHinting', insteadOf('freePageHinting'))
+  requireFreePages(version, choice)
   return {
-    freePageReporting: freePageReporting ?? hasFeature(version, 'freePageReporting'),
-    freePageHinting,
+    freePageReporting: choice.freePageReporting ?? hasFeature(version, 'freePageReporting'),
+    freePageHinting: choice.freePageHinting ?? false,
   }
 }

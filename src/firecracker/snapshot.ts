@@ -1,4 +1,13 @@
-import { arrayOf, boolean, object, oneOf, optional, options, path, string } from '../validate.js'
+import {
+  arrayOf,
+  boolean,
+  object,
+  oneOf,
+  optional,
+  options,
+  filePath,
+  string,
+} from '../validate.js'
 import { hasFeature, requireFeature } from './features.js'
 import type { FirecrackerVersion } from './version.js'
 import { checkFields, field, toWire, type Fields } from './wire.js'
@@ -14,8 +23,8 @@ export interface SnapshotCreate {
 }
 
 const createFields: Fields<SnapshotCreate> = {
-  memFilePath: field('mem_file_path', path),
-  snapshotPath: field('snapshot_path', path),
+  memFilePath: field('mem_file_path', filePath),
+  snapshotPath: field('snapshot_path', filePath),
   snapshotType: field('snapshot_type', optional(oneOf(['Full', 'Diff']))),
 }
 
@@ -71,11 +80,11 @@ const networkFields: Fields<NetworkOverride> = {
   hostDevName: field('host_dev_name', string),
 }
 
-const vsockFields: Fields<VsockOverride> = { udsPath: field('uds_path', path) }
+const vsockFields: Fields<VsockOverride> = { udsPath: field('uds_path', filePath) }
 
 const checkLoad = object<SnapshotLoad>({
-  snapshotPath: path,
-  backendPath: path,
+  snapshotPath: filePath,
+  backendPath: filePath,
   resumeVm: optional(boolean),
   trackDirtyPages: optional(boolean),
   networkOverrides: optional(arrayOf(checkFields(networkFields))),

@@ -1,0 +1,33 @@
+import type { BalloonConfig } from './balloon.js'
+import type { FirecrackerClient } from './client.js'
+import type { RequestOptions } from './deadline.js'
+import type { MachineConfig } from './machine-config.js'
+import { requireFreePages } from './reporting.js'
+import type { Template } from './template.js'
+
+/** What a template says to `PUT /machine-config`. */
+export function templateMachineConfig(template: Template): MachineConfig {
+  const { vcpuCount, memSizeMib, hugePages, trackDirtyPages } = template
+  return { vcpuCount, memSizeMib, hugePages, trackDirtyPages }
+}
+
+/** What a template says to `PUT /balloon`; nothing if it has no balloon. */
+export function templateBalloon(template: Template): BalloonConfig | undefined {
+  const { balloon, freePageReporting, freePageHinting } = template
+  return balloon && { ...balloon, freePageReporting, freePageHinting }
+}
+
+/**
+ * Configures a fresh Firecracker as the template says, before boot. If the
+ * Firecracker that runs is too old for the template, nothing is sent to it.
+ */
+export async function applyTemplate(
+  client: FirecrackerClient,
+  template: Template,
+  options?: RequestOptions,
+): Promise<void> {
+  requireFreePages(await client.version(options), template)
+  await client.putMachineConfig(templateMachineConfig(template), options)
+  const balloon = templateBalloon(template)
+  if (balloon !== undefined) await client.putBalloon(balloon, options)
+}
