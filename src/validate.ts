@@ -46,7 +46,10 @@ export class Place {
     const near = closest(name, known)
     const hint = near === undefined ? '' : ` Did you mean "${near}"?`
     const place = this.field(name)
-    return place.fail(`Unknown ${place.#named}.${hint} Known here: ${known.join(', ')}`, value)
+    return place.fail(
+      `Unknown ${this.#noun} "${place.path}".${hint} Known here: ${known.join(', ')}`,
+      value,
+    )
   }
 
   get #named(): string {

@@ -1,3 +1,4 @@
+import { errors } from 'undici'
 import type { UffdErrorCode } from '../errors.js'
 import { FirecrackerError } from './errors.js'
 
@@ -47,7 +48,7 @@ export function transportError(
   const bad = (message: string) =>
     new FirecrackerError('ERR_UFFD_FIRECRACKER_BAD_ANSWER', request, message, { cause: error })
   if (code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE') return bad(notHttp)
-  if (answerBegan || code.startsWith('HPE_')) return bad(cutShort)
+  if (answerBegan || bytesRead(error) > 0) return bad(cutShort)
   return new FirecrackerError('ERR_UFFD_FIRECRACKER_CONNECTION_LOST', request, lost, {
     cause: error,
   })
@@ -55,4 +56,9 @@ export function transportError(
 
 function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : ''
+}
+
+/** How much of an answer arrived; undici tells it with the errors of its socket. */
+function bytesRead(error: unknown): number {
+  return error instanceof errors.SocketError ? (error.socket?.bytesRead ?? 0) : 0
 }
