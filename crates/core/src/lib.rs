@@ -1,3 +1,4 @@
 //! The page-fault handler for restored microVMs.
 
+pub mod layout;
 pub mod units;
