@@ -1,4 +1,5 @@
 //! The page-fault handler for restored microVMs.
 
+pub mod handoff;
 pub mod layout;
 pub mod units;

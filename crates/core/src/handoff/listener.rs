@@ -1,0 +1,92 @@
+//! The socket that VMMs connect to.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::errno::Errno;
+
+use super::{AcceptError, BindError, Connection, socket_file, socket_file::SocketFile};
+
+/// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does.
+#[derive(Debug)]
+pub struct Listener {
+    // Before the socket, so that the file is gone before connecting to it would be refused.
+    _file: SocketFile,
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens on `path`. A socket file that nobody listens on is taken over; anything else that
+    /// is there stays, and is an error.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let socket = socket_file::bind(path)?;
+        let prepare = || {
+            let file = SocketFile::of(path)?;
+            socket.set_nonblocking(true)?;
+            Ok(file)
+        };
+        let file = prepare().map_err(|source| BindError::Io {
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self {
+            _file: file,
+            socket,
+            path: path.into(),
+        })
+    }
+
+    /// The path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next guest, or `None` if there is none yet: poll the listener and ask again. After an
+    /// error see [`AcceptError::retry_after`].
+    pub fn accept(&self) -> Result<Option<Connection>, AcceptError> {
+        let path = || self.path.clone();
+        loop {
+            let error = match self.socket.accept() {
+                Ok((stream, _)) => {
+                    return Connection::new(stream)
+                        .map(Some)
+                        .map_err(|source| AcceptError::Lost {
+                            path: path(),
+                            source,
+                        });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw) {
+                // That one is out of the queue; the next may be fine.
+                Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+                Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    return Err(AcceptError::Exhausted {
+                        path: path(),
+                        source: error,
+                    });
+                }
+                _ => {
+                    return Err(AcceptError::Broken {
+                        path: path(),
+                        source: error,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

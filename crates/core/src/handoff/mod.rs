@@ -1,0 +1,19 @@
+//! The handoff: a VMM connects to a Unix socket and sends one JSON array, the regions of its
+//! guest, together with one descriptor, the userfaultfd. Either all of it is right, or the guest
+//! is refused with an error that says what is not.
+
+mod connection;
+mod descriptors;
+mod error;
+mod framing;
+mod listener;
+pub mod message;
+mod socket_file;
+
+pub use connection::{Connection, Handoff, Limits, Peer};
+pub use error::{AcceptError, BindError, HandoffError, Missing};
+pub use listener::Listener;
+pub use message::MessageError;
+
+#[cfg(test)]
+mod tests;

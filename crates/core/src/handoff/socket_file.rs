@@ -1,0 +1,146 @@
+//! The file a Unix socket leaves in a directory: binding one, and telling a live one from one
+//! that its process left behind.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+};
+
+use super::BindError;
+
+/// The path of a Unix socket, in bytes: `sun_path` has 108, the last of them a zero.
+const MAX_PATH: usize = 107;
+
+/// Binds `path`, over a socket that nobody listens on any more if need be.
+pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    check_path(path)?;
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        bound => return bound.map_err(|error| explain(path, error)),
+    }
+
+    // Two takeovers of one path at once could each remove what the other has just bound.
+    let _lock = lock_directory(path);
+    if is_live(path).map_err(|error| explain(path, error))? {
+        return Err(BindError::InUse { path: path.into() });
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(path, error)),
+        _ => UnixListener::bind(path).map_err(|error| explain(path, error)),
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), BindError> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(BindError::NotAPath { path: path.into() });
+    }
+    if bytes.len() > MAX_PATH {
+        return Err(BindError::PathTooLong {
+            path: path.into(),
+            len: bytes.len(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether something is in the way of a new socket: a listener, or a file of another kind.
+fn is_live(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(Errno::ENOTSOCK.into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    // Non-blocking: a live listener with a full queue would keep us waiting.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+        // EPROTOTYPE: a live socket, though not of a kind a VMM could use.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A lock that costs no file of its own. Who cannot have it within a second goes on without: it
+/// narrows a race between servers, and is no reason to refuse one.
+fn lock_directory(path: &Path) -> Option<Flock<File>> {
+    const TRIES: u32 = 100;
+    let directory = match path.parent()? {
+        parent if parent.as_os_str().is_empty() => Path::new("."),
+        parent => parent,
+    };
+    let mut file = File::open(directory).ok()?;
+    for _ in 0..TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((returned, Errno::EWOULDBLOCK)) => file = returned,
+            Err(_) => return None,
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+fn explain(path: &Path, source: io::Error) -> BindError {
+    let path = path.to_path_buf();
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOTSOCK) => BindError::NotASocket { path },
+        Some(Errno::EADDRINUSE) => BindError::InUse { path },
+        Some(Errno::ENOENT | Errno::ENOTDIR) => BindError::NoDirectory { path },
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => BindError::Denied { path, source },
+        _ => BindError::Io { path, source },
+    }
+}
+
+/// A socket file that is ours to remove.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    /// Absolute, so that a change of the working directory does not matter.
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// The file that was just bound at `path`.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        let path = std::path::absolute(path)?;
+        Ok(Self {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    /// Leaves alone what somebody else has put there since.
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|m| (m.dev(), m.ino()) == (self.device, self.inode));
+        if ours {
+            // Nobody is left to be told if this fails, and the next bind takes the file over.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The socket's path: what may be there already, and what is left of it.
+
+use std::{
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::{UnixDatagram, UnixListener},
+    },
+    path::Path,
+    sync::Barrier,
+};
+
+use nix::unistd::{Uid, setfsuid};
+use tempfile::tempdir;
+
+use super::*;
+
+fn refused(path: &Path) -> BindError {
+    let error = Listener::bind(path).unwrap_err();
+    assert!(error.to_string().contains(&format!("{path:?}")), "{error}");
+    error
+}
+
+#[test]
+fn guests_come_one_by_one_and_nobody_waits_for_them() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let listener = Listener::bind(&path).unwrap();
+    assert_eq!(listener.path(), path);
+    assert!(listener.accept().unwrap().is_none());
+
+    let vmm = UnixStream::connect(&path).unwrap();
+    let connection = listener.accept().unwrap().unwrap();
+    assert!(listener.accept().unwrap().is_none());
+    send(&vmm, GUEST, &[uffd().as_fd()]);
+    receive(connection).unwrap();
+}
+
+#[test]
+fn a_refused_guest_does_not_end_the_listener() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let listener = Listener::bind(&path).unwrap();
+
+    drop(UnixStream::connect(&path).unwrap());
+    let gone = listener.accept().unwrap().unwrap();
+    assert!(matches!(receive(gone), Err(HandoffError::Closed { .. })));
+
+    let vmm = UnixStream::connect(&path).unwrap();
+    send(&vmm, GUEST, &[uffd().as_fd()]);
+    receive(listener.accept().unwrap().unwrap()).unwrap();
+}
+
+#[test]
+fn the_file_goes_with_the_listener() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    drop(Listener::bind(&path).unwrap());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_longer_ours_stays() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let listener = Listener::bind(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    drop(listener);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_socket_nobody_listens_on_is_taken_over() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+
+    let listener = Listener::bind(&path).unwrap();
+    let _vmm = UnixStream::connect(&path).unwrap();
+    assert!(listener.accept().unwrap().is_some());
+}
+
+#[test]
+fn of_many_takeovers_at_once_one_succeeds() {
+    const SERVERS: usize = 8;
+    for _ in 0..20 {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("uffd.sock");
+        drop(UnixListener::bind(&path).unwrap());
+
+        let start = Barrier::new(SERVERS);
+        let bind = || {
+            start.wait();
+            Listener::bind(&path)
+        };
+        let bound: Vec<_> = thread::scope(|scope| {
+            let servers: Vec<_> = (0..SERVERS).map(|_| scope.spawn(bind)).collect();
+            servers
+                .into_iter()
+                .map(|server| server.join().unwrap())
+                .collect()
+        });
+        let (listeners, errors): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
+        assert_eq!(listeners.len(), 1);
+        assert!(
+            errors
+                .iter()
+                .all(|e| matches!(e, Err(BindError::InUse { .. }))),
+            "{errors:?}"
+        );
+
+        let listener = listeners.into_iter().next().unwrap().unwrap();
+        let _vmm = UnixStream::connect(&path).unwrap();
+        while listener.accept().unwrap().is_some() {}
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn a_socket_somebody_listens_on_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let first = Listener::bind(&path).unwrap();
+    let error = refused(&path);
+    assert!(matches!(error, BindError::InUse { .. }));
+    assert_eq!(error.code(), "ERR_UFFD_SOCKET_IN_USE");
+
+    // The question alone was a connection.
+    assert!(first.accept().unwrap().is_some());
+    let _vmm = UnixStream::connect(&path).unwrap();
+    assert!(first.accept().unwrap().is_some());
+}
+
+#[test]
+fn a_live_socket_of_another_kind_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let _datagram = UnixDatagram::bind(&path).unwrap();
+    assert!(matches!(refused(&path), BindError::InUse { .. }));
+}
+
+#[test]
+fn what_is_not_a_socket_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "precious").unwrap();
+    symlink(dir.path().join("nowhere"), &link).unwrap();
+    for path in [&file, &link, dir.path()] {
+        let error = refused(path);
+        assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+        assert!(path.symlink_metadata().is_ok());
+    }
+}
+
+#[test]
+fn a_path_no_socket_can_have_is_refused() {
+    let dir = tempdir().unwrap();
+    assert!(matches!(refused(Path::new("")), BindError::NotAPath { .. }));
+    assert!(matches!(
+        refused(Path::new("\0abstract")),
+        BindError::NotAPath { .. }
+    ));
+    assert!(matches!(
+        refused(&dir.path().join("no/uffd.sock")),
+        BindError::NoDirectory { .. }
+    ));
+
+    let room = 107 - dir.path().as_os_str().len() - 1;
+    let longest = dir.path().join("x".repeat(room));
+    Listener::bind(&longest).unwrap();
+    let error = refused(&dir.path().join("x".repeat(room + 1)));
+    assert!(matches!(error, BindError::PathTooLong { len: 108, .. }));
+}
+
+#[test]
+fn a_directory_without_permission_is_named() {
+    let dir = tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let path = dir.path().join("uffd.sock");
+    // In a thread of its own: the file-system user is one of the thread's, and root may all.
+    let error = thread::spawn(move || {
+        setfsuid(Uid::from_raw(65534));
+        refused(&path)
+    });
+    assert!(matches!(error.join().unwrap(), BindError::Denied { .. }));
+}
