@@ -1,0 +1,93 @@
+//! What each op does.
+
+mod access;
+mod bench;
+mod order;
+pub(crate) mod soak;
+mod steps;
+mod tables;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::memory::bytes;
+use crate::pattern::mix;
+use crate::protocol::{Op, Refusal};
+use crate::worker::{Guest, lock};
+
+/// Executes one op to its end.
+pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
+    match op {
+        Op::Read { page, count } => answer(&access::read(guest, *page, *count)?),
+        Op::Touch { page, count } => answer(&access::touch(guest, *page, *count)?),
+        Op::KernelRead { page, count } => answer(&access::kernel_read(guest, *page, *count)?),
+        Op::Write {
+            page,
+            count,
+            stamp,
+            at,
+        } => answer(&access::write(guest, *page, *count, *stamp, *at)?),
+        Op::Verify {
+            page,
+            count,
+            expect,
+        } => answer(&access::verify(guest, *page, *count, expect)?),
+        Op::Madvise { page, count } => answer(&access::madvise(guest, *page, *count)?),
+        Op::MadviseBytes { page, at, len } => {
+            answer(&access::madvise_bytes(guest, *page, *at, *len)?)
+        }
+        Op::Unmap { page, count } => answer(&access::unmap(guest, *page, *count)?),
+        Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
+        Op::Sleep { micros } => answer(&sleep(Duration::from_micros(*micros))),
+        Op::Program { steps, repeat } => answer(&steps::run(guest, steps, *repeat)),
+        Op::Random(soak) => answer(&soak::run(guest, soak)?),
+        Op::Bench(bench) => answer(&bench::touches(guest, bench)?),
+        Op::MadviseBench { page, count, run } => {
+            answer(&bench::madvises(guest, *page, *count, *run)?)
+        }
+        Op::Pagemap { page, count } => answer(&tables::pagemap(guest, *page, *count)?),
+        Op::Rss => answer(&tables::rss(guest)?),
+        Op::WakeAll => answer(&wake_all(guest)?),
+        Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
+        Op::Die { how, after_touches } => answer(&guest.die(*how, *after_touches)),
+        Op::Exit => answer(&()),
+    }
+}
+
+fn answer(answer: &impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(answer).map_err(|error| crate::worker::refusal(error.to_string()))
+}
+
+fn wake_all(guest: &Guest) -> Result<(), Refusal> {
+    for region in &guest.memory.regions {
+        let len = bytes(region.pages * guest.memory.page_size);
+        guest
+            .uffd
+            .wake(region.address as *mut _, len)
+            .map_err(|error| crate::worker::refusal(format!("{error:?}")))?;
+    }
+    Ok(())
+}
+
+/// Numbers that look random and are the same for the same seed.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64, stream: u64) -> Self {
+        Self(mix(mix(seed.wrapping_add(1)) ^ stream))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
