@@ -1,0 +1,377 @@
+//! The guest program, against a handler that does just enough.
+
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used)]
+
+#[allow(unsafe_code)]
+mod handler;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use handler::Handler;
+use nix::errno::Errno;
+use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::options::{Dialect, Options, Place, Register, Split, UserModeOnly};
+use uffd_guest::pattern::{Content, Pattern};
+use uffd_guest::protocol::{Bench, Death, Expect, Op, Order, Soak};
+
+const SMALL: Pattern = Pattern::new(11, 4096)
+    .with_zero_runs(200)
+    .with_lone_zeros(50);
+const HUGE: Pattern = Pattern::new(12, 0x20_0000).with_lone_zeros(200);
+
+fn spawn(options: Options) -> Guest {
+    GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options)
+        .spawn()
+        .unwrap()
+}
+
+fn guest(pages: &[u64], pattern: Pattern) -> (Handler, Guest) {
+    guest_with(pages, pattern, |options| options)
+}
+
+fn guest_with(
+    pages: &[u64],
+    pattern: Pattern,
+    change: impl FnOnce(Options) -> Options,
+) -> (Handler, Guest) {
+    let handler = Handler::listen(pattern);
+    let guest = spawn(change(Options::new(handler.socket(), pages, pattern)));
+    (handler, guest)
+}
+
+/// Huge pages for one test, given back when it ends.
+struct Pool(u64);
+
+impl Pool {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn reserve(pages: u64) -> Self {
+        Self::change(|all| all + pages);
+        Self(pages)
+    }
+
+    fn change(of: impl FnOnce(u64) -> u64) {
+        let all = fs::read_to_string(Self::FILE)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        fs::write(Self::FILE, of(all).to_string()).unwrap();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        Self::change(|all| all.saturating_sub(self.0));
+    }
+}
+
+fn assert_source(guest: &Guest, pattern: Pattern) {
+    let pages = guest.pages();
+    for (page, content) in guest.thread(0).read(0, pages).unwrap().pages() {
+        assert_eq!(*content, pattern.source(page), "page {page}");
+    }
+}
+
+#[test]
+fn small_pages_are_the_snapshot() {
+    let (_handler, guest) = guest(&[300], SMALL);
+    assert!(!guest.ready().user_mode_only);
+    assert_source(&guest, SMALL);
+}
+
+#[test]
+fn huge_pages_are_the_snapshot_and_can_be_given_back() {
+    let _pool = Pool::reserve(6);
+    let (handler, guest) = guest_with(&[4, 2], HUGE, |options| Options {
+        place: Place::Falling,
+        ..options
+    });
+    assert_source(&guest, HUGE);
+    let thread = guest.thread(0);
+    assert!(
+        guest
+            .pagemap(0, 6)
+            .unwrap()
+            .all(|page| page.present && page.huge)
+    );
+    assert_eq!(guest.rss().unwrap().guest, 6 * 0x20_0000);
+    thread.madvise(3, 2).unwrap();
+    assert_eq!(thread.read_page(3).unwrap(), Content::Zeros);
+    assert_eq!(
+        handler
+            .switches
+            .removed
+            .lock()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect::<Vec<_>>(),
+        [3, 4]
+    );
+    let soak = Soak {
+        threads: 3,
+        chunk: 1,
+        ops: 20,
+        seed: 5,
+        page: 0,
+        count: Some(3),
+        ..Soak::default()
+    };
+    assert_eq!(thread.random(soak).unwrap().examples, []);
+}
+
+#[test]
+fn regions_may_lie_in_any_order_and_apart() {
+    for place in [Place::Rising, Place::Falling, Place::Apart] {
+        let (_handler, guest) =
+            guest_with(&[64, 16, 48], SMALL, |options| Options { place, ..options });
+        assert_source(&guest, SMALL);
+    }
+}
+
+#[test]
+fn every_dialect_and_a_split_body_arrive() {
+    for (dialect, split) in [
+        (Dialect::V1_1, None),
+        (Dialect::V1_7, Some(Split::First)),
+        (Dialect::V1_12, Some(Split::Last)),
+    ] {
+        let (_handler, guest) = guest_with(&[8, 8], SMALL, |options| Options {
+            dialect,
+            split,
+            extra_fds: 2,
+            ..options
+        });
+        assert_source(&guest, SMALL);
+    }
+}
+
+#[test]
+fn faults_of_the_kernel_are_handed_off_unless_user_mode_only() {
+    let (_handler, guest) = guest(&[40], SMALL);
+    for (page, content) in guest.thread(0).kernel_read(0, 40).unwrap().pages() {
+        assert_eq!(*content, SMALL.source(page), "page {page}");
+    }
+    let (_handler, guest) = guest_with(&[40], SMALL, |options| Options {
+        user_mode_only: UserModeOnly::Yes,
+        ..options
+    });
+    assert!(guest.ready().user_mode_only);
+    let refused = guest.thread(0).kernel_read(7, 1).unwrap_err();
+    assert_eq!(refused.errno(), Some(Errno::EFAULT as i32));
+    assert_source(&guest, SMALL);
+}
+
+#[test]
+fn pages_given_back_are_reported_and_read_as_zeros() {
+    let (handler, guest) = guest(&[64], Pattern::new(1, 4096));
+    let thread = guest.thread(0);
+    thread.write(10, 2, 5).unwrap();
+    thread.write_word(12, 1, 6, 800).unwrap();
+    let base = Box::new(Content::Source);
+    assert_eq!(thread.read_page(11).unwrap(), Content::Stamp(5));
+    assert_eq!(
+        thread.read_page(12).unwrap(),
+        Content::Patched {
+            base,
+            at: 800,
+            stamp: 6
+        }
+    );
+    thread.madvise(11, 2).unwrap();
+    let verified = thread
+        .verify(10, 4, &[Expect::Source, Expect::Stamp(5)])
+        .unwrap();
+    assert_eq!((verified.pages, verified.wrong), (4, 2));
+    assert_eq!(verified.examples[0].found, Content::Zeros);
+    assert_eq!(handler.switches.removed.lock().unwrap().len(), 2);
+    let refused = thread.madvise_bytes(20, 100, 4096).unwrap_err();
+    assert_eq!(refused.errno(), Some(Errno::EINVAL as i32));
+}
+
+#[test]
+fn a_thread_that_waits_delays_nobody() {
+    let (handler, guest) = guest(&[64], SMALL);
+    guest.thread(1).touch(9, 1).unwrap();
+    handler.switches.hold.store(true, SeqCst);
+    let waiting = guest.thread(0).start_read(5, 1);
+    let behind = guest.thread(0).start_touch(9, 1);
+    assert!(waiting.stays_pending(Duration::from_millis(100)));
+    assert_eq!(guest.thread(1).touch(9, 1).unwrap().pages, 1);
+    assert_eq!(guest.pagemap(5, 5).unwrap().count(|page| page.present), 1);
+    assert!(!behind.is_done());
+    handler.switches.hold.store(false, SeqCst);
+    assert_eq!(waiting.get().unwrap().at(5), Some(&SMALL.source(5)));
+    assert_eq!(behind.get().unwrap().pages, 1);
+}
+
+#[test]
+fn a_wait_has_an_end_and_says_what_for() {
+    let (handler, guest) = guest(&[8], SMALL);
+    handler.switches.hold.store(true, SeqCst);
+    let timeout = guest
+        .thread(0)
+        .start_touch(1, 1)
+        .wait(Duration::from_millis(50))
+        .unwrap_err();
+    assert!(
+        timeout
+            .to_string()
+            .starts_with("no answer to Touch { page: 1, count: 1 } on thread 0")
+    );
+}
+
+#[test]
+fn write_protection_shows_in_the_pagemap() {
+    let (handler, guest) = guest_with(&[8], Pattern::new(1, 4096), |options| Options {
+        register: Register::WriteProtect,
+        ..options
+    });
+    handler.switches.protect.store(true, SeqCst);
+    guest.thread(0).touch(2, 3).unwrap();
+    let protected = |guest: &Guest| guest.pagemap(0, 8).unwrap().count(|page| page.wp);
+    assert_eq!(protected(&guest), 3);
+    guest.thread(0).write(3, 1, 1).unwrap();
+    assert_eq!(protected(&guest), 2);
+    assert_eq!(handler.switches.wp_faults.load(SeqCst), 1);
+}
+
+#[test]
+fn a_poisoned_page_is_reported_and_not_fatal() {
+    let (handler, guest) = guest(&[8], SMALL);
+    handler.switches.poisoned.lock().unwrap().extend([3, 4]);
+    let thread = guest.thread(0);
+    assert_eq!(thread.read_page(3).unwrap(), Content::Poisoned);
+    assert_eq!(thread.write(4, 2, 1).unwrap().poisoned, 1);
+    assert_eq!(thread.verify(3, 1, &[Expect::Poisoned]).unwrap().wrong, 0);
+    assert_eq!(thread.read_page(5).unwrap(), Content::Stamp(1));
+}
+
+#[test]
+fn a_soak_finds_nothing_wrong_with_a_right_handler() {
+    let (_handler, guest) = guest_with(&[200, 60], SMALL, |options| Options {
+        place: Place::Falling,
+        ..options
+    });
+    for seed in 0..2 {
+        let soak = Soak {
+            seed,
+            ops: 1500,
+            threads: 4,
+            ..Soak::default()
+        };
+        let report = guest.thread(0).random(soak).unwrap();
+        assert_eq!(report.examples, []);
+        assert!(report.madvises > 100 && report.peeks > 500 && report.final_reads > 100);
+    }
+}
+
+#[test]
+fn a_soak_finds_a_handler_that_forgets_removes() {
+    let (handler, guest) = guest(&[100], SMALL);
+    handler.switches.forget_removes.store(true, SeqCst);
+    let report = guest
+        .thread(0)
+        .random(Soak {
+            ops: 500,
+            ..Soak::default()
+        })
+        .unwrap();
+    assert!(report.wrong > 10, "{report:?}");
+    assert!(
+        report
+            .examples
+            .iter()
+            .all(|example| example.found == "the snapshot"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn threads_meet_at_barriers() {
+    let (_handler, guest) = guest(&[8], SMALL);
+    let meet = || Op::Barrier {
+        name: "start".into(),
+        parties: 2,
+    };
+    let first = guest.thread(0).start_program(vec![
+        meet(),
+        Op::Write {
+            page: 1,
+            count: 1,
+            stamp: 9,
+            at: None,
+        },
+        meet(),
+    ]);
+    assert!(first.stays_pending(Duration::from_millis(30)));
+    let expect = vec![Expect::Stamp(9)];
+    let second = guest.thread(1).program(vec![
+        meet(),
+        meet(),
+        Op::Verify {
+            page: 1,
+            count: 1,
+            expect: expect.clone(),
+        },
+        Op::Verify {
+            page: 2,
+            count: 1,
+            expect,
+        },
+        Op::Touch { page: 99, count: 1 },
+    ]);
+    let report = second.unwrap();
+    assert_eq!((report.verified.pages, report.verified.wrong), (2, 1));
+    assert_eq!((report.steps, report.refusals[0].step), (5, 4));
+    assert_eq!(first.get().unwrap().refused, 0);
+}
+
+#[test]
+fn a_benchmark_tells_latencies_and_costs() {
+    let (_handler, guest) = guest(&[256], SMALL);
+    let bench = Bench {
+        order: Order::Boot,
+        threads: 2,
+        ..Bench::default()
+    };
+    let report = guest.thread(0).bench(bench).unwrap();
+    assert_eq!(report.touches, 256);
+    assert!(0 < report.latency.p50 && report.latency.p50 <= report.latency.max);
+    assert!(report.latency.max <= report.nanos && report.cost.voluntary_switches > 50);
+    assert_eq!(
+        guest.thread(0).madvise_bench(0, 256, 16).unwrap().touches,
+        16
+    );
+}
+
+#[test]
+fn a_guest_dies_as_told() {
+    let (_handler, mut guest_) = guest(&[64], SMALL);
+    guest_.die_after(Death::Kill, 10).unwrap();
+    let gone = guest_.thread(0).touch(0, 64).unwrap_err();
+    assert!(gone.to_string().contains("SIGKILL"), "{gone}");
+    assert_eq!(guest_.wait_exit().unwrap().signal(), Some(9));
+
+    let (_handler, mut guest_) = guest(&[8], SMALL);
+    assert_eq!(guest_.die(Death::Abort).unwrap().signal(), Some(6));
+    let (_handler, mut guest_) = guest(&[8], SMALL);
+    assert!(guest_.exit().unwrap().success());
+}
+
+#[test]
+fn a_guest_without_a_handler_gives_up() {
+    let options = Options::new("/nowhere/uffd.sock", [8], SMALL);
+    let gave_up = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options)
+        .spawn()
+        .unwrap_err();
+    let message = gave_up.to_string();
+    assert!(
+        message.starts_with("the guest gave up: cannot hand off: No such file"),
+        "{message}"
+    );
+}
