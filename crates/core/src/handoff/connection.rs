@@ -1,31 +1,25 @@
 //! One guest's connection, from its first byte to a whole handoff.
 
 use std::{
-    io::{self, IoSliceMut},
-    mem::MaybeUninit,
+    io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        socket::{getsockopt, sockopt::PeerCredentials},
-        time::TimeSpec,
-    },
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::Pid,
 };
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 use super::{
-    HandoffError, Missing,
-    descriptors::{Descriptors, MAX_AT_ONCE},
-    framing::{Frame, Framing},
+    HandoffError,
+    framing::Frame,
+    incoming::{Incoming, Piece},
     message,
+    wait::{Wait, Woken},
 };
 use crate::layout::Layout;
 
@@ -150,152 +144,5 @@ impl Connection {
             peer: self.peer,
             socket: self.stream,
         })
-    }
-}
-
-/// All that has come of a message.
-struct Incoming {
-    bytes: Vec<u8>,
-    framing: Framing,
-    frame: Frame,
-    descriptors: Descriptors,
-}
-
-/// What there was to read.
-enum Piece {
-    Some,
-    Nothing,
-    End,
-}
-
-impl Default for Incoming {
-    fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            framing: Framing::default(),
-            frame: Frame::Open,
-            descriptors: Descriptors::default(),
-        }
-    }
-}
-
-impl Incoming {
-    /// Reads one piece, without waiting for it.
-    fn read(&mut self, stream: &UnixStream, limit: usize) -> Result<Piece, HandoffError> {
-        let mut buffer = [0; 8192];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_AT_ONCE))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = match recvmsg(
-            stream,
-            &mut [IoSliceMut::new(&mut buffer)],
-            &mut control,
-            flags,
-        ) {
-            Ok(received) => received,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                return Ok(Piece::Nothing);
-            }
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Piece::End),
-            Err(error) => {
-                return Err(HandoffError::Io {
-                    doing: "read from the guest's connection",
-                    source: error.into(),
-                });
-            }
-        };
-
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(HandoffError::Truncated { taken: fds.len() });
-        }
-        for fd in fds {
-            self.descriptors.add(fd)?;
-        }
-
-        let piece = &buffer[..received.bytes];
-        if piece.is_empty() {
-            return Ok(Piece::End);
-        }
-        if self.bytes.len() + piece.len() > limit {
-            return Err(HandoffError::TooLarge { limit });
-        }
-        self.bytes.extend_from_slice(piece);
-        self.frame = self.framing.feed(piece);
-        Ok(Piece::Some)
-    }
-
-    /// How many bytes are there, and what is not.
-    fn lacks(&self) -> (usize, Missing) {
-        let missing = match (self.frame, self.descriptors.any()) {
-            (Frame::Open, false) => Missing::Both,
-            (Frame::Open, true) => Missing::ArrayEnd,
-            _ => Missing::Descriptor,
-        };
-        (self.bytes.len(), missing)
-    }
-}
-
-/// Waiting for a stream, with two ways out.
-struct Wait<'a> {
-    stream: &'a UnixStream,
-    cancel: BorrowedFd<'a>,
-    /// `None` if it lies further away than the clock can tell.
-    deadline: Option<Instant>,
-}
-
-enum Woken {
-    Readable,
-    Cancelled,
-    TimeIsUp,
-}
-
-impl<'a> Wait<'a> {
-    fn new(stream: &'a UnixStream, cancel: BorrowedFd<'a>, timeout: Duration) -> Self {
-        Self {
-            stream,
-            cancel,
-            deadline: Instant::now().checked_add(timeout),
-        }
-    }
-
-    /// Looks at the way out first: a peer that never stops talking cannot keep us here.
-    fn until_readable(&self) -> Result<Woken, HandoffError> {
-        loop {
-            let left = self
-                .deadline
-                .map(|d| d.saturating_duration_since(Instant::now()));
-            let mut fds = [
-                PollFd::new(self.cancel, PollFlags::POLLIN),
-                PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
-            ];
-            match ppoll(&mut fds, left.map(TimeSpec::from_duration), None) {
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(error) => {
-                    return Err(HandoffError::Io {
-                        doing: "wait for the guest's handoff",
-                        source: error.into(),
-                    });
-                }
-            }
-            if fds[0].any() != Some(false) {
-                return Ok(Woken::Cancelled);
-            }
-            if left == Some(Duration::ZERO) {
-                return Ok(Woken::TimeIsUp);
-            }
-            if fds[1].any() != Some(false) {
-                return Ok(Woken::Readable);
-            }
-        }
     }
 }

@@ -21,9 +21,10 @@ enum State {
 }
 
 /// What the bytes so far amount to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Frame {
     /// The array goes on, or has not begun.
+    #[default]
     Open,
     /// The array takes this many bytes from the start, spaces before it included.
     Ends(usize),

@@ -6,9 +6,11 @@ mod connection;
 mod descriptors;
 mod error;
 mod framing;
+mod incoming;
 mod listener;
 pub mod message;
 mod socket_file;
+mod wait;
 
 pub use connection::{Connection, Handoff, Limits, Peer};
 pub use error::{AcceptError, BindError, HandoffError, Missing};

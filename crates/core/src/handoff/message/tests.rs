@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
-use super::*;
-use crate::units::PageIndex;
+use super::{
+    fields::{BASE, OFFSET, PAGE_SIZE, PAGE_SIZE_KIB, SIZE},
+    *,
+};
+use crate::{layout::LayoutError, units::PageIndex};
 
 const KIB4: u64 = 4096;
 const MIB2: u64 = 2 << 20;

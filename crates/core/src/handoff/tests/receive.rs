@@ -286,6 +286,21 @@ fn a_guest_that_never_stops_talking_meets_the_deadline_too() {
 }
 
 #[test]
+fn what_comes_after_the_deadline_is_too_late() {
+    let (vmm, connection) = pair();
+    send(&vmm, GUEST, &[uffd().as_fd()]);
+    let limits = Limits {
+        timeout: Duration::ZERO,
+        ..limits()
+    };
+    let error = connection.receive(&limits, never().as_fd()).unwrap_err();
+    assert!(
+        matches!(error, HandoffError::Timeout { received: 0, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_early_end_says_what_was_missing() {
     let uffd = uffd();
     let fd = [uffd.as_fd()];
