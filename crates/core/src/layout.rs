@@ -151,12 +151,7 @@ impl Layout {
         for ((other, low), (region, high)) in neighbours(&numbered) {
             let end = low.end(page_size);
             if high.base < end {
-                return Err(LayoutError::AddressOverlap {
-                    region,
-                    base: high.base,
-                    other,
-                    end,
-                });
+                return Err(LayoutError::AddressOverlap { region, base: high.base, other, end });
             }
         }
         let by_addr = in_order(&numbered);
@@ -165,19 +160,10 @@ impl Layout {
         for ((other, low), (region, high)) in neighbours(&numbered) {
             if high.pages.start < low.pages.end {
                 let (offset, end) = (high.offset(page_size), low.pages.end.offset(page_size));
-                return Err(LayoutError::OffsetOverlap {
-                    region,
-                    offset,
-                    other,
-                    end,
-                });
+                return Err(LayoutError::OffsetOverlap { region, offset, other, end });
             }
         }
-        Ok(Self {
-            page_size,
-            by_page: in_order(&numbered),
-            by_addr,
-        })
+        Ok(Self { page_size, by_page: in_order(&numbered), by_addr })
     }
 
     /// The page size of every region.
@@ -226,10 +212,7 @@ impl Layout {
             .iter()
             .map(move |r| (r, r.pages.intersect(range)))
             .take_while(|(_, pages)| !pages.is_empty())
-            .map(|(r, pages)| Span {
-                addr: self.addr_in(r, pages.start),
-                pages,
-            })
+            .map(|(r, pages)| Span { addr: self.addr_in(r, pages.start), pages })
     }
 
     /// The pages that lie wholly in the addresses `start..end`, region by region in order of
@@ -239,17 +222,12 @@ impl Layout {
         start: GuestAddr,
         end: GuestAddr,
     ) -> impl Iterator<Item = PageRange> {
-        let first = self
-            .by_addr
-            .partition_point(|r| r.end(self.page_size) <= start);
+        let first = self.by_addr.partition_point(|r| r.end(self.page_size) <= start);
         self.by_addr[first..]
             .iter()
             .take_while(move |r| r.base < end)
             .map(move |r| {
-                let skipped = start
-                    .0
-                    .saturating_sub(r.base.0)
-                    .div_ceil(self.page_size.bytes());
+                let skipped = start.0.saturating_sub(r.base.0).div_ceil(self.page_size.bytes());
                 let reached = (end.0 - r.base.0) >> self.shift();
                 let from = r.pages.start.0;
                 // Both ends of a short range can round past each other; that is an empty one.
@@ -273,25 +251,14 @@ fn check_region(number: usize, region: &Region, page_size: PageSize) -> Result<(
         return Err(LayoutError::Empty { region: number });
     }
     if !page_size.is_aligned(base.0) {
-        return Err(LayoutError::UnalignedBase {
-            region: number,
-            base,
-            page_size,
-        });
+        return Err(LayoutError::UnalignedBase { region: number, base, page_size });
     }
     if pages.end.0 > u64::MAX >> page_size.shift() {
-        return Err(LayoutError::OffsetOverflow {
-            region: number,
-            pages,
-        });
+        return Err(LayoutError::OffsetOverflow { region: number, pages });
     }
     let size = region.size(page_size);
     if base.0.checked_add(size).is_none() {
-        return Err(LayoutError::AddressOverflow {
-            region: number,
-            base,
-            size,
-        });
+        return Err(LayoutError::AddressOverflow { region: number, base, size });
     }
     Ok(())
 }

@@ -1,5 +1,31 @@
-//! The page-fault handler for restored microVMs.
+//! The page-fault handler for restored microVMs: everything between Firecracker's handoff of a
+//! userfaultfd and a guest whose every fault is answered rightly.
+//!
+//! A page fault goes through the modules in this order:
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`handoff`] | the socket, the descriptors and the JSON of every Firecracker version |
+//! | [`layout`] | regions: address ↔ page ↔ snapshot offset |
+//! | `fault_loop` | the turn: drain events, apply REMOVEs, serve, obey, prefault, wait |
+//! | [`policy`] | what a missing page is filled with, and how |
+//! | [`source`] | bytes at an offset: ready, zeros, or to be fetched |
+//! | `memory` | installs, and the page states that follow from them |
+//! | [`states`] | one byte a page |
+//! | [`kernel`] | one function an ioctl; the only unsafe code |
+//! | [`session`], [`server`] | life cycle, commands, reports, ends |
 
+mod fault_loop;
 pub mod handoff;
+mod hugepages;
+pub mod kernel;
 pub mod layout;
+mod memory;
+pub mod policy;
+pub mod server;
+pub mod session;
+pub mod source;
+pub mod states;
+pub mod stats;
+pub mod trace;
 pub mod units;

@@ -48,11 +48,7 @@ pub struct Limits {
 impl Limits {
     /// The usual limits for a snapshot of `snapshot_len` bytes: ten seconds, one mebibyte.
     pub const fn new(snapshot_len: u64) -> Self {
-        Self {
-            snapshot_len,
-            timeout: Duration::from_secs(10),
-            max_message: 1 << 20,
-        }
+        Self { snapshot_len, timeout: Duration::from_secs(10), max_message: 1 << 20 }
     }
 }
 
@@ -83,11 +79,7 @@ impl Connection {
         stream.set_nonblocking(true)?;
         let credentials = getsockopt(&stream, PeerCredentials)?;
         let pid = Some(Pid::from_raw(credentials.pid())).filter(|pid| pid.as_raw() > 0);
-        let peer = Peer {
-            pid,
-            uid: credentials.uid(),
-            gid: credentials.gid(),
-        };
+        let peer = Peer { pid, uid: credentials.uid(), gid: credentials.gid() };
         Ok(Self { stream, peer })
     }
 
@@ -110,11 +102,7 @@ impl Connection {
                 Woken::TimeIsUp => {
                     let (received, missing) = incoming.lacks();
                     let timeout = limits.timeout;
-                    return Err(HandoffError::Timeout {
-                        timeout,
-                        received,
-                        missing,
-                    });
+                    return Err(HandoffError::Timeout { timeout, received, missing });
                 }
             }
             if let Piece::End = incoming.read(&self.stream, limits.max_message)? {
@@ -138,11 +126,6 @@ impl Connection {
             message::only_spaces(&incoming.bytes[end..])?;
         }
         let uffd = incoming.descriptors.into_uffd()?;
-        Ok(Handoff {
-            uffd,
-            layout,
-            peer: self.peer,
-            socket: self.stream,
-        })
+        Ok(Handoff { uffd, layout, peer: self.peer, socket: self.stream })
     }
 }

@@ -28,8 +28,7 @@ impl Descriptors {
                 }
             })?;
         if what.as_os_str() != "anon_inode:[userfaultfd]" {
-            self.stranger
-                .get_or_insert_with(|| what.to_string_lossy().into_owned());
+            self.stranger.get_or_insert_with(|| what.to_string_lossy().into_owned());
         } else if self.uffd.replace(fd).is_some() {
             return Err(HandoffError::SeveralUserfaultfds);
         }

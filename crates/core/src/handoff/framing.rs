@@ -61,11 +61,7 @@ impl Framing {
             }
             (State::Between, b']' | b'}') => {
                 self.depth -= 1;
-                if self.depth == 0 {
-                    State::Ended(self.seen)
-                } else {
-                    State::Between
-                }
+                if self.depth == 0 { State::Ended(self.seen) } else { State::Between }
             }
             (State::Between, b'"') => State::Text,
             (State::Text, b'"') => State::Between,
@@ -119,11 +115,7 @@ mod tests {
         for first in 0..=whole.len() {
             let mut framing = Framing::default();
             framing.feed(&whole[..first]);
-            assert_eq!(
-                framing.feed(&whole[first..]),
-                Frame::Ends(whole.len() - 2),
-                "{first}"
-            );
+            assert_eq!(framing.feed(&whole[first..]), Frame::Ends(whole.len() - 2), "{first}");
         }
     }
 }

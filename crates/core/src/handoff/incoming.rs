@@ -59,10 +59,7 @@ impl Incoming {
                 fds.extend(rights);
             }
         }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err(HandoffError::Truncated { taken: fds.len() });
         }
         for fd in fds {

@@ -32,15 +32,8 @@ impl Listener {
             socket.set_nonblocking(true)?;
             Ok(file)
         };
-        let file = prepare().map_err(|source| BindError::Io {
-            path: path.into(),
-            source,
-        })?;
-        Ok(Self {
-            _file: file,
-            socket,
-            path: path.into(),
-        })
+        let file = prepare().map_err(|source| BindError::Io { path: path.into(), source })?;
+        Ok(Self { _file: file, socket, path: path.into() })
     }
 
     /// The path as it was given.
@@ -57,10 +50,7 @@ impl Listener {
                 Ok((stream, _)) => {
                     return Connection::new(stream)
                         .map(Some)
-                        .map_err(|source| AcceptError::Lost {
-                            path: path(),
-                            source,
-                        });
+                        .map_err(|source| AcceptError::Lost { path: path(), source });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => error,
@@ -69,16 +59,10 @@ impl Listener {
                 // That one is out of the queue; the next may be fine.
                 Some(Errno::ECONNABORTED | Errno::EINTR) => {}
                 Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                    return Err(AcceptError::Exhausted {
-                        path: path(),
-                        source: error,
-                    });
+                    return Err(AcceptError::Exhausted { path: path(), source: error });
                 }
                 _ => {
-                    return Err(AcceptError::Broken {
-                        path: path(),
-                        source: error,
-                    });
+                    return Err(AcceptError::Broken { path: path(), source: error });
                 }
             }
         }

@@ -20,9 +20,7 @@ pub fn parse(message: &[u8], snapshot_len: u64) -> Result<Layout, MessageError> 
         Frame::Ends(end) => end,
         Frame::Open => return Err(MessageError::CutShort { len: message.len() }),
         Frame::NotArray(byte) => {
-            return Err(MessageError::NotArray {
-                found: char::from(byte),
-            });
+            return Err(MessageError::NotArray { found: char::from(byte) });
         }
     };
     only_spaces(&message[end..])?;
@@ -34,9 +32,7 @@ pub fn parse(message: &[u8], snapshot_len: u64) -> Result<Layout, MessageError> 
 /// Refuses what comes after the array unless it says nothing.
 pub(super) fn only_spaces(rest: &[u8]) -> Result<(), MessageError> {
     match rest.iter().position(|&byte| !is_space(byte)) {
-        Some(at) => Err(MessageError::TrailingBytes {
-            count: rest.len() - at,
-        }),
+        Some(at) => Err(MessageError::TrailingBytes { count: rest.len() - at }),
         None => Ok(()),
     }
 }
@@ -50,13 +46,10 @@ struct Claim {
 }
 
 fn layout(claims: &[Claim], snapshot_len: u64) -> Result<Layout, MessageError> {
-    let page_size = claims
-        .first()
-        .map_or(PageSize::Small, |claim| claim.page_size);
+    let page_size = claims.first().map_or(PageSize::Small, |claim| claim.page_size);
     let numbered = claims.iter().enumerate();
-    let regions: Result<_, _> = numbered
-        .map(|(n, claim)| claim.region(n, page_size, snapshot_len))
-        .collect();
+    let regions: Result<_, _> =
+        numbered.map(|(n, claim)| claim.region(n, page_size, snapshot_len)).collect();
     Ok(Layout::new(page_size, regions?)?)
 }
 
@@ -67,9 +60,7 @@ impl Claim {
         page_size: PageSize,
         snapshot_len: u64,
     ) -> Result<Region, MessageError> {
-        let Self {
-            base, size, offset, ..
-        } = *self;
+        let Self { base, size, offset, .. } = *self;
         if self.page_size != page_size {
             return Err(MessageError::MixedPageSizes {
                 region,
@@ -79,30 +70,14 @@ impl Claim {
         }
         for (field, value) in [("size", size), ("offset", offset)] {
             if !page_size.is_aligned(value) {
-                return Err(MessageError::Unaligned {
-                    region,
-                    field,
-                    value,
-                    page_size,
-                });
+                return Err(MessageError::Unaligned { region, field, value, page_size });
             }
         }
-        if offset
-            .checked_add(size)
-            .is_none_or(|end| end > snapshot_len)
-        {
-            return Err(MessageError::PastSnapshot {
-                region,
-                offset,
-                size,
-                snapshot_len,
-            });
+        if offset.checked_add(size).is_none_or(|end| end > snapshot_len) {
+            return Err(MessageError::PastSnapshot { region, offset, size, snapshot_len });
         }
         let start = offset >> page_size.shift();
         let pages = PageRange::new(start, start + (size >> page_size.shift()));
-        Ok(Region {
-            base: GuestAddr(base),
-            pages,
-        })
+        Ok(Region { base: GuestAddr(base), pages })
     }
 }

@@ -53,10 +53,7 @@ fn check_path(path: &Path) -> Result<(), BindError> {
         return Err(BindError::NotAPath { path: path.into() });
     }
     if bytes.len() > MAX_PATH {
-        return Err(BindError::PathTooLong {
-            path: path.into(),
-            len: bytes.len(),
-        });
+        return Err(BindError::PathTooLong { path: path.into(), len: bytes.len() });
     }
     Ok(())
 }
@@ -125,11 +122,7 @@ impl SocketFile {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         let path = std::path::absolute(path)?;
-        Ok(Self {
-            path,
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        })
+        Ok(Self { path, device: metadata.dev(), inode: metadata.ino() })
     }
 }
 

@@ -34,19 +34,13 @@ pub(super) enum Woken {
 impl<'a> Wait<'a> {
     /// The time runs from now.
     pub(super) fn new(stream: &'a UnixStream, cancel: BorrowedFd<'a>, timeout: Duration) -> Self {
-        Self {
-            stream,
-            cancel,
-            deadline: Instant::now().checked_add(timeout),
-        }
+        Self { stream, cancel, deadline: Instant::now().checked_add(timeout) }
     }
 
     /// Looks at the way out first: a peer that never stops talking cannot keep us here.
     pub(super) fn until_readable(&self) -> Result<Woken, HandoffError> {
         loop {
-            let left = self
-                .deadline
-                .map(|d| d.saturating_duration_since(Instant::now()));
+            let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let mut fds = [
                 PollFd::new(self.cancel, PollFlags::POLLIN),
                 PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),

@@ -8,10 +8,7 @@ const KIB4: u64 = 4096;
 const MIB2: u64 = 2 << 20;
 
 fn region(base: u64, start: u64, end: u64) -> Region {
-    Region {
-        base: GuestAddr(base),
-        pages: PageRange::new(start, end),
-    }
+    Region { base: GuestAddr(base), pages: PageRange::new(start, end) }
 }
 
 fn small(regions: &[Region]) -> Result<Layout, LayoutError> {
@@ -24,9 +21,7 @@ fn swapped() -> Layout {
 }
 
 fn inside(layout: &Layout, start: u64, end: u64) -> Vec<PageRange> {
-    layout
-        .pages_inside(GuestAddr(start), GuestAddr(end))
-        .collect()
+    layout.pages_inside(GuestAddr(start), GuestAddr(end)).collect()
 }
 
 #[test]
@@ -49,10 +44,7 @@ fn a_page_has_one_address_and_one_region() {
     assert_eq!(layout.addr_of(PageIndex(3)), Some(GuestAddr(0x1e_000)));
     assert_eq!(layout.addr_of(PageIndex(5)), None);
     assert_eq!(layout.addr_of(PageIndex(u64::MAX)), None);
-    assert_eq!(
-        layout.region_of(PageIndex(4)),
-        Some(&region(0x1e_000, 3, 5))
-    );
+    assert_eq!(layout.region_of(PageIndex(4)), Some(&region(0x1e_000, 3, 5)));
 }
 
 #[test]
@@ -60,28 +52,15 @@ fn pages_are_counted_without_the_gaps_and_indexed_with_them() {
     let layout = small(&[region(0x9000, 10, 12), region(0x1000, 2, 5)]).unwrap();
     assert_eq!(layout.page_end(), PageIndex(12));
     assert_eq!(layout.page_count(), 5);
-    assert_eq!(
-        layout.regions(),
-        [region(0x1000, 2, 5), region(0x9000, 10, 12)]
-    );
+    assert_eq!(layout.regions(), [region(0x1000, 2, 5), region(0x9000, 10, 12)]);
     assert_eq!(layout.page_size(), PageSize::Small);
 }
 
 #[test]
 fn a_range_of_pages_is_split_at_region_borders() {
-    let spans = |start, end| {
-        swapped()
-            .spans(PageRange::new(start, end))
-            .collect::<Vec<_>>()
-    };
-    let span = |addr, start, end| Span {
-        addr: GuestAddr(addr),
-        pages: PageRange::new(start, end),
-    };
-    assert_eq!(
-        spans(0, u64::MAX),
-        [span(0x20_000, 0, 3), span(0x1e_000, 3, 5)]
-    );
+    let spans = |start, end| swapped().spans(PageRange::new(start, end)).collect::<Vec<_>>();
+    let span = |addr, start, end| Span { addr: GuestAddr(addr), pages: PageRange::new(start, end) };
+    assert_eq!(spans(0, u64::MAX), [span(0x20_000, 0, 3), span(0x1e_000, 3, 5)]);
     assert_eq!(spans(2, 4), [span(0x22_000, 2, 3), span(0x1e_000, 3, 4)]);
     assert_eq!(spans(4, 4), []);
     assert_eq!(spans(4, 1), []);
@@ -91,10 +70,7 @@ fn a_range_of_pages_is_split_at_region_borders() {
 #[test]
 fn a_range_of_pages_skips_a_gap() {
     let layout = small(&[region(0x1000, 0, 1), region(0x3000, 4, 6)]).unwrap();
-    let pages: Vec<_> = layout
-        .spans(PageRange::new(0, 5))
-        .map(|span| span.pages)
-        .collect();
+    let pages: Vec<_> = layout.spans(PageRange::new(0, 5)).map(|span| span.pages).collect();
     assert_eq!(pages, [PageRange::new(0, 1), PageRange::new(4, 5)]);
     assert_eq!(layout.spans(PageRange::new(1, 4)).count(), 0);
 }
@@ -102,14 +78,8 @@ fn a_range_of_pages_skips_a_gap() {
 #[test]
 fn an_address_range_over_two_regions_gives_both_in_order_of_address() {
     let layout = swapped();
-    assert_eq!(
-        inside(&layout, 0x1f_000, 0x21_000),
-        [PageRange::new(4, 5), PageRange::new(0, 1)]
-    );
-    assert_eq!(
-        inside(&layout, 0, u64::MAX),
-        [PageRange::new(3, 5), PageRange::new(0, 3)]
-    );
+    assert_eq!(inside(&layout, 0x1f_000, 0x21_000), [PageRange::new(4, 5), PageRange::new(0, 1)]);
+    assert_eq!(inside(&layout, 0, u64::MAX), [PageRange::new(3, 5), PageRange::new(0, 3)]);
 }
 
 #[test]
@@ -126,14 +96,8 @@ fn an_address_range_is_rounded_inwards() {
 #[test]
 fn an_address_range_is_rounded_inwards_to_huge_pages() {
     let layout = Layout::new(PageSize::Huge, vec![region(4 * MIB2, 0, 4)]).unwrap();
-    assert_eq!(
-        inside(&layout, 4 * MIB2 + KIB4, 7 * MIB2 - KIB4),
-        [PageRange::new(1, 2)]
-    );
-    assert_eq!(
-        layout.page_at(GuestAddr(5 * MIB2 + 12345)),
-        Some(PageIndex(1))
-    );
+    assert_eq!(inside(&layout, 4 * MIB2 + KIB4, 7 * MIB2 - KIB4), [PageRange::new(1, 2)]);
+    assert_eq!(layout.page_at(GuestAddr(5 * MIB2 + 12345)), Some(PageIndex(1)));
     assert_eq!(layout.addr_of(PageIndex(3)), Some(GuestAddr(7 * MIB2)));
     assert_eq!(layout.regions()[0].size(PageSize::Huge), 4 * MIB2);
     assert_eq!(layout.regions()[0].end(PageSize::Huge), GuestAddr(8 * MIB2));
@@ -148,14 +112,7 @@ fn a_region_may_end_one_page_below_the_top_of_the_address_space() {
     assert_eq!(inside(&layout, 0, u64::MAX), [PageRange::new(0, 1)]);
 
     let error = small(&[region(top, 0, 1)]).unwrap_err();
-    assert_eq!(
-        error,
-        LayoutError::AddressOverflow {
-            region: 0,
-            base: GuestAddr(top),
-            size: KIB4
-        }
-    );
+    assert_eq!(error, LayoutError::AddressOverflow { region: 0, base: GuestAddr(top), size: KIB4 });
 }
 
 #[test]
@@ -175,10 +132,7 @@ fn what_is_not_a_guest_is_refused_by_region_number() {
     );
     assert_eq!(
         small(&[region(0x1000, 0, 1 << 52)]),
-        Err(LayoutError::OffsetOverflow {
-            region: 0,
-            pages: PageRange::new(0, 1 << 52)
-        })
+        Err(LayoutError::OffsetOverflow { region: 0, pages: PageRange::new(0, 1 << 52) })
     );
 }
 
@@ -195,12 +149,7 @@ fn regions_that_share_anything_are_refused() {
     );
     assert_eq!(
         small(&[region(0x1000, 0, 3), region(0x9000, 2, 4)]),
-        Err(LayoutError::OffsetOverlap {
-            region: 1,
-            offset: 0x2000,
-            other: 0,
-            end: 0x3000
-        })
+        Err(LayoutError::OffsetOverlap { region: 1, offset: 0x2000, other: 0, end: 0x3000 })
     );
 }
 
@@ -214,11 +163,7 @@ fn any_regions() -> impl Strategy<Value = (PageSize, Vec<Region>)> {
             (Just(sizes), Just(huge), Just(order).prop_shuffle())
         })
         .prop_map(|(sizes, huge, order)| {
-            let page_size = if huge {
-                PageSize::Huge
-            } else {
-                PageSize::Small
-            };
+            let page_size = if huge { PageSize::Huge } else { PageSize::Small };
             let mut regions = vec![region(0, 0, 0); sizes.len()];
             let mut page = 0;
             for (region, (pages, gap, _)) in regions.iter_mut().zip(&sizes) {

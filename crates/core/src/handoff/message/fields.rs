@@ -20,10 +20,8 @@ struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
     fn claim(&self, region: usize) -> Result<Claim, MessageError> {
-        let needed = |field| {
-            self.number(region, field)?
-                .ok_or(MessageError::MissingField { region, field })
-        };
+        let needed =
+            |field| self.number(region, field)?.ok_or(MessageError::MissingField { region, field });
         Ok(Claim {
             base: needed(BASE)?,
             size: needed(SIZE)?,
@@ -38,11 +36,7 @@ impl Fields {
         let page_size_kib = self.number(region, PAGE_SIZE_KIB)?;
         let (field, value) = match (page_size, page_size_kib) {
             (Some(page_size), Some(page_size_kib)) if page_size != page_size_kib => {
-                return Err(MessageError::PageSizesDiffer {
-                    region,
-                    page_size,
-                    page_size_kib,
-                });
+                return Err(MessageError::PageSizesDiffer { region, page_size, page_size_kib });
             }
             (Some(value), _) => (PAGE_SIZE, value),
             (None, Some(value)) => (PAGE_SIZE_KIB, value),
@@ -57,11 +51,7 @@ impl Fields {
 
     /// A field that is `null` says as much as one that is missing.
     fn number(&self, region: usize, field: &'static str) -> Result<Option<u64>, MessageError> {
-        let mut values = self
-            .0
-            .iter()
-            .filter(|(name, _)| *name == field)
-            .map(|(_, value)| value);
+        let mut values = self.0.iter().filter(|(name, _)| *name == field).map(|(_, value)| value);
         let value = values.next().unwrap_or(&Value::Null);
         if values.next().is_some() {
             return Err(MessageError::RepeatedField { region, field });
@@ -69,11 +59,7 @@ impl Fields {
         match (value, value.as_u64()) {
             (Value::Null, _) => Ok(None),
             (_, Some(number)) => Ok(Some(number)),
-            _ => Err(MessageError::NotAWholeNumber {
-                region,
-                field,
-                value: shown(value),
-            }),
+            _ => Err(MessageError::NotAWholeNumber { region, field, value: shown(value) }),
         }
     }
 }

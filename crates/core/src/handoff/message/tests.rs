@@ -31,13 +31,7 @@ fn the_message_of_every_version_is_read() {
         "offset":0,"page_size":4096}]"#;
     let of_tomorrow = r#" [{"numa":{"node":[0]},"base_host_virt_addr":140070761791488,
         "size":134217728,"offset":0,"page_size":4096,"page_size_kib":null,"":"]"}] "#;
-    for message in [
-        before_1_7,
-        from_1_7,
-        from_1_12,
-        without_the_old_name,
-        of_tomorrow,
-    ] {
+    for message in [before_1_7, from_1_7, from_1_12, without_the_old_name, of_tomorrow] {
         let layout = parse(message.as_bytes(), 134_217_728).unwrap();
         assert_eq!(layout.page_size(), PageSize::Small);
         assert_eq!(regions(&layout), [(140_070_761_791_488, 134_217_728, 0)]);
@@ -51,10 +45,7 @@ fn huge_pages_are_told_by_either_name() {
             r#"[{{"base_host_virt_addr":{},"size":{MIB2},"offset":0,"{name}":{MIB2}}}]"#,
             8 * MIB2
         );
-        assert_eq!(
-            parse(message.as_bytes(), MIB2).unwrap().page_size(),
-            PageSize::Huge
-        );
+        assert_eq!(parse(message.as_bytes(), MIB2).unwrap().page_size(), PageSize::Huge);
     }
 }
 
@@ -70,10 +61,7 @@ fn a_guest_of_4_gib_has_its_second_region_below_the_first() {
         3 * GIB
     );
     let layout = parse(message.as_bytes(), 4 * GIB).unwrap();
-    assert_eq!(
-        layout.page_at(GuestAddr(99 * GIB)),
-        Some(PageIndex(3 * GIB / KIB4))
-    );
+    assert_eq!(layout.page_at(GuestAddr(99 * GIB)), Some(PageIndex(3 * GIB / KIB4)));
     assert_eq!(layout.page_at(GuestAddr(100 * GIB)), Some(PageIndex(0)));
 }
 
@@ -87,66 +75,18 @@ fn second(fields: &str) -> MessageError {
 #[test]
 fn what_is_wrong_is_named_with_region_field_value_and_way_out() {
     let rows = [
-        (
-            r#""size":4096,"offset":8192"#,
-            "FIELD",
-            "base_host_virt_addr is missing",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":null,"offset":0"#,
-            "FIELD",
-            "size is missing",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":-1,"offset":0"#,
-            "FIELD",
-            "size is -1: expected a",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":4096.0,"offset":0"#,
-            "FIELD",
-            "size is 4096.0",
-        ),
-        (
-            r#""base_host_virt_addr":1e30,"size":4096,"offset":0"#,
-            "FIELD",
-            "addr is 1e+30",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":"x","offset":0"#,
-            "FIELD",
-            r#"size is "x""#,
-        ),
-        (
-            r#""base_host_virt_addr":0,"size":4096,"size":4096"#,
-            "FIELD",
-            "size is given twice",
-        ),
-        (
-            r#""base_host_virt_addr":18446744073709551616,"size":1,"offset":0"#,
-            "FIELD",
-            "whole",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":0,"offset":8192"#,
-            "REGION",
-            "size is 0",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":5000,"offset":0"#,
-            "REGION",
-            "size 5000 is no mult",
-        ),
-        (
-            r#""base_host_virt_addr":4096,"size":4096,"offset":1"#,
-            "REGION",
-            "offset 1 is no mult",
-        ),
-        (
-            r#""base_host_virt_addr":4097,"size":4096,"offset":8192"#,
-            "REGION",
-            "addr 0x1001 is no",
-        ),
+        (r#""size":4096,"offset":8192"#, "FIELD", "base_host_virt_addr is missing"),
+        (r#""base_host_virt_addr":4096,"size":null,"offset":0"#, "FIELD", "size is missing"),
+        (r#""base_host_virt_addr":4096,"size":-1,"offset":0"#, "FIELD", "size is -1: expected a"),
+        (r#""base_host_virt_addr":4096,"size":4096.0,"offset":0"#, "FIELD", "size is 4096.0"),
+        (r#""base_host_virt_addr":1e30,"size":4096,"offset":0"#, "FIELD", "addr is 1e+30"),
+        (r#""base_host_virt_addr":4096,"size":"x","offset":0"#, "FIELD", r#"size is "x""#),
+        (r#""base_host_virt_addr":0,"size":4096,"size":4096"#, "FIELD", "size is given twice"),
+        (r#""base_host_virt_addr":18446744073709551616,"size":1,"offset":0"#, "FIELD", "whole"),
+        (r#""base_host_virt_addr":4096,"size":0,"offset":8192"#, "REGION", "size is 0"),
+        (r#""base_host_virt_addr":4096,"size":5000,"offset":0"#, "REGION", "size 5000 is no mult"),
+        (r#""base_host_virt_addr":4096,"size":4096,"offset":1"#, "REGION", "offset 1 is no mult"),
+        (r#""base_host_virt_addr":4097,"size":4096,"offset":8192"#, "REGION", "addr 0x1001 is no"),
         (
             r#""base_host_virt_addr":18446744073709547520,"size":4096,"offset":8192"#,
             "REGION",
@@ -215,14 +155,8 @@ fn what_is_no_array_of_objects_is_named() {
         ("\u{0}[]", "starts with '\\0'"),
         ("[]x", "1 bytes follow"),
         ("[] \n[]", "2 bytes follow"),
-        (
-            "[1]",
-            "region 0: invalid type: integer `1`, expected an object with",
-        ),
-        (
-            "[[1,2,3]]",
-            "region 0: invalid type: sequence, expected an object with",
-        ),
+        ("[1]", "region 0: invalid type: integer `1`, expected an object with"),
+        ("[[1,2,3]]", "region 0: invalid type: sequence, expected an object with"),
         ("[{]]", "column 3"),
         ("[{},]", "trailing comma"),
     ];
@@ -231,10 +165,7 @@ fn what_is_no_array_of_objects_is_named() {
         assert!(error.to_string().contains(text), "{message}: {error}");
     }
     let error = parse(b"[]", 0).unwrap_err();
-    assert!(matches!(
-        error,
-        MessageError::Layout(LayoutError::NoRegions)
-    ));
+    assert!(matches!(error, MessageError::Layout(LayoutError::NoRegions)));
 }
 
 #[test]
@@ -249,10 +180,7 @@ fn deep_nesting_is_an_error_and_no_overflow() {
     let known = parse(format!(r#"[{{"size":{deep}}}]"#).as_bytes(), 0).unwrap_err();
     assert!(matches!(known, MessageError::Json(_)), "{known}");
     let unknown = parse(format!(r#"[{{"later":{deep}}}]"#).as_bytes(), 0).unwrap_err();
-    assert!(
-        matches!(unknown, MessageError::MissingField { .. }),
-        "{unknown}"
-    );
+    assert!(matches!(unknown, MessageError::MissingField { .. }), "{unknown}");
 }
 
 /// One region as JSON: names and values as they will be written.
@@ -260,17 +188,10 @@ type Object = Vec<(String, String)>;
 
 fn written(objects: &[Object]) -> Vec<u8> {
     let object = |object: &Object| {
-        let fields: Vec<_> = object
-            .iter()
-            .map(|(k, v)| format!(r#""{k}":{v}"#))
-            .collect();
+        let fields: Vec<_> = object.iter().map(|(k, v)| format!(r#""{k}":{v}"#)).collect();
         format!("{{{}}}", fields.join(","))
     };
-    format!(
-        "[{}]",
-        objects.iter().map(object).collect::<Vec<_>>().join(",")
-    )
-    .into_bytes()
+    format!("[{}]", objects.iter().map(object).collect::<Vec<_>>().join(",")).into_bytes()
 }
 
 /// A guest as some version of the VMM would describe it, with the length of its snapshot.
@@ -296,11 +217,7 @@ fn valid() -> impl Strategy<Value = (Vec<Object>, u64)> {
                 ("size".to_owned(), size.to_string()),
                 ("offset".to_owned(), offset.to_string()),
             ];
-            object.extend(
-                names
-                    .iter()
-                    .map(|name| ((*name).to_owned(), page_size.to_string())),
-            );
+            object.extend(names.iter().map(|name| ((*name).to_owned(), page_size.to_string())));
             objects.push(object);
             offset += size;
             if !falling {
@@ -418,10 +335,8 @@ fn check(message: &[u8], snapshot_len: u64) -> Result<bool, TestCaseError> {
 
     let said: Vec<Value> = serde_json::from_slice(message).unwrap();
     let number = |object: &Value, field: &str| object[field].as_u64().unwrap();
-    let mut claims: Vec<_> = said
-        .iter()
-        .map(|o| (number(o, BASE), number(o, SIZE), number(o, OFFSET)))
-        .collect();
+    let mut claims: Vec<_> =
+        said.iter().map(|o| (number(o, BASE), number(o, SIZE), number(o, OFFSET))).collect();
     claims.sort_by_key(|(_, _, offset)| *offset);
     prop_assert_eq!(regions(&layout), claims.clone());
 
@@ -430,20 +345,14 @@ fn check(message: &[u8], snapshot_len: u64) -> Result<bool, TestCaseError> {
         for name in [PAGE_SIZE, PAGE_SIZE_KIB] {
             prop_assert!(object[name].is_null() || object[name] == page_size);
         }
-        let named = [PAGE_SIZE, PAGE_SIZE_KIB]
-            .iter()
-            .any(|name| !object[*name].is_null());
+        let named = [PAGE_SIZE, PAGE_SIZE_KIB].iter().any(|name| !object[*name].is_null());
         prop_assert!(named || page_size == KIB4);
     }
 
     prop_assert!(!claims.is_empty());
     for (n, &(base, size, offset)) in claims.iter().enumerate() {
         prop_assert!(size > 0);
-        prop_assert!(
-            [base, size, offset]
-                .iter()
-                .all(|value| value % page_size == 0)
-        );
+        prop_assert!([base, size, offset].iter().all(|value| value % page_size == 0));
         prop_assert!(u128::from(base) + u128::from(size) < 1 << 64);
         prop_assert!(u128::from(offset) + u128::from(size) <= u128::from(snapshot_len));
         for &(base2, size2, offset2) in &claims[n + 1..] {
@@ -451,10 +360,7 @@ fn check(message: &[u8], snapshot_len: u64) -> Result<bool, TestCaseError> {
             prop_assert!(offset + size <= offset2 || offset2 + size2 <= offset);
         }
     }
-    let ends: BTreeSet<u64> = claims
-        .iter()
-        .map(|(_, size, offset)| offset + size)
-        .collect();
+    let ends: BTreeSet<u64> = claims.iter().map(|(_, size, offset)| offset + size).collect();
     prop_assert_eq!(layout.page_end().0 * page_size, *ends.last().unwrap());
     Ok(true)
 }

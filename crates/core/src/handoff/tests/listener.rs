@@ -96,19 +96,11 @@ fn of_many_takeovers_at_once_one_succeeds() {
         };
         let bound: Vec<_> = thread::scope(|scope| {
             let servers: Vec<_> = (0..SERVERS).map(|_| scope.spawn(bind)).collect();
-            servers
-                .into_iter()
-                .map(|server| server.join().unwrap())
-                .collect()
+            servers.into_iter().map(|server| server.join().unwrap()).collect()
         });
         let (listeners, errors): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
         assert_eq!(listeners.len(), 1);
-        assert!(
-            errors
-                .iter()
-                .all(|e| matches!(e, Err(BindError::InUse { .. }))),
-            "{errors:?}"
-        );
+        assert!(errors.iter().all(|e| matches!(e, Err(BindError::InUse { .. }))), "{errors:?}");
 
         let listener = listeners.into_iter().next().unwrap().unwrap();
         let _vmm = UnixStream::connect(&path).unwrap();
@@ -157,14 +149,8 @@ fn what_is_not_a_socket_is_left_alone() {
 fn a_path_no_socket_can_have_is_refused() {
     let dir = tempdir().unwrap();
     assert!(matches!(refused(Path::new("")), BindError::NotAPath { .. }));
-    assert!(matches!(
-        refused(Path::new("\0abstract")),
-        BindError::NotAPath { .. }
-    ));
-    assert!(matches!(
-        refused(&dir.path().join("no/uffd.sock")),
-        BindError::NoDirectory { .. }
-    ));
+    assert!(matches!(refused(Path::new("\0abstract")), BindError::NotAPath { .. }));
+    assert!(matches!(refused(&dir.path().join("no/uffd.sock")), BindError::NoDirectory { .. }));
 
     let room = 107 - dir.path().as_os_str().len() - 1;
     let longest = dir.path().join("x".repeat(room));

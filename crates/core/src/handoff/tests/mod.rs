@@ -33,10 +33,7 @@ const SNAPSHOT_LEN: u64 = 5 * 4096;
 
 /// Long enough for any machine: no test here waits for it.
 fn limits() -> Limits {
-    Limits {
-        timeout: Duration::from_secs(60),
-        ..Limits::new(SNAPSHOT_LEN)
-    }
+    Limits { timeout: Duration::from_secs(60), ..Limits::new(SNAPSHOT_LEN) }
 }
 
 fn pair() -> (UnixStream, Connection) {
@@ -98,19 +95,12 @@ fn in_child(test: &str, body: impl FnOnce()) {
         return body();
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            &format!("handoff::tests::resources::{test}"),
-            "--test-threads=1",
-        ])
+        .args(["--exact", &format!("handoff::tests::resources::{test}"), "--test-threads=1"])
         .env(MARK, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 fn open_descriptors() -> usize {

@@ -34,15 +34,8 @@ fn one_message_makes_a_guest() {
 
     assert!(is_userfaultfd(&handoff.uffd));
     assert_eq!(handoff.layout.regions().len(), 2);
-    assert_eq!(
-        handoff.layout.page_at(GuestAddr(122_880)),
-        Some(PageIndex(3))
-    );
-    let peer = Peer {
-        pid: Some(getpid()),
-        uid: geteuid().as_raw(),
-        gid: getegid().as_raw(),
-    };
+    assert_eq!(handoff.layout.page_at(GuestAddr(122_880)), Some(PageIndex(3)));
+    let peer = Peer { pid: Some(getpid()), uid: geteuid().as_raw(), gid: getegid().as_raw() };
     assert_eq!(handoff.peer, peer);
 }
 
@@ -127,10 +120,7 @@ fn a_message_of_any_length_is_read_whole() {
 
         let (vmm, connection) = pair();
         send(&vmm, &message, &[uffd().as_fd()]);
-        let limits = Limits {
-            snapshot_len: count * 4096,
-            ..limits()
-        };
+        let limits = Limits { snapshot_len: count * 4096, ..limits() };
         let handoff = connection.receive(&limits, never().as_fd()).unwrap();
         assert_eq!(handoff.layout.page_count(), count);
     }
@@ -151,11 +141,7 @@ fn the_userfaultfd_is_found_wherever_it_stands_and_the_rest_is_closed() {
         drop(writer);
         let mut end = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
         poll(&mut end, PollTimeout::ZERO).unwrap();
-        assert_eq!(
-            end[0].revents(),
-            Some(PollFlags::POLLHUP),
-            "a writer is still open"
-        );
+        assert_eq!(end[0].revents(), Some(PollFlags::POLLHUP), "a writer is still open");
     }
 }
 
@@ -186,10 +172,7 @@ fn two_userfaultfds_are_refused_together_or_apart() {
     send(&vmm, GUEST, &[one.as_fd()]);
     send(&vmm, GUEST, &[two.as_fd()]);
     let error = receive(connection).unwrap_err();
-    assert!(
-        matches!(error, HandoffError::SeveralUserfaultfds),
-        "{error}"
-    );
+    assert!(matches!(error, HandoffError::SeveralUserfaultfds), "{error}");
 }
 
 #[test]
@@ -205,13 +188,7 @@ fn two_messages_are_refused() {
     send(&vmm, GUEST, &[uffd().as_fd()]);
     send(&vmm, GUEST, &[]);
     let error = receive(connection).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            HandoffError::Message(MessageError::TrailingBytes { .. })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, HandoffError::Message(MessageError::TrailingBytes { .. })), "{error}");
 }
 
 #[test]
@@ -230,10 +207,7 @@ fn as_many_descriptors_as_are_allowed_fit_and_more_are_an_error() {
 
 #[test]
 fn silence_ends_with_what_was_missing() {
-    let limits = Limits {
-        timeout: Duration::from_millis(20),
-        ..limits()
-    };
+    let limits = Limits { timeout: Duration::from_millis(20), ..limits() };
     let uffd = uffd();
     let fd = [uffd.as_fd()];
     let cases: [(&str, &[BorrowedFd<'_>], Missing); 4] = [
@@ -251,12 +225,7 @@ fn silence_ends_with_what_was_missing() {
         let error = connection.receive(&limits, never().as_fd()).unwrap_err();
         assert!(start.elapsed() >= limits.timeout);
         assert_eq!(error.code(), "ERR_UFFD_HANDOFF_TIMEOUT");
-        let HandoffError::Timeout {
-            received, missing, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let HandoffError::Timeout { received, missing, .. } = error else { panic!("{error}") };
         assert_eq!((received, missing), (bytes.len(), expected));
     }
 }
@@ -273,31 +242,16 @@ fn a_guest_that_never_stops_talking_meets_the_deadline_too() {
         scope.spawn(move || while vmm.write_all(b" ").is_ok() {});
         connection.receive(&limits, never().as_fd()).unwrap_err()
     });
-    assert!(
-        matches!(
-            error,
-            HandoffError::Timeout {
-                missing: Missing::Both,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, HandoffError::Timeout { missing: Missing::Both, .. }), "{error}");
 }
 
 #[test]
 fn what_comes_after_the_deadline_is_too_late() {
     let (vmm, connection) = pair();
     send(&vmm, GUEST, &[uffd().as_fd()]);
-    let limits = Limits {
-        timeout: Duration::ZERO,
-        ..limits()
-    };
+    let limits = Limits { timeout: Duration::ZERO, ..limits() };
     let error = connection.receive(&limits, never().as_fd()).unwrap_err();
-    assert!(
-        matches!(error, HandoffError::Timeout { received: 0, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, HandoffError::Timeout { received: 0, .. }), "{error}");
 }
 
 #[test]
@@ -318,9 +272,7 @@ fn an_early_end_says_what_was_missing() {
         drop(vmm);
         let error = receive(connection).unwrap_err();
         assert_eq!(error.code(), "ERR_UFFD_HANDOFF_CLOSED");
-        let HandoffError::Closed { received, missing } = error else {
-            panic!("{error}")
-        };
+        let HandoffError::Closed { received, missing } = error else { panic!("{error}") };
         assert_eq!((received, missing), (bytes.len(), expected));
     }
 }
@@ -332,10 +284,7 @@ fn a_guest_that_dies_with_unread_bytes_on_its_side_is_closed_too() {
     let connection = Connection::new(ours).unwrap();
     drop(vmm);
     let error = receive(connection).unwrap_err();
-    assert!(
-        matches!(error, HandoffError::Closed { received: 0, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, HandoffError::Closed { received: 0, .. }), "{error}");
 }
 
 #[test]
@@ -352,19 +301,13 @@ fn a_wrong_message_is_refused_without_its_descriptor() {
 #[test]
 fn a_message_past_the_limit_is_refused() {
     let (vmm, connection) = pair();
-    let limits = Limits {
-        max_message: GUEST.len() - 1,
-        ..limits()
-    };
+    let limits = Limits { max_message: GUEST.len() - 1, ..limits() };
     send(&vmm, GUEST, &[uffd().as_fd()]);
     let error = connection.receive(&limits, never().as_fd()).unwrap_err();
     assert!(matches!(error, HandoffError::TooLarge { limit } if limit == GUEST.len() - 1));
 
     let (vmm, connection) = pair();
-    let limits = Limits {
-        max_message: GUEST.len(),
-        ..limits
-    };
+    let limits = Limits { max_message: GUEST.len(), ..limits };
     send(&vmm, GUEST, &[uffd().as_fd()]);
     connection.receive(&limits, never().as_fd()).unwrap();
 }

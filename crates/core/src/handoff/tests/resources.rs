@@ -58,12 +58,7 @@ fn nothing_leaks_whatever_comes() {
         for (bytes, fds) in cases {
             for cancel in [&go_on, &call_off] {
                 hand_over(bytes, fds, cancel);
-                assert_eq!(
-                    open_descriptors(),
-                    before,
-                    "{bytes:.50} with {} of them",
-                    fds.len()
-                );
+                assert_eq!(open_descriptors(), before, "{bytes:.50} with {} of them", fds.len());
             }
         }
     });
@@ -71,23 +66,20 @@ fn nothing_leaks_whatever_comes() {
 
 #[test]
 fn a_listener_without_descriptors_lets_guests_wait_and_goes_on() {
-    in_child(
-        "a_listener_without_descriptors_lets_guests_wait_and_goes_on",
-        || {
-            let dir = tempdir().unwrap();
-            let path = dir.path().join("uffd.sock");
-            let listener = Listener::bind(&path).unwrap();
-            let _vmm = UnixStream::connect(&path).unwrap();
-            with_no_descriptor_left(|| {
-                for _ in 0..3 {
-                    let error = listener.accept().unwrap_err();
-                    assert!(matches!(error, AcceptError::Exhausted { .. }), "{error}");
-                    assert!(error.retry_after().is_some_and(|pause| !pause.is_zero()));
-                }
-            });
-            assert!(listener.accept().unwrap().is_some());
-        },
-    );
+    in_child("a_listener_without_descriptors_lets_guests_wait_and_goes_on", || {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("uffd.sock");
+        let listener = Listener::bind(&path).unwrap();
+        let _vmm = UnixStream::connect(&path).unwrap();
+        with_no_descriptor_left(|| {
+            for _ in 0..3 {
+                let error = listener.accept().unwrap_err();
+                assert!(matches!(error, AcceptError::Exhausted { .. }), "{error}");
+                assert!(error.retry_after().is_some_and(|pause| !pause.is_zero()));
+            }
+        });
+        assert!(listener.accept().unwrap().is_some());
+    });
 }
 
 #[test]
@@ -97,9 +89,6 @@ fn a_descriptor_there_is_no_room_for_is_an_error() {
         send(&vmm, GUEST, &[uffd().as_fd()]);
         let never = never();
         let error = with_no_descriptor_left(|| connection.receive(&limits(), never.as_fd()));
-        assert!(
-            matches!(error, Err(HandoffError::Truncated { taken: 0 })),
-            "{error:?}"
-        );
+        assert!(matches!(error, Err(HandoffError::Truncated { taken: 0 })), "{error:?}");
     });
 }

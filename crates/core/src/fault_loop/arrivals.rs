@@ -1,0 +1,268 @@
+//! What was fetched away from the loop comes back to it here, and is installed where the pages
+//! are still unfaulted.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::hand::{Kind, Phase, Trouble};
+use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn};
+use crate::memory::Obstacle;
+use crate::policy::Access;
+use crate::session::{Fetched, Message, PrefaultId};
+use crate::source::{FetchJob, SourceError, Urgency};
+use crate::states::PageState;
+use crate::trace::FilledWith;
+use crate::units::{PageIndex, PageRange};
+
+/// Bytes that are on their way from the source, or that have arrived.
+#[derive(Default)]
+pub(super) struct Fetches {
+    /// Pages being fetched for a fault.
+    wanted: Vec<PageRange>,
+    pub(super) arrived: VecDeque<Arrived>,
+}
+
+/// Fetched bytes that are not all installed yet.
+pub(super) struct Arrived {
+    /// The page the bytes begin with.
+    first: PageIndex,
+    /// What is left to install.
+    pub(super) pages: PageRange,
+    bytes: Vec<u8>,
+    pub(super) prefault: Option<PrefaultId>,
+    blocked: Option<Blocked>,
+    /// Page by page, after a longer run did not lie in one mapping.
+    singly: bool,
+}
+
+/// Something has to pass before the bytes can be installed.
+struct Blocked {
+    since: Instant,
+    until: Instant,
+    attempts: u32,
+}
+
+impl Fetches {
+    /// When the next blocked install is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let due = |arrived: &Arrived| {
+            arrived.blocked.as_ref().map_or_else(Instant::now, |blocked| blocked.until)
+        };
+        self.arrived.iter().map(due).min()
+    }
+
+    fn covers(&self, page: PageIndex) -> bool {
+        self.wanted.iter().any(|pages| pages.contains(page))
+            || self.arrived.iter().any(|arrived| arrived.pages.contains(page))
+    }
+}
+
+impl FaultLoop {
+    /// Sends for the pages a fault needs, and parks it until they are here.
+    pub(super) fn fetch_for_fault(&mut self, index: usize, pages: PageRange) {
+        let fault = self.hand.get_mut(index);
+        fault.phase = Phase::Parked;
+        if !self.fetches.covers(fault.page) {
+            self.fetches.wanted.push(pages);
+            self.fetch(pages, None);
+        }
+    }
+
+    pub(super) fn fetch(&mut self, pages: PageRange, prefault: Option<PrefaultId>) {
+        self.memory.counters.fetches += 1;
+        let mailbox = self.mailbox.clone();
+        let len = usize::try_from(self.memory.bytes_of(pages)).unwrap_or(usize::MAX);
+        let done = Box::new(move |bytes| {
+            mailbox.post(Message::Fetched(Fetched { pages, bytes, prefault }));
+        });
+        let urgency = if prefault.is_none() { Urgency::Demand } else { Urgency::Background };
+        self.fetcher.submit(FetchJob { offset: self.offset(pages.start), len, done }, urgency);
+    }
+
+    /// Takes what a fetch thread brought.
+    pub(super) fn fetched(&mut self, fetched: Fetched) -> Turn {
+        let Fetched { pages, bytes, prefault } = fetched;
+        if prefault.is_none()
+            && let Some(at) = self.fetches.wanted.iter().position(|wanted| *wanted == pages)
+        {
+            self.fetches.wanted.swap_remove(at);
+        }
+        if let Some(id) = prefault {
+            self.prefault_fetch_ended(id);
+        }
+        match (bytes, prefault) {
+            (Ok(bytes), prefault) => {
+                let (first, blocked, singly) = (pages.start, None, false);
+                let arrived = Arrived { first, pages, bytes, prefault, blocked, singly };
+                self.fetches.arrived.push_back(arrived);
+                Ok(())
+            }
+            (Err(error), Some(id)) => {
+                self.memory.counters.failed_fetches += 1;
+                self.prefault_fetch_failed(id, pages, &error);
+                Ok(())
+            }
+            (Err(error), None) => {
+                self.memory.counters.failed_fetches += 1;
+                self.fault_fetch_failed(pages, &error)
+            }
+        }
+    }
+
+    fn fault_fetch_failed(&mut self, pages: PageRange, error: &SourceError) -> Turn {
+        for index in 0..self.hand.len() {
+            let fault = self.hand.get_mut(index);
+            if fault.phase != Phase::Parked || !pages.contains(fault.page) {
+                continue;
+            }
+            if pages.len() > 1 {
+                // A neighbour may be what could not be read.
+                fault.alone = true;
+                fault.phase = Phase::Ready;
+            } else {
+                self.troubled(index, Trouble::Source(error.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs what has arrived, as far as its pages are still unfaulted.
+    pub(super) fn install_arrived(&mut self) -> Turn {
+        for _ in 0..self.fetches.arrived.len() {
+            let Some(mut arrived) = self.fetches.arrived.pop_front() else { break };
+            let waits = arrived.blocked.as_ref().is_some_and(|it| Instant::now() < it.until);
+            if waits || !self.install(&mut arrived)? {
+                self.fetches.arrived.push_back(arrived);
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs fetched bytes; false if something has to pass first.
+    fn install(&mut self, arrived: &mut Arrived) -> Turn<bool> {
+        let page_bytes = self.memory.page_size().bytes();
+        while !arrived.pages.is_empty() {
+            let (run, state) = self.memory.states.runs(arrived.pages).next().expect("not empty");
+            if state != PageState::Unfaulted {
+                self.count_found(arrived.prefault, run, state);
+                arrived.pages.start = run.end;
+                continue;
+            }
+            let from = (run.start.0 - arrived.first.0) * page_bytes;
+            let bytes = &arrived.bytes[as_index(from)..][..as_index(self.memory.bytes_of(run))];
+            let access = self.access_wanted(run.start);
+            let run = if arrived.singly {
+                PageRange::single(run.start)
+            } else {
+                self.until_next_write(run)
+            };
+            // Bytes at hand are worth a look: zeros take no host memory.
+            let (run, zeros) = alike_run(run, bytes, as_index(page_bytes));
+            let put = if zeros {
+                self.memory.put_zeros(run, access)
+            } else {
+                let len = as_index(self.memory.bytes_of(run));
+                self.memory.put_bytes(run, bytes[..len].into(), access)
+            };
+            match put {
+                Ok(done) => {
+                    arrived.blocked = None;
+                    self.count_arrived(arrived.prefault, done);
+                    let filled = if zeros { FilledWith::SourceZeros } else { FilledWith::Source };
+                    self.settle(done, filled);
+                    arrived.pages.start = done.end;
+                }
+                Err(Obstacle::Present) => {
+                    let page = run.start;
+                    self.memory.adopt(page);
+                    self.memory.wake(page);
+                    self.settle(PageRange::single(page), FilledWith::Present);
+                }
+                Err(Obstacle::Gone) => return Err(Halt::GuestExited),
+                Err(Obstacle::Changing) => {
+                    self.memory.counters.deferred += 1;
+                    arrived.block(CHANGING);
+                    return Ok(false);
+                }
+                Err(Obstacle::NoMemory) => {
+                    self.warn_of_memory(run.start);
+                    return Ok(!self.wait_for_memory(arrived));
+                }
+                Err(Obstacle::Refused(errno)) => {
+                    return Err(self.refused("install", run.start, errno));
+                }
+                Err(Obstacle::Unmapped) if run.len() > 1 => arrived.singly = true,
+                Err(Obstacle::Unmapped | Obstacle::Unreadable | Obstacle::Unsure) => {
+                    // Woken, the threads find out for themselves what became of the page.
+                    self.memory.wake(run.start);
+                    let one = PageRange::single(run.start);
+                    self.hand.missing_in(one).for_each(|fault| fault.phase = Phase::Served);
+                    self.prefault_failed(arrived.prefault, one);
+                    arrived.pages.start = one.end;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the bytes are worth keeping until there is memory.
+    fn wait_for_memory(&mut self, arrived: &mut Arrived) -> bool {
+        let mut wanted = false;
+        for fault in self.hand.missing_in(arrived.pages) {
+            fault.trouble = Some(Trouble::NoMemory);
+            wanted = true;
+        }
+        let since = arrived.block(TROUBLED);
+        if wanted || since.elapsed() < self.options.fault_deadline {
+            return wanted || arrived.prefault.is_some();
+        }
+        self.prefault_failed(arrived.prefault, arrived.pages);
+        false
+    }
+
+    fn access_wanted(&self, page: PageIndex) -> Access {
+        let wanted = self.hand.iter().find(|fault| fault.is_missing() && fault.page == page);
+        wanted.map_or(Access::Ahead, |fault| fault.kind.access())
+    }
+
+    /// The start of `run` before the next page, after its first, that a thread waits to write.
+    fn until_next_write(&self, run: PageRange) -> PageRange {
+        let writes = self.hand.iter().filter(|fault| {
+            fault.kind == Kind::Missing { write: true }
+                && fault.page > run.start
+                && run.contains(fault.page)
+        });
+        let end = writes.map(|fault| fault.page).min().unwrap_or(run.end);
+        PageRange { end, ..run }
+    }
+}
+
+impl Arrived {
+    /// Puts another try off, each time longer; since when that has been going on.
+    fn block(&mut self, (first, longest): (Duration, Duration)) -> Instant {
+        let now = Instant::now();
+        let blocked = self.blocked.get_or_insert(Blocked { since: now, until: now, attempts: 0 });
+        let pause = first.saturating_mul(1 << blocked.attempts.min(16)).min(longest);
+        blocked.attempts += 1;
+        blocked.until = now + pause;
+        blocked.since
+    }
+}
+
+/// The start of `run` whose pages in `bytes` are all zeros, or all not, and which.
+fn alike_run(run: PageRange, bytes: &[u8], page_bytes: usize) -> (PageRange, bool) {
+    let mut pages = bytes.chunks_exact(page_bytes).take(as_index(run.len()));
+    let zeros = pages.next().is_some_and(is_zero);
+    let more = pages.take_while(|page| is_zero(page) == zeros).count();
+    (PageRange::new(run.start.0, run.start.0 + 1 + more as u64), zeros)
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    // The first word decides for nearly every page with data in it.
+    page[..8] == [0; 8] && page.iter().all(|byte| *byte == 0)
+}
+
+/// Lengths of fetched bytes fit in memory.
+fn as_index(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("fetched bytes fit in memory")
+}

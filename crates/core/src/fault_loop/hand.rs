@@ -1,0 +1,182 @@
+//! The faults in hand: read from the kernel, which forgets them, and owned until they are served.
+
+use std::time::{Duration, Instant};
+
+use crate::policy::Access;
+use crate::units::{PageIndex, PageRange};
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The page is missing.
+    Missing {
+        /// Whether it will be written.
+        write: bool,
+    },
+    /// The page is there and write-protected.
+    Protect,
+}
+
+impl Kind {
+    pub(super) const fn access(self) -> Access {
+        match self {
+            Self::Missing { write: false } => Access::Read,
+            Self::Missing { write: true } | Self::Protect => Access::Write,
+        }
+    }
+}
+
+/// What keeps a page from being had, as opposed to what keeps it waiting for a moment.
+#[derive(Clone, Debug)]
+pub(super) enum Trouble {
+    NoMemory,
+    Source(crate::source::SourceError),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// To be served now.
+    Ready,
+    /// Something stood in the way: to be tried again at this time.
+    Deferred(Instant),
+    /// Its bytes are being fetched.
+    Parked,
+    /// Done; leaves the hand at the end of the step.
+    Served,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) page: PageIndex,
+    pub(super) kind: Kind,
+    pub(super) read_at: Instant,
+    pub(super) phase: Phase,
+    /// How often it was put off.
+    pub(super) attempts: u32,
+    /// Filled on its own, after its neighbourhood made trouble.
+    pub(super) alone: bool,
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl Fault {
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.kind, Kind::Missing { .. })
+    }
+
+    /// Puts the fault off: each time longer, from `first` up to `longest`.
+    pub(super) fn defer(&mut self, now: Instant, first: Duration, longest: Duration) {
+        let pause = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
+        self.attempts = self.attempts.saturating_add(1);
+        self.phase = Phase::Deferred(now + pause);
+    }
+}
+
+/// Faults in the order they were read, one for each page and kind. A thread waits for one fault
+/// at a time, so there are never many.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    faults: Vec<Fault>,
+}
+
+impl Hand {
+    /// Takes a fault in. If its page's is in hand already the two are one, and a write wins.
+    pub(super) fn take(&mut self, page: PageIndex, kind: Kind, read_at: Instant) -> bool {
+        let same = |fault: &&mut Fault| {
+            fault.page == page && fault.is_missing() == matches!(kind, Kind::Missing { .. })
+        };
+        if let Some(fault) = self.faults.iter_mut().find(same) {
+            if kind == (Kind::Missing { write: true }) {
+                fault.kind = kind;
+            }
+            return false;
+        }
+        let phase = Phase::Ready;
+        let fault = Fault { page, kind, read_at, phase, attempts: 0, alone: false, trouble: None };
+        self.faults.push(fault);
+        true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.faults.len()
+    }
+
+    pub(super) fn get(&self, index: usize) -> &Fault {
+        &self.faults[index]
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> &mut Fault {
+        &mut self.faults[index]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter()
+    }
+
+    /// The missing-page faults in `pages` that are not served yet.
+    pub(super) fn missing_in(&mut self, pages: PageRange) -> impl Iterator<Item = &mut Fault> {
+        self.faults
+            .iter_mut()
+            .filter(move |fault| fault.is_missing() && pages.contains(fault.page))
+            .filter(|fault| fault.phase != Phase::Served)
+    }
+
+    pub(super) fn drop_served(&mut self) {
+        self.faults.retain(|fault| fault.phase != Phase::Served);
+    }
+
+    /// When the next deferred fault is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let due = |fault: &Fault| match fault.phase {
+            Phase::Deferred(at) => Some(at),
+            _ => None,
+        };
+        self.faults.iter().filter_map(due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Kind = Kind::Missing { write: false };
+    const WRITE: Kind = Kind::Missing { write: true };
+
+    #[test]
+    fn one_fault_for_each_page_and_kind_and_a_write_wins() {
+        let now = Instant::now();
+        let mut hand = Hand::default();
+        let page = PageIndex(3);
+        assert!(hand.take(page, READ, now));
+        assert!(!hand.take(page, READ, now));
+        assert_eq!(hand.get(0).kind, READ);
+        assert!(!hand.take(page, WRITE, now));
+        assert_eq!(hand.get(0).kind, WRITE);
+        assert!(!hand.take(page, READ, now));
+        assert_eq!(hand.get(0).kind, WRITE);
+        assert!(hand.take(page, Kind::Protect, now));
+        assert!(!hand.take(page, Kind::Protect, now));
+        assert!(hand.take(PageIndex(4), READ, now));
+        assert_eq!(hand.len(), 3);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_limit() {
+        let now = Instant::now();
+        let mut hand = Hand::default();
+        hand.take(PageIndex(0), READ, now);
+        let (first, longest) = (Duration::from_micros(10), Duration::from_millis(5));
+        let mut last = Duration::ZERO;
+        for _ in 0..40 {
+            let fault = hand.get_mut(0);
+            fault.defer(now, first, longest);
+            let pause = hand.next_due().unwrap() - now;
+            assert!(pause > last || pause == longest);
+            last = pause;
+        }
+        assert_eq!(last, longest);
+    }
+}

@@ -1,0 +1,358 @@
+//! Step 5: one slice of background work. Installs pages before they are asked for, between the
+//! faults: never over a page that was given back, and never for longer than a fault may wait.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn, serve::first};
+use crate::memory::Obstacle;
+use crate::policy::Access;
+use crate::session::{PrefaultId, PrefaultReport, Reply};
+use crate::source::{Chunk, SourceError};
+use crate::states::PageState;
+use crate::trace::FilledWith;
+use crate::units::{PageIndex, PageRange};
+
+/// Bytes of a slice while faults keep coming, and while there are none.
+const SLICE: (u64, u64) = (64 << 10, 2 << 20);
+
+/// Bytes of one fetch.
+const FETCH: u64 = 1 << 20;
+
+/// Fetches in flight at once, for one guest.
+const MOST_FETCHES: usize = 8;
+
+/// Pages whose states are looked at in one slice.
+const LOOK: u64 = 1 << 16;
+
+/// The prefaults asked for and not finished, first come, first served.
+pub(super) struct Prefaults {
+    queue: VecDeque<Prefault>,
+    /// Bytes to install before faults are looked for again.
+    slice: u64,
+    /// Faults served when the last slice was done.
+    faults: u64,
+    blocked: Option<Blocked>,
+}
+
+struct Prefault {
+    id: PrefaultId,
+    /// What has not been looked at yet, in order.
+    ranges: VecDeque<PageRange>,
+    fetches: usize,
+    /// Pages in those fetches whose fate is not known.
+    unsettled: u64,
+    /// Page by page, after a longer run did not lie in one mapping.
+    singly: bool,
+    report: PrefaultReport,
+    reply: Option<Reply<PrefaultReport>>,
+}
+
+struct Blocked {
+    since: Instant,
+    until: Instant,
+    attempts: u32,
+}
+
+impl Default for Prefaults {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), slice: SLICE.0, faults: 0, blocked: None }
+    }
+}
+
+impl Prefaults {
+    /// Takes a prefault in. Its ranges lie in regions.
+    pub(super) fn add(
+        &mut self,
+        id: PrefaultId,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) {
+        self.queue.push_back(Prefault {
+            id,
+            ranges: ranges.into(),
+            fetches: 0,
+            unsettled: 0,
+            singly: false,
+            report: PrefaultReport::default(),
+            reply: Some(reply),
+        });
+    }
+
+    pub(super) fn cancel(&mut self, id: PrefaultId) {
+        if let Some(at) = self.queue.iter().position(|prefault| prefault.id == id) {
+            self.queue.remove(at).into_iter().for_each(Prefault::skip);
+        }
+    }
+
+    pub(super) fn skip_all(&mut self) {
+        self.queue.drain(..).for_each(Prefault::skip);
+    }
+
+    /// When blocked work is to be tried again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.blocked.as_ref().map(|blocked| blocked.until)
+    }
+
+    fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
+        self.queue.iter_mut().find(|prefault| prefault.id == id)
+    }
+
+    /// Answers what is finished.
+    fn finish(&mut self) {
+        self.queue.retain_mut(|prefault| {
+            let finished =
+                prefault.ranges.is_empty() && prefault.fetches == 0 && prefault.unsettled == 0;
+            if finished && let Some(reply) = prefault.reply.take() {
+                reply.send(prefault.report);
+            }
+            !finished
+        });
+    }
+
+    fn block(&mut self, (first, longest): (Duration, Duration)) -> Instant {
+        let now = Instant::now();
+        let blocked = self.blocked.get_or_insert(Blocked { since: now, until: now, attempts: 0 });
+        let pause = first.saturating_mul(1 << blocked.attempts.min(16)).min(longest);
+        blocked.attempts += 1;
+        blocked.until = now + pause;
+        blocked.since
+    }
+}
+
+impl Prefault {
+    fn skip(mut self) {
+        let left: u64 = self.ranges.iter().map(|range| range.len()).sum();
+        self.report.skipped += left + self.unsettled;
+        if let Some(reply) = self.reply.take() {
+            reply.send(self.report);
+        }
+    }
+
+    fn found(&mut self, run: PageRange, state: PageState) {
+        match state {
+            PageState::Removed => self.report.removed += run.len(),
+            PageState::Poisoned => self.failed(run),
+            PageState::Unfaulted | PageState::Clean | PageState::Zero | PageState::Dirty => {
+                self.report.present += run.len();
+            }
+        }
+    }
+
+    fn failed(&mut self, run: PageRange) {
+        if run.is_empty() {
+            return;
+        }
+        self.report.failed += run.len();
+        self.report.first_failed.get_or_insert(run.start);
+    }
+
+    /// Takes the first pages off what is left.
+    fn advance(&mut self, to: PageIndex) {
+        if let Some(range) = self.ranges.front_mut() {
+            range.start = to;
+            if range.is_empty() {
+                self.ranges.pop_front();
+            }
+        }
+    }
+}
+
+impl FaultLoop {
+    /// Does some of the work there is; whether there is more to do at once.
+    pub(super) fn prefault_slice(&mut self) -> Turn<bool> {
+        if self.prefaults.queue.is_empty() {
+            return Ok(false);
+        }
+        if self.prefaults.next_due().is_some_and(|until| Instant::now() < until) {
+            return Ok(false);
+        }
+        let served = self.memory.counters.faults();
+        let quiet = std::mem::replace(&mut self.prefaults.faults, served) == served;
+        self.prefaults.slice =
+            if quiet { (self.prefaults.slice * 2).min(SLICE.1) } else { SLICE.0 };
+        let open =
+            |prefault: &Prefault| !prefault.ranges.is_empty() && prefault.fetches < MOST_FETCHES;
+        let busy = match self.prefaults.queue.iter().position(open) {
+            Some(at) => self.prefault_some(at)?,
+            None => false,
+        };
+        self.prefaults.finish();
+        Ok(busy)
+    }
+
+    /// The next run of one prefault; whether to go on.
+    fn prefault_some(&mut self, at: usize) -> Turn<bool> {
+        let page_size = self.memory.page_size();
+        let Self { prefaults, memory, source, .. } = self;
+        let Prefaults { queue, slice, .. } = prefaults;
+        let prefault = &mut queue[at];
+        let mut looked = 0;
+        let run = loop {
+            let Some(range) = prefault.ranges.front().copied() else { return Ok(true) };
+            // Ranges may pass from one region to the next; installs may not.
+            let region = memory.layout().region_of(range.start).map(|region| region.pages);
+            let most = PageRange::new(range.start.0, range.start.0 + LOOK);
+            let piece = range.intersect(most).intersect(region.unwrap_or(range));
+            let Some((run, state)) = memory.states.runs(piece).next() else { return Ok(true) };
+            if state == PageState::Unfaulted {
+                break run;
+            }
+            prefault.found(run, state);
+            prefault.advance(run.end);
+            looked += run.len();
+            if looked >= LOOK {
+                return Ok(true);
+            }
+        };
+        let most = if prefault.singly { page_size.bytes() } else { (*slice).max(FETCH) };
+        let run = first(run, most.max(page_size.bytes()), page_size).intersect(run);
+        let install = |len: u64| first(run, len.min(*slice).max(page_size.bytes()), page_size);
+        let chunk =
+            source.lookup(run.start.offset(page_size), memory.bytes_of(run), page_size.bytes());
+        let (put, filled) = match chunk {
+            Chunk::Zeros(len) => {
+                (memory.put_zeros(install(len), Access::Ahead), FilledWith::SourceZeros)
+            }
+            Chunk::Ready(bytes) => {
+                let pages = install(bytes.len());
+                (memory.put_bytes(pages, bytes, Access::Ahead), FilledWith::Source)
+            }
+            Chunk::Absent(len) => {
+                let pages = first(run, len.min(FETCH).max(page_size.bytes()), page_size);
+                self.prefault_fetch(at, pages);
+                return Ok(true);
+            }
+        };
+        match put {
+            Ok(done) => {
+                let prefault = &mut self.prefaults.queue[at];
+                prefault.report.installed += done.len();
+                prefault.advance(done.end);
+                self.memory.counters.prefault_pages += done.len();
+                self.prefaults.blocked = None;
+                if !self.hand.is_empty() {
+                    self.settle(done, filled);
+                }
+                Ok(true)
+            }
+            Err(obstacle) => self.prefault_obstructed(at, run, obstacle),
+        }
+    }
+
+    fn prefault_obstructed(&mut self, at: usize, run: PageRange, obstacle: Obstacle) -> Turn<bool> {
+        let one = PageRange::single(run.start);
+        let prefault = &mut self.prefaults.queue[at];
+        match obstacle {
+            Obstacle::Present => {
+                prefault.report.present += 1;
+                prefault.advance(one.end);
+                self.memory.adopt(run.start);
+            }
+            Obstacle::Changing => {
+                self.memory.counters.deferred += 1;
+                self.prefaults.block(CHANGING);
+                return Ok(false);
+            }
+            Obstacle::NoMemory => {
+                let since = self.prefaults.block(TROUBLED);
+                self.warn_of_memory(run.start);
+                if since.elapsed() >= self.options.fault_deadline {
+                    // The rest of this prefault; faults go on trying on their own.
+                    self.prefaults.blocked = None;
+                    let prefault = &mut self.prefaults.queue[at];
+                    for range in std::mem::take(&mut prefault.ranges) {
+                        prefault.failed(range);
+                    }
+                    return Ok(true);
+                }
+                return Ok(false);
+            }
+            Obstacle::Unreadable => self.prefault_fetch(at, one),
+            Obstacle::Unmapped if run.len() > 1 => prefault.singly = true,
+            Obstacle::Unmapped | Obstacle::Unsure => {
+                prefault.failed(one);
+                prefault.advance(one.end);
+            }
+            Obstacle::Gone => return Err(Halt::GuestExited),
+            Obstacle::Refused(errno) => return Err(self.refused("prefault", run.start, errno)),
+        }
+        Ok(true)
+    }
+
+    fn prefault_fetch(&mut self, at: usize, pages: PageRange) {
+        let prefault = &mut self.prefaults.queue[at];
+        prefault.fetches += 1;
+        prefault.unsettled += pages.len();
+        prefault.advance(pages.end);
+        let id = prefault.id;
+        self.fetch(pages, Some(id));
+    }
+
+    /// A fetch for a prefault came back, with bytes or without.
+    pub(super) fn prefault_fetch_ended(&mut self, id: PrefaultId) {
+        if let Some(prefault) = self.prefaults.get(id) {
+            prefault.fetches -= 1;
+        }
+    }
+
+    /// Finds out which of the pages it is that cannot be read.
+    pub(super) fn prefault_fetch_failed(
+        &mut self,
+        id: PrefaultId,
+        pages: PageRange,
+        error: &SourceError,
+    ) {
+        let page_size = self.memory.page_size();
+        let Some(prefault) = self.prefaults.get(id) else { return };
+        prefault.unsettled -= pages.len();
+        let good = match error {
+            SourceError::Truncated { len, .. } => {
+                let end = PageIndex(len >> page_size.shift()).clamp(pages.start, pages.end);
+                prefault.failed(PageRange { start: end, end: pages.end });
+                PageRange { start: pages.start, end }
+            }
+            SourceError::Io { .. } if pages.len() == 1 => {
+                prefault.failed(pages);
+                return;
+            }
+            SourceError::Io { .. } => pages,
+        };
+        let middle = PageIndex(good.start.0 + good.len() / 2);
+        for half in [
+            PageRange { start: middle, end: good.end },
+            PageRange { start: good.start, end: middle },
+        ] {
+            if !half.is_empty() {
+                prefault.ranges.push_front(half);
+            }
+        }
+    }
+
+    /// Fetched pages turned out to need no install any more.
+    pub(super) fn count_found(&mut self, id: Option<PrefaultId>, run: PageRange, state: PageState) {
+        if let Some(prefault) = id.and_then(|id| self.prefaults.get(id)) {
+            prefault.unsettled -= run.len();
+            prefault.found(run, state);
+        }
+    }
+
+    /// Fetched pages were installed.
+    pub(super) fn count_arrived(&mut self, id: Option<PrefaultId>, done: PageRange) {
+        if let Some(id) = id {
+            self.memory.counters.prefault_pages += done.len();
+            if let Some(prefault) = self.prefaults.get(id) {
+                prefault.unsettled -= done.len();
+                prefault.report.installed += done.len();
+            }
+        }
+    }
+
+    /// Fetched pages could not be installed.
+    pub(super) fn prefault_failed(&mut self, id: Option<PrefaultId>, pages: PageRange) {
+        if let Some(prefault) = id.and_then(|id| self.prefaults.get(id)) {
+            prefault.unsettled -= pages.len();
+            prefault.failed(pages);
+        }
+    }
+}

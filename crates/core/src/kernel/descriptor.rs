@@ -1,0 +1,177 @@
+//! The guest's userfaultfd: one function an ioctl, each with an [`Outcome`].
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use userfaultfd_sys as sys;
+
+use super::ioctl;
+use super::mapping::Bytes;
+use crate::units::GuestAddr;
+
+/// What came of an install, a wake or a change of protection. Errnos end here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This many bytes from the start of the range are done and their waiters woken. Fewer than
+    /// were asked for means that the rest met an obstacle: ask again from there to learn which.
+    Done(u64),
+    /// The first page is already present (EEXIST). Nobody was woken. On hugetlb this is also
+    /// what an empty pool looks like; see `kernel::Pagemap` for telling them apart.
+    Exists,
+    /// The address space is changing (EAGAIN): nothing was done. Drain events, then try again.
+    Again,
+    /// No memory for the page (ENOMEM). Nothing was done.
+    NoMemory,
+    /// The bytes to install could not be read (EFAULT): the snapshot was truncated, or its
+    /// device failed.
+    SourceFault,
+    /// The guest process is gone (ESRCH).
+    Gone,
+    /// The range is not registered, or no longer mapped (ENOENT).
+    Unmapped,
+    /// The kernel refused for a reason that no retry will change, as an errno.
+    Refused(i32),
+}
+
+impl Outcome {
+    fn from_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::EEXIST => Self::Exists,
+            Errno::EAGAIN | Errno::EINTR => Self::Again,
+            Errno::ENOMEM => Self::NoMemory,
+            Errno::EFAULT => Self::SourceFault,
+            Errno::ESRCH => Self::Gone,
+            Errno::ENOENT => Self::Unmapped,
+            other => Self::Refused(other as i32),
+        }
+    }
+
+    /// COPY and its kin report what was done before an obstacle in a field, together with
+    /// EAGAIN; the same field holds a negated errno when nothing was done.
+    fn partial(result: nix::Result<i32>, field: i64, len: u64) -> Self {
+        match result {
+            Ok(_) => Self::Done(len),
+            Err(_) if field > 0 => Self::Done(field.unsigned_abs()),
+            Err(errno) => Self::from_errno(errno),
+        }
+    }
+}
+
+/// Whether an installed page reports its first write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The page is writable at once.
+    Writable,
+    /// The first write to the page raises a write-protect fault (UFFDIO_COPY_MODE_WP).
+    WriteProtected,
+}
+
+/// A userfaultfd that belongs to another process.
+///
+/// See `ioctl_userfaultfd(2)`. All functions may be called while the guest runs; none touches
+/// this process's memory other than by reading the given [`Bytes`].
+#[derive(Debug)]
+pub struct Uffd(userfaultfd::Uffd);
+
+impl Uffd {
+    /// Takes the descriptor over and makes its reads non-blocking (`poll` on a blocking
+    /// userfaultfd reports only errors).
+    pub fn new(fd: OwnedFd) -> nix::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        // SAFETY: the descriptor is owned, and ownership moves into the new value.
+        Ok(Self(unsafe { userfaultfd::Uffd::from_raw_fd(fd.into_raw_fd()) }))
+    }
+
+    pub(super) fn inner(&self) -> &userfaultfd::Uffd {
+        &self.0
+    }
+
+    /// UFFDIO_COPY: installs `bytes` at `addr` and wakes the range.
+    pub fn copy(&self, addr: GuestAddr, bytes: Bytes<'_>, protection: Protection) -> Outcome {
+        let mode = match protection {
+            Protection::Writable => 0,
+            Protection::WriteProtected => sys::UFFDIO_COPY_MODE_WP,
+        };
+        let len = bytes.len();
+        let mut arg = sys::uffdio_copy { dst: addr.0, src: bytes.addr(), len, mode, copy: 0 };
+        // SAFETY: the kernel reads `src..src + len`, which `Bytes` keeps mapped, and writes only
+        // to the guest and to `arg`; an unreadable source is an error, not a signal.
+        let result = unsafe { ioctl::copy(self.0.as_raw_fd(), &mut arg) };
+        Outcome::partial(result, arg.copy, len)
+    }
+
+    /// UFFDIO_ZEROPAGE: maps the shared zero page over the range and wakes it. Not for hugetlb.
+    pub fn zeropage(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let range = sys::uffdio_range { start: addr.0, len };
+        let mut arg = sys::uffdio_zeropage { range, mode: 0, zeropage: 0 };
+        // SAFETY: the kernel writes only to the guest and to `arg`.
+        let result = unsafe { ioctl::zeropage(self.0.as_raw_fd(), &mut arg) };
+        Outcome::partial(result, arg.zeropage, len)
+    }
+
+    /// UFFDIO_WRITEPROTECT without the WP mode: lets writes through and wakes the range.
+    /// Absent pages are skipped.
+    pub fn unprotect(&self, addr: GuestAddr, len: u64) -> Outcome {
+        self.write_protect(addr, len, 0)
+    }
+
+    /// Asks whether the range is registered for write protection, without changing or waking
+    /// anything that matters: `Done` if it is, `Unmapped` if not. `addr` must be absent.
+    pub fn probe_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
+        self.write_protect(addr, len, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
+    }
+
+    fn write_protect(&self, addr: GuestAddr, len: u64, mode: u64) -> Outcome {
+        let range = sys::uffdio_range { start: addr.0, len };
+        let mut arg = sys::uffdio_writeprotect { range, mode };
+        // SAFETY: the kernel changes protection bits in the guest and reads `arg`.
+        match unsafe { ioctl::write_protect(self.0.as_raw_fd(), &mut arg) } {
+            Ok(_) => Outcome::Done(len),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+
+    /// UFFDIO_POISON: makes accesses to the range raise SIGBUS, and wakes it. Since Linux 6.6.
+    pub fn poison(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let range = sys::uffdio_range { start: addr.0, len };
+        let mut arg = sys::uffdio_poison { range, mode: 0, updated: 0 };
+        // SAFETY: the kernel writes only to the guest's page table and to `arg`.
+        let result = unsafe { ioctl::poison(self.0.as_raw_fd(), &mut arg) };
+        Outcome::partial(result, arg.updated, len)
+    }
+
+    /// UFFDIO_WAKE: makes every thread that waits in the range fault again. Works at any time.
+    pub fn wake(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let mut range = sys::uffdio_range { start: addr.0, len };
+        // SAFETY: the kernel only reads `range`.
+        match unsafe { ioctl::wake(self.0.as_raw_fd(), &mut range) } {
+            Ok(_) => Outcome::Done(len),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+
+    /// UFFDIO_REGISTER for missing pages and write protection, over the owner's registration.
+    pub fn register_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let mut arg = sys::uffdio_register {
+            range: sys::uffdio_range { start: addr.0, len },
+            mode: sys::UFFDIO_REGISTER_MODE_MISSING | sys::UFFDIO_REGISTER_MODE_WP,
+            ioctls: 0,
+        };
+        // SAFETY: the kernel changes the guest's registration and writes only to `arg`.
+        match unsafe { ioctl::register(self.0.as_raw_fd(), &mut arg) } {
+            Ok(_) if arg.ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
+            Ok(_) => Outcome::Refused(Errno::EOPNOTSUPP as i32),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+}
+
+impl AsFd for Uffd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,19 @@
+//! One door to the kernel: each ioctl and each mapping as a typed function with an answer that
+//! has a meaning. No errno and no `unsafe` leaves this module.
+#![allow(unsafe_code)]
+
+mod descriptor;
+mod events;
+mod features;
+mod ioctl;
+mod mapping;
+mod pagemap;
+mod process;
+
+pub use descriptor::{Outcome, Protection, Uffd};
+pub use events::{Event, EventReader, ReadError};
+pub use features::{Features, FeaturesError};
+pub(crate) use mapping::mincore_is_truthful;
+pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
+pub use pagemap::{PageBits, Pagemap};
+pub use process::{Process, Waker};

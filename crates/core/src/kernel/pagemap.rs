@@ -1,0 +1,90 @@
+//! What the kernel knows of the guest's pages: `/proc/PID/pagemap` and PAGEMAP_SCAN.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use super::ioctl::{self, PageRegion, PmScanArg};
+use super::process::Process;
+use crate::units::GuestAddr;
+
+/// A pagemap entry (Documentation/admin-guide/mm/pagemap.rst).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageBits(pub u64);
+
+impl PageBits {
+    /// In memory or swapped out: there is something for the guest to find.
+    pub const fn is_populated(self) -> bool {
+        self.0 >> 62 != 0
+    }
+
+    /// The next write raises a write-protect fault.
+    pub const fn is_write_protected(self) -> bool {
+        self.0 >> 57 & 1 != 0
+    }
+}
+
+const PAGE_IS_WRITTEN: u64 = 1 << 1;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+/// The guest's page map. Reading it takes the right to trace the guest, as `ptrace(2)` asks.
+#[derive(Debug)]
+pub struct Pagemap(File);
+
+impl Pagemap {
+    /// Opens the page map of a process that is known to be alive.
+    pub fn open(process: &Process) -> io::Result<Self> {
+        let file = File::open(format!("/proc/{}/pagemap", process.pid()))?;
+        // The number could have been given to another process since; the pidfd knows.
+        if process.has_exited() {
+            return Err(nix::errno::Errno::ESRCH.into());
+        }
+        Ok(Self(file))
+    }
+
+    /// The entry of the 4 KiB page at `addr`.
+    pub fn bits(&self, addr: GuestAddr) -> io::Result<PageBits> {
+        let mut entry = [0; 8];
+        self.0.read_exact_at(&mut entry, addr.0 / 4096 * 8)?;
+        Ok(PageBits(u64::from_le_bytes(entry)))
+    }
+
+    /// Hands out each range of `start..end` that was written since it was installed protected,
+    /// for descriptors with WP_ASYNC. Shared zero pages do not count as written.
+    pub fn written(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        mut take: impl FnMut(GuestAddr, GuestAddr),
+    ) -> io::Result<()> {
+        let mut found = [PageRegion::default(); 256];
+        let mut from = start.0;
+        while from < end.0 {
+            let mut arg = PmScanArg {
+                size: size_of::<PmScanArg>() as u64,
+                start: from,
+                end: end.0,
+                vec: found.as_mut_ptr().addr() as u64,
+                vec_len: found.len() as u64,
+                category_inverted: PAGE_IS_PFNZERO,
+                category_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+                category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+                return_mask: PAGE_IS_WRITTEN,
+                ..PmScanArg::default()
+            };
+            // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
+            let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+            for region in found.iter().take(usize::try_from(count).unwrap_or(0)) {
+                take(GuestAddr(region.start), GuestAddr(region.end));
+            }
+            if arg.walk_end <= from {
+                return Err(nix::errno::Errno::EIO.into());
+            }
+            from = arg.walk_end;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! A guest's memory: installs by the fill table, and the page states that follow from them.
+//! Knows the kernel and the states; knows nothing of faults, sources or who asked.
+
+use std::io;
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashSet;
+
+use crate::hugepages;
+use crate::kernel::{Bytes, Outcome, Pagemap, Protection, Uffd, ZeroBytes};
+use crate::layout::Layout;
+use crate::policy::{self, Access, Method, Tracking};
+use crate::states::{PageState, PageStates};
+use crate::stats::Counters;
+use crate::units::{GuestAddr, PageIndex, PageRange, PageSize};
+
+/// Why nothing was installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The first page is there already, installed by somebody else.
+    Present,
+    /// The first page is there already, or there was no huge page to give: nothing can tell.
+    Unsure,
+    /// The address space is changing.
+    Changing,
+    /// There is no memory for the page.
+    NoMemory,
+    /// The source's bytes turned out unreadable.
+    Unreadable,
+    /// The range is not registered with this userfaultfd, or not in one piece.
+    Unmapped,
+    /// The guest process is gone.
+    Gone,
+    /// The kernel refused, with this errno.
+    Refused(i32),
+}
+
+enum Presence {
+    Present,
+    Absent,
+    Unknown,
+}
+
+/// The pages that are done now, a start of those asked for.
+pub(crate) type Put = Result<PageRange, Obstacle>;
+
+pub(crate) struct GuestMemory {
+    uffd: Uffd,
+    layout: Layout,
+    tracking: Tracking,
+    pagemap: Option<Pagemap>,
+    zeros: &'static ZeroBytes,
+    /// Huge pages whose EEXIST could not be explained; see [`Obstacle::Unsure`].
+    suspects: FxHashSet<PageIndex>,
+    pub(crate) states: PageStates,
+    pub(crate) counters: Counters,
+}
+
+impl GuestMemory {
+    pub(crate) fn new(uffd: Uffd, layout: Layout, pagemap: Option<Pagemap>) -> io::Result<Self> {
+        let pages = usize::try_from(layout.page_end().0).map_err(io::Error::other)?;
+        Ok(Self {
+            states: PageStates::new(pages, layout.page_count())?,
+            zeros: shared_zeros()?,
+            uffd,
+            layout,
+            tracking: Tracking::Off,
+            pagemap,
+            suspects: FxHashSet::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) const fn uffd(&self) -> &Uffd {
+        &self.uffd
+    }
+
+    pub(crate) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.layout.page_size()
+    }
+
+    pub(crate) const fn tracking(&self) -> Tracking {
+        self.tracking
+    }
+
+    pub(crate) const fn pagemap(&self) -> Option<&Pagemap> {
+        self.pagemap.as_ref()
+    }
+
+    pub(crate) const fn set_tracking(&mut self, tracking: Tracking) {
+        self.tracking = tracking;
+    }
+
+    /// Bytes in `pages`.
+    pub(crate) fn bytes_of(&self, pages: PageRange) -> u64 {
+        pages.len() << self.page_size().shift()
+    }
+
+    /// Fills a start of `pages`, which lie in one region, with zeros: the first page on behalf
+    /// of `access`, the others ahead of any.
+    pub(crate) fn put_zeros(&mut self, pages: PageRange, access: Access) -> Put {
+        let pages = self.alike(pages, access);
+        let addr = self.addr(pages.start);
+        let (method, _) = policy::plan(self.page_size(), self.tracking, access, true);
+        let outcome = match method {
+            Method::ZeroPage => self.uffd.zeropage(addr, self.bytes_of(pages)),
+            Method::CopyZeros(protection) | Method::CopySource(protection) => {
+                let len = self.bytes_of(pages).min(ZeroBytes::LEN as u64);
+                self.uffd.copy(addr, self.zeros.bytes(len), protection)
+            }
+        };
+        let done = self.account(pages, outcome, access, true)?;
+        self.counters.zero_pages += done.len();
+        if method != Method::ZeroPage {
+            self.counters.copied_bytes += self.bytes_of(done);
+        }
+        Ok(done)
+    }
+
+    /// Fills one page with zeros that report their first write.
+    pub(crate) fn put_protected_zeros(&mut self, page: PageIndex) -> Put {
+        let pages = PageRange::single(page);
+        let bytes = self.zeros.bytes(self.bytes_of(pages));
+        match self.uffd.copy(self.addr(page), bytes, Protection::WriteProtected) {
+            Outcome::Done(_) => {
+                self.states.set_one(page, PageState::Zero);
+                self.counters.zero_pages += 1;
+                self.counters.copied_bytes += self.bytes_of(pages);
+                Ok(pages)
+            }
+            other => Err(self.obstacle(page, other)),
+        }
+    }
+
+    /// Fills a start of `pages`, which lie in one region, with the source's `bytes`: the first
+    /// page on behalf of `access`, the others ahead of any.
+    pub(crate) fn put_bytes(&mut self, pages: PageRange, bytes: Bytes<'_>, access: Access) -> Put {
+        let pages = self.alike(pages, access);
+        let addr = self.addr(pages.start);
+        let (method, _) = policy::plan(self.page_size(), self.tracking, access, false);
+        let protection = match method {
+            Method::CopySource(protection) | Method::CopyZeros(protection) => protection,
+            Method::ZeroPage => Protection::Writable,
+        };
+        let outcome = self.uffd.copy(addr, bytes.first(self.bytes_of(pages)), protection);
+        let done = self.account(pages, outcome, access, false)?;
+        self.counters.source_pages += done.len();
+        self.counters.copied_bytes += self.bytes_of(done);
+        Ok(done)
+    }
+
+    /// The pages that one ioctl can fill alike: under tracking a page that is about to be
+    /// written is left unprotected, and its neighbours are not.
+    fn alike(&self, pages: PageRange, access: Access) -> PageRange {
+        match access {
+            Access::Write if self.tracking.is_on() => PageRange::single(pages.start),
+            _ => pages,
+        }
+    }
+
+    /// Turns the kernel's answer into new states, or into what it means here.
+    fn account(&mut self, pages: PageRange, outcome: Outcome, access: Access, zeros: bool) -> Put {
+        let done = match outcome {
+            Outcome::Done(bytes) => {
+                let count = bytes >> self.page_size().shift();
+                PageRange::new(pages.start.0, pages.start.0 + count)
+            }
+            other => return Err(self.obstacle(pages.start, other)),
+        };
+        if !self.suspects.is_empty() {
+            self.suspects.retain(|page| !done.contains(*page));
+        }
+        let (_, first) = policy::plan(self.page_size(), self.tracking, access, zeros);
+        let (_, rest) = policy::plan(self.page_size(), self.tracking, Access::Ahead, zeros);
+        self.states.set(done, rest);
+        if first != rest && !done.is_empty() {
+            self.states.set_one(done.start, first);
+        }
+        Ok(done)
+    }
+
+    fn obstacle(&mut self, page: PageIndex, outcome: Outcome) -> Obstacle {
+        match outcome {
+            Outcome::Exists => match self.is_present(page) {
+                Presence::Present => {
+                    self.counters.already_present += 1;
+                    Obstacle::Present
+                }
+                Presence::Absent => self.no_memory(),
+                // Nobody faults twice on a page that is there.
+                Presence::Unknown if self.suspects.insert(page) => Obstacle::Unsure,
+                Presence::Unknown => self.no_memory(),
+            },
+            Outcome::NoMemory => self.no_memory(),
+            Outcome::Again => Obstacle::Changing,
+            Outcome::SourceFault => Obstacle::Unreadable,
+            Outcome::Unmapped => Obstacle::Unmapped,
+            Outcome::Gone => Obstacle::Gone,
+            Outcome::Refused(errno) => Obstacle::Refused(errno),
+            Outcome::Done(_) => Obstacle::Refused(0),
+        }
+    }
+
+    const fn no_memory(&mut self) -> Obstacle {
+        self.counters.out_of_memory += 1;
+        Obstacle::NoMemory
+    }
+
+    /// Whether EEXIST was the truth: hugetlb says it as well when it has no page to give.
+    fn is_present(&self, page: PageIndex) -> Presence {
+        if self.page_size() == PageSize::Small {
+            return Presence::Present;
+        }
+        match self.pagemap.as_ref().and_then(|map| map.bits(self.addr(page)).ok()) {
+            Some(bits) if bits.is_populated() => Presence::Present,
+            Some(_) => Presence::Absent,
+            None if hugepages::none_free() => Presence::Unknown,
+            None => Presence::Present,
+        }
+    }
+
+    /// Makes accesses to `page` raise SIGBUS.
+    pub(crate) fn poison(&mut self, page: PageIndex) -> Put {
+        let pages = PageRange::single(page);
+        match self.uffd.poison(self.addr(page), self.bytes_of(pages)) {
+            Outcome::Done(_) => {
+                self.states.set_one(page, PageState::Poisoned);
+                self.counters.poisoned_pages += 1;
+                Ok(pages)
+            }
+            Outcome::Exists => Err(Obstacle::Present),
+            other => Err(self.obstacle(page, other)),
+        }
+    }
+
+    /// Lets the writes to `page` through and wakes the thread that tried one.
+    pub(crate) fn unprotect(&mut self, page: PageIndex) -> Put {
+        let pages = PageRange::single(page);
+        match self.uffd.unprotect(self.addr(page), self.bytes_of(pages)) {
+            Outcome::Done(_) => {
+                self.states.set_one(page, PageState::Dirty);
+                Ok(pages)
+            }
+            other => Err(self.obstacle(page, other)),
+        }
+    }
+
+    /// Wakes the threads that wait for `page`: they look again.
+    pub(crate) fn wake(&mut self, page: PageIndex) {
+        self.counters.wakes += 1;
+        let len = self.page_size().bytes();
+        self.uffd.wake(self.addr(page), len);
+    }
+
+    /// Wakes every thread that waits anywhere in the guest.
+    pub(crate) fn wake_all(&mut self) {
+        for region in self.layout.regions() {
+            self.counters.wakes += 1;
+            self.uffd.wake(region.base, self.bytes_of(region.pages));
+        }
+    }
+
+    /// A page turned out to be there although nothing was installed by us: whatever it holds
+    /// could differ from the source.
+    pub(crate) fn adopt(&mut self, page: PageIndex) {
+        if self.states.get(page) == PageState::Unfaulted {
+            self.states.set_one(page, PageState::Dirty);
+        }
+    }
+
+    /// REMOVE of `start..end`: the whole pages inside are zeros from now on.
+    pub(crate) fn remove(&mut self, start: GuestAddr, end: GuestAddr) {
+        self.counters.remove_events += 1;
+        for pages in self.layout.pages_inside(start, end) {
+            self.counters.removed_pages += pages.len();
+            self.states.set(pages, PageState::Removed);
+        }
+    }
+
+    fn addr(&self, page: PageIndex) -> GuestAddr {
+        self.layout.addr_of(page).expect("pages come from the layout")
+    }
+}
+
+/// One stock of zeros for all guests of the process.
+fn shared_zeros() -> io::Result<&'static ZeroBytes> {
+    static ZEROS: OnceLock<ZeroBytes> = OnceLock::new();
+    if let Some(zeros) = ZEROS.get() {
+        return Ok(zeros);
+    }
+    let zeros = ZeroBytes::new()?;
+    Ok(ZEROS.get_or_init(|| zeros))
+}

@@ -1,0 +1,320 @@
+//! A session: one guest from its handoff to its end, as the rest of the process sees it.
+
+mod error;
+mod mailbox;
+mod observer;
+mod options;
+mod reports;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use error::{Cause, End, SessionError};
+pub(crate) use mailbox::{Command, Fetched, Inbox, Mailbox, Message};
+pub use mailbox::{Ended, PrefaultId, Reply};
+pub use observer::{NoObserver, Notice, Observer};
+pub use options::{DirtyTracking, FaultAround, SessionOptions, Unservable};
+pub use reports::{Export, PrefaultReport, RegionStates};
+
+use crate::fault_loop::{FaultLoop, Setup};
+use crate::handoff::Handoff;
+use crate::layout::Layout;
+use crate::policy::Tracking;
+use crate::source::Fetcher;
+use crate::stats::Stats;
+use crate::trace::TraceEntry;
+use crate::units::PageRange;
+
+/// Stack of a fault loop's thread: it has no deep calls and no large frames.
+const STACK: usize = 256 << 10;
+
+/// A guest that is being served. Dropping it stops the session and waits for its end.
+#[derive(Debug)]
+pub struct Session {
+    mailbox: Mailbox,
+    layout: Layout,
+    pid: Option<i32>,
+    tracking: Tracking,
+    next_prefault: AtomicU64,
+    ending: Arc<Ending>,
+}
+
+#[derive(Debug, Default)]
+struct Ending {
+    end: Mutex<Option<End>>,
+    known: Condvar,
+}
+
+/// A prefault was asked for pages that no region of the guest has.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot prefault pages {range}: the guest has no page {missing}; its pages are {layout}")]
+pub struct NoSuchPages {
+    /// The pages asked for.
+    pub range: PageRange,
+    /// The first of them that does not exist.
+    pub missing: u64,
+    /// The pages that do, in words.
+    pub layout: String,
+}
+
+impl Session {
+    /// Starts to serve a guest on a thread of its own.
+    ///
+    /// On an error the descriptor has been closed and the guest is not served.
+    pub fn start(
+        handoff: Handoff,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, SessionError> {
+        let (session, runner) = Self::prepare(handoff, fetcher, options, observer)?;
+        thread::Builder::new()
+            .name("uffd-guest".to_owned())
+            .stack_size(STACK)
+            .spawn(move || runner.run())
+            .map_err(|error| SessionError::Resources {
+                what: "a thread for its faults",
+                cause: error.to_string(),
+            })?;
+        Ok(session)
+    }
+
+    /// Everything but the thread: whoever calls [`Runner::run`] is the fault loop.
+    pub(crate) fn prepare(
+        handoff: Handoff,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<(Self, Runner), SessionError> {
+        let (mailbox, inbox) = Mailbox::new().map_err(|errno| SessionError::Resources {
+            what: "an eventfd",
+            cause: errno.to_string(),
+        })?;
+        let layout = handoff.layout.clone();
+        let setup = Setup { handoff, fetcher, options, observer, mailbox: mailbox.clone(), inbox };
+        let fault_loop = setup.build()?;
+        let ending = Arc::new(Ending::default());
+        let session = Self {
+            mailbox,
+            layout,
+            pid: fault_loop.guest_pid(),
+            tracking: fault_loop.tracking_in_use(),
+            next_prefault: AtomicU64::new(1),
+            ending: Arc::clone(&ending),
+        };
+        Ok((session, Runner { fault_loop: Some(fault_loop), ending }))
+    }
+
+    /// The guest's regions.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The guest's process, where it can be seen from here.
+    pub const fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// Whether and how dirty pages are tracked.
+    pub const fn tracking(&self) -> Tracking {
+        self.tracking
+    }
+
+    /// Installs pages before they are asked for, in the order given, while faults are served.
+    /// Answers when all of them are accounted for; see [`cancel_prefault`](Self::cancel_prefault).
+    pub fn prefault_with(
+        &self,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
+        for range in &ranges {
+            self.check_pages(*range)?;
+        }
+        let ranges = ranges.into_iter().filter(|range| !range.is_empty()).collect();
+        let id = PrefaultId(self.next_prefault.fetch_add(1, Ordering::Relaxed));
+        self.mailbox.command(Command::Prefault { id, ranges, reply });
+        Ok(id)
+    }
+
+    fn check_pages(&self, range: PageRange) -> Result<(), NoSuchPages> {
+        let mut at = range.start.0;
+        for span in self.layout.spans(range) {
+            if span.pages.start.0 != at {
+                break;
+            }
+            at = span.pages.end.0;
+        }
+        if at >= range.end.0 {
+            return Ok(());
+        }
+        let regions = self.layout.regions().iter().map(|region| region.pages.to_string());
+        let layout = regions.collect::<Vec<_>>().join(", ");
+        Err(NoSuchPages { range, missing: at, layout })
+    }
+
+    /// [`prefault_with`](Self::prefault_with), waiting for the answer.
+    pub fn prefault(&self, ranges: Vec<PageRange>) -> Result<PrefaultReport, PrefaultError> {
+        let (reply, answer) = answer();
+        self.prefault_with(ranges, reply)?;
+        Ok(answer()?)
+    }
+
+    /// Gives up a prefault; it answers with what it has done.
+    pub fn cancel_prefault(&self, id: PrefaultId) {
+        self.mailbox.command(Command::CancelPrefault(id));
+    }
+
+    /// The state of all pages at one moment.
+    pub fn export_with(&self, reply: Reply<Export>) {
+        self.mailbox.command(Command::Export(reply));
+    }
+
+    /// [`export_with`](Self::export_with), waiting for the answer.
+    pub fn export(&self) -> Result<Export, Ended> {
+        let (reply, answer) = answer();
+        self.export_with(reply);
+        answer()
+    }
+
+    /// Counters and latencies now.
+    pub fn stats_with(&self, reply: Reply<Stats>) {
+        self.mailbox.command(Command::Stats(reply));
+    }
+
+    /// [`stats_with`](Self::stats_with), waiting for the answer.
+    pub fn stats(&self) -> Result<Stats, Ended> {
+        let (reply, answer) = answer();
+        self.stats_with(reply);
+        answer()
+    }
+
+    /// The trace from its entry number `from` on, in order.
+    pub fn trace_with(&self, from: usize, reply: Reply<Vec<TraceEntry>>) {
+        self.mailbox.command(Command::Trace { from, reply });
+    }
+
+    /// [`trace_with`](Self::trace_with), waiting for the answer.
+    pub fn trace(&self, from: usize) -> Result<Vec<TraceEntry>, Ended> {
+        let (reply, answer) = answer();
+        self.trace_with(from, reply);
+        answer()
+    }
+
+    /// Answers once no fault is in hand and no event unread: with a paused guest, for good.
+    pub fn settle_with(&self, reply: Reply<()>) {
+        self.mailbox.command(Command::Settle(reply));
+    }
+
+    /// [`settle_with`](Self::settle_with), waiting for the answer.
+    pub fn settle(&self) -> Result<(), Ended> {
+        let (reply, answer) = answer();
+        self.settle_with(reply);
+        answer()
+    }
+
+    /// What the observer is told from now on.
+    pub fn report(&self, stats_every: Option<Duration>, trace: bool) {
+        self.mailbox.command(Command::Report { stats_every, trace });
+    }
+
+    /// The observer can take more of the trace.
+    pub fn want_trace(&self) {
+        self.mailbox.command(Command::TraceWanted);
+    }
+
+    /// Ends the session: what is in hand is served as far as that goes at once, and every thread
+    /// that still waits is woken. Returns at once; may be called at any time, and again.
+    pub fn begin_stop(&self) {
+        self.mailbox.command(Command::Stop);
+    }
+
+    /// [`begin_stop`](Self::begin_stop), waiting for the end.
+    pub fn stop(&self) -> End {
+        self.begin_stop();
+        self.wait()
+    }
+
+    /// Waits for the end, and says why it came.
+    pub fn wait(&self) -> End {
+        let mut end = self.ending.end.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(end) = &*end {
+                return end.clone();
+            }
+            end = self.ending.known.wait(end).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why the session ended, if it has.
+    pub fn end(&self) -> Option<End> {
+        self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Why a prefault gave no report.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PrefaultError {
+    /// It asked for pages that do not exist.
+    #[error(transparent)]
+    NoSuchPages(#[from] NoSuchPages),
+    /// The session had ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+/// A reply, and a function that waits for it.
+fn answer<T: Send + 'static>() -> (Reply<T>, impl FnOnce() -> Result<T, Ended>) {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let reply = Reply::new(move |result| drop(sender.send(result)));
+    (reply, move || receiver.recv().unwrap_or(Err(Ended)))
+}
+
+/// A fault loop, and whom to tell of its end.
+pub(crate) struct Runner {
+    fault_loop: Option<FaultLoop>,
+    ending: Arc<Ending>,
+}
+
+impl Runner {
+    /// Serves the guest on this thread until its end.
+    pub(crate) fn run(mut self) {
+        let Some(mut fault_loop) = self.fault_loop.take() else { return };
+        let run = catch_unwind(AssertUnwindSafe(|| fault_loop.run()));
+        let end = run.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            End::Failed(SessionError::Panicked(text.unwrap_or("no message").to_owned()))
+        });
+        fault_loop.clean_up(&end);
+        // An observer that panics must not keep the end from whoever waits for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));
+        self.ending.set(end);
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Its thread could not be started.
+        if self.fault_loop.take().is_some() {
+            self.ending.set(End::Stopped);
+        }
+    }
+}
+
+impl Ending {
+    fn set(&self, end: End) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        self.known.notify_all();
+    }
+}

@@ -1,0 +1,53 @@
+//! Who is told what a session does.
+
+use super::error::{Cause, End};
+use crate::stats::Stats;
+use crate::trace::TraceEntry;
+use crate::units::PageIndex;
+
+/// Something worth a line in a log, that does not end the session.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// There was no memory for a page. Said once in a session; the counter
+    /// [`out_of_memory`](crate::stats::Counters::out_of_memory) goes on.
+    OutOfMemory {
+        /// The page.
+        page: PageIndex,
+        /// Whether a pool of 2 MiB pages is used up, rather than ordinary memory.
+        huge: bool,
+    },
+    /// A page could not be had and was poisoned.
+    Poisoned {
+        /// The page.
+        page: PageIndex,
+        /// Its offset in the snapshot, in bytes.
+        offset: u64,
+        /// Why it could not be had.
+        cause: Cause,
+    },
+}
+
+/// Is told what a session does, on the session's own thread: must return at once.
+pub trait Observer: Send + 'static {
+    /// Statistics, as often as was asked for.
+    fn stats(&mut self, _stats: Stats) {}
+
+    /// First touches that were not handed out before, in order. Returns how many of them were
+    /// taken; the rest is offered again after
+    /// [`Session::want_trace`](super::Session::want_trace).
+    fn trace(&mut self, entries: &[TraceEntry]) -> usize {
+        entries.len()
+    }
+
+    /// Something worth a line in a log.
+    fn notice(&mut self, _notice: Notice) {}
+
+    /// The session has ended. Called exactly once, after everything else.
+    fn ended(&mut self, _end: &End, _stats: Stats) {}
+}
+
+/// Nobody in particular.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {}

@@ -1,0 +1,56 @@
+//! What a session answers with.
+
+use roaring::RoaringBitmap;
+
+use crate::layout::Region;
+use crate::states::{PublicState, StateCounts};
+use crate::units::PageIndex;
+
+/// What came of a prefault. Every page asked for is in exactly one of the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefaultReport {
+    /// Pages installed by this prefault.
+    pub installed: u64,
+    /// Pages found installed: by a fault, an earlier prefault or the VMM.
+    pub present: u64,
+    /// Pages the guest had given back; they read as zeros and were left alone.
+    pub removed: u64,
+    /// Pages that could not be had.
+    pub failed: u64,
+    /// Pages not reached: the prefault was cancelled, or the session ended.
+    pub skipped: u64,
+    /// The first page that could not be had.
+    pub first_failed: Option<PageIndex>,
+}
+
+impl PrefaultReport {
+    /// Pages asked for.
+    pub const fn requested(&self) -> u64 {
+        self.installed + self.present + self.removed + self.failed + self.skipped
+    }
+}
+
+/// The state of all pages at one moment.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// For each region, in the order of snapshot offsets, the states of its pages.
+    pub regions: Vec<RegionStates>,
+    /// How many pages there are in each state.
+    pub counts: StateCounts,
+    /// Pages that differ from the snapshot and are not empty: a diff snapshot has to hold them.
+    pub dirty: RoaringBitmap,
+    /// Pages that read as zeros: a diff snapshot has to say so. Disjoint from `dirty`.
+    pub empty: RoaringBitmap,
+    /// Whether `dirty` holds only pages that were written. Without dirty tracking it holds every
+    /// page that was installed and could have been written since.
+    pub exact: bool,
+}
+
+/// The page states of one region.
+#[derive(Clone, Debug)]
+pub struct RegionStates {
+    /// The region.
+    pub region: Region,
+    /// A state for each of its pages, in page order.
+    pub states: Vec<PublicState>,
+}

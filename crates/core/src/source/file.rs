@@ -1,0 +1,247 @@
+//! A snapshot file: mapped read-only, its holes known, its cold pages fetched.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::{Whence, lseek};
+use thiserror::Error;
+
+use super::{Chunk, Source, SourceError};
+use crate::kernel::{FileMap, mincore_is_truthful};
+
+/// Residency is looked up for this many bytes at once.
+const BLOCK: u64 = 256 << 10;
+
+/// For how long a block found in the page cache is taken to be there still. Evicted sooner, a
+/// page of it is read inside the install: slower for that moment, and still right.
+const WARM_FOR_MS: u32 = 1000;
+
+/// Why a snapshot file cannot be served.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The file could not be opened or inspected.
+    #[error("cannot open the snapshot {}: {cause}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It is a directory, a socket or something else that cannot be mapped.
+    #[error("the snapshot {} is {kind}; give the guest's memory file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// It has no bytes.
+    #[error("the snapshot {} is empty; was it written completely?", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be mapped.
+    #[error("cannot map the snapshot {}: {cause}", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// A guest's memory file.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    file: File,
+    map: FileMap,
+    len: u64,
+    /// Where the file has data, as ascending, disjoint byte ranges; between them are holes.
+    data: Vec<(u64, u64)>,
+    /// For each block, when it was last found resident: milliseconds since `opened`, plus one.
+    warm: Vec<AtomicU32>,
+    opened: Instant,
+    residency_known: bool,
+}
+
+impl FileSource {
+    /// Opens and maps a memory file.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let open = |cause| SnapshotError::Open { path: path.to_owned(), cause };
+        let kind = std::fs::metadata(path).map_err(open)?.file_type();
+        if !kind.is_file() {
+            // Opening a fifo would wait for a writer, so this is asked first.
+            let kind = match kind {
+                kind if kind.is_dir() => "a directory",
+                kind if kind.is_socket() => "a socket",
+                kind if kind.is_fifo() => "a pipe",
+                _ => "a device",
+            };
+            return Err(SnapshotError::NotAFile { path: path.to_owned(), kind });
+        }
+        let file = File::open(path).map_err(open)?;
+        let len = file.metadata().map_err(open)?.len();
+        if len == 0 {
+            return Err(SnapshotError::Empty { path: path.to_owned() });
+        }
+        let map = |cause| SnapshotError::Map { path: path.to_owned(), cause };
+        let size = usize::try_from(len).map_err(|_| map(Errno::EFBIG.into()))?;
+        let map = FileMap::new(&file, size).map_err(map)?;
+        map.expect_random_access();
+        let blocks = size.div_ceil(1 << 18);
+        Ok(Self {
+            path: path.to_owned(),
+            data: data_ranges(&file, len),
+            warm: std::iter::repeat_with(AtomicU32::default).take(blocks).collect(),
+            opened: Instant::now(),
+            residency_known: mincore_is_truthful(&file),
+            file,
+            map,
+            len,
+        })
+    }
+
+    /// The file's path, as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes of the file are data, not holes.
+    pub fn data_bytes(&self) -> u64 {
+        self.data.iter().map(|(start, end)| end - start).sum()
+    }
+
+    /// The data range that ends after `offset`, if there is one.
+    fn data_after(&self, offset: u64) -> Option<(u64, u64)> {
+        let next = self.data.partition_point(|(_, end)| *end <= offset);
+        self.data.get(next).copied()
+    }
+
+    /// How many bytes from `offset` on, at most `len`, can be installed without waiting for
+    /// the disk. Remembers blocks that are, and prepares their copying.
+    fn warm_bytes(&self, offset: u64, len: u64) -> u64 {
+        if !self.residency_known {
+            return len;
+        }
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let start = at - at % BLOCK;
+            let stop = (start + BLOCK).min(self.len);
+            let known = &self.warm[self.block(at)];
+            let now = self.now();
+            let seen = known.load(Ordering::Relaxed);
+            if seen == 0 || now.wrapping_sub(seen) > WARM_FOR_MS {
+                let resident = start + self.resident(start, stop - start);
+                if resident >= stop {
+                    if seen == 0 {
+                        self.map.populate(to_usize(start), to_usize(stop - start));
+                    }
+                    known.store(now, Ordering::Relaxed);
+                } else {
+                    // A block with a hole in its residency: ask about the very pages.
+                    let wanted = end.min(stop) - at;
+                    let there = self.resident(at, wanted);
+                    if there < wanted {
+                        return at + there - offset;
+                    }
+                }
+            }
+            at = stop;
+        }
+        len
+    }
+
+    fn resident(&self, offset: u64, len: u64) -> u64 {
+        self.map.resident(to_usize(offset), to_usize(len)) as u64
+    }
+
+    fn block(&self, offset: u64) -> usize {
+        to_usize(offset / BLOCK)
+    }
+
+    fn now(&self) -> u32 {
+        // Wraps after seven weeks, and the differences taken of it are right even then.
+        let ms = self.opened.elapsed().as_millis() & u128::from(u32::MAX);
+        u32::try_from(ms).unwrap_or(0).max(1)
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
+        // A page with any data in it is not a hole.
+        let (start, end) = match self.data_after(offset) {
+            None => return Chunk::Zeros(len),
+            Some((start, end)) => (start - start % page, end.next_multiple_of(page)),
+        };
+        if start > offset {
+            return Chunk::Zeros(len.min(start - offset));
+        }
+        let len = len.min(end - offset);
+        let warm = self.warm_bytes(offset, len);
+        let warm = warm - warm % page;
+        if warm > 0 {
+            return Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(warm)));
+        }
+        Chunk::Absent(len)
+    }
+
+    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        // One large request to the device rather than many small ones.
+        self.will_need(offset, buffer.len() as u64);
+        match self.file.read_exact_at(buffer, offset) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let len = self.file.metadata().map_or(0, |meta| meta.len());
+                Err(SourceError::Truncated { offset, len })
+            }
+            Err(error) => Err(SourceError::Io { offset, cause: error.to_string() }),
+        }
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
+            let _ = posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
+    }
+}
+
+/// Where `file` has data (`lseek(2)`, SEEK_DATA). A file system that cannot tell has only data.
+fn data_ranges(file: &File, len: u64) -> Vec<(u64, u64)> {
+    let seek = |offset: u64, whence| -> nix::Result<u64> {
+        let at = lseek(file, i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?, whence)?;
+        u64::try_from(at).map_err(|_| Errno::EOVERFLOW)
+    };
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < len {
+        let start = match seek(at, Whence::SeekData) {
+            Ok(start) => start.min(len),
+            Err(Errno::ENXIO) => break,
+            Err(_) => at,
+        };
+        let end = seek(start, Whence::SeekHole).map_or(len, |end| end.min(len));
+        if end > start {
+            ranges.push((start, end));
+        }
+        at = end.max(start + 1);
+    }
+    ranges
+}
+
+/// Offsets inside a mapping fit in memory.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("an offset into a mapped file fits in memory")
+}

@@ -1,0 +1,283 @@
+//! Page states: one byte a page, in memory that can be shared with a successor process.
+
+use std::io;
+
+use crate::kernel::SharedBytes;
+use crate::units::{PageIndex, PageRange};
+
+/// What the handler knows of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PageState {
+    /// Never installed.
+    Unfaulted = 0,
+    /// Installed, equals the source.
+    Clean = 1,
+    /// Installed as zeros, not written since.
+    Zero = 2,
+    /// Written, or could have been written without our seeing it.
+    Dirty = 3,
+    /// Given back by REMOVE: absent, and must read as zeros.
+    Removed = 4,
+    /// Its source failed; accesses raise SIGBUS.
+    Poisoned = 5,
+}
+
+impl PageState {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Unfaulted, Self::Clean, Self::Zero, Self::Dirty, Self::Removed, Self::Poisoned];
+
+    /// The state as users see it.
+    pub const fn public(self) -> PublicState {
+        match self {
+            Self::Unfaulted => PublicState::Unfaulted,
+            Self::Clean | Self::Zero | Self::Dirty => PublicState::Faulted,
+            Self::Removed => PublicState::Removed,
+            Self::Poisoned => PublicState::Poisoned,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Self {
+        match byte & STATE {
+            0 => Self::Unfaulted,
+            1 => Self::Clean,
+            2 => Self::Zero,
+            3 => Self::Dirty,
+            4 => Self::Removed,
+            _ => Self::Poisoned,
+        }
+    }
+}
+
+/// A page's state as users see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PublicState {
+    /// Never installed: the guest has not needed it yet.
+    Unfaulted = 0,
+    /// Installed.
+    Faulted = 1,
+    /// Given back by the guest: reads as zeros.
+    Removed = 2,
+    /// Its source failed: accesses raise SIGBUS.
+    Poisoned = 3,
+}
+
+/// How many pages there are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Never installed.
+    pub unfaulted: u64,
+    /// Installed, equal to the source.
+    pub clean: u64,
+    /// Installed as zeros.
+    pub zero: u64,
+    /// Written, or possibly written.
+    pub dirty: u64,
+    /// Given back.
+    pub removed: u64,
+    /// Unreadable source.
+    pub poisoned: u64,
+}
+
+impl StateCounts {
+    /// Pages that are installed.
+    pub const fn faulted(&self) -> u64 {
+        self.clean + self.zero + self.dirty
+    }
+}
+
+const STATE: u8 = 0x0f;
+const TOUCHED: u8 = 0x80;
+
+/// The states of all pages of a guest, `0..page_end`.
+///
+/// A single owner changes them: the guest's fault loop.
+#[derive(Debug)]
+pub struct PageStates {
+    bytes: SharedBytes,
+    counts: [u64; 6],
+}
+
+impl PageStates {
+    /// All pages unfaulted; `pages` must not be 0.
+    ///
+    /// `counted` is how many of them belong to a region; indices in gaps stay unfaulted.
+    pub fn new(pages: usize, counted: u64) -> io::Result<Self> {
+        let bytes = SharedBytes::new("uffd-page-states", pages)?;
+        Ok(Self { bytes, counts: [counted, 0, 0, 0, 0, 0] })
+    }
+
+    /// The memory behind the states, one byte a page in page order: the low four bits are a
+    /// [`PageState`], the highest is set once the guest's first touch was served.
+    pub fn shared(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
+    /// A page's state.
+    pub fn get(&self, page: PageIndex) -> PageState {
+        PageState::from_byte(self.bytes.as_slice()[index(page)])
+    }
+
+    /// Puts every page of `range` in `state`.
+    pub fn set(&mut self, range: PageRange, state: PageState) {
+        if range.is_empty() {
+            return;
+        }
+        let bytes = &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)];
+        for byte in bytes {
+            self.counts[usize::from((*byte & STATE).min(5))] -= 1;
+            *byte = *byte & !STATE | state as u8;
+        }
+        self.counts[state as usize] += range.len();
+    }
+
+    /// Puts a page in `state`.
+    pub fn set_one(&mut self, page: PageIndex, state: PageState) {
+        self.set(PageRange::single(page), state);
+    }
+
+    /// Notes that the guest's touch of `page` was served; true the first time.
+    pub fn touch(&mut self, page: PageIndex) -> bool {
+        let byte = &mut self.bytes.as_mut_slice()[index(page)];
+        let first = *byte & TOUCHED == 0;
+        *byte |= TOUCHED;
+        first
+    }
+
+    /// Whether a touch of `page` was ever served.
+    pub fn is_touched(&self, page: PageIndex) -> bool {
+        self.bytes.as_slice()[index(page)] & TOUCHED != 0
+    }
+
+    /// How many pages there are in each state.
+    pub fn counts(&self) -> StateCounts {
+        let [unfaulted, clean, zero, dirty, removed, poisoned] = self.counts;
+        StateCounts { unfaulted, clean, zero, dirty, removed, poisoned }
+    }
+
+    /// The states of `range`, as users see them.
+    pub fn public(&self, range: PageRange) -> Vec<PublicState> {
+        self.iter(range).map(PageState::public).collect()
+    }
+
+    /// The states of `range`, in page order.
+    pub fn iter(&self, range: PageRange) -> impl DoubleEndedIterator<Item = PageState> + '_ {
+        self.slice(range).iter().map(|byte| PageState::from_byte(*byte))
+    }
+
+    /// Splits `range` into its longest runs of pages in one state, in page order.
+    pub fn runs(&self, range: PageRange) -> impl Iterator<Item = (PageRange, PageState)> + '_ {
+        let mut at = range.start;
+        self.slice(range).chunk_by(|a, b| a & STATE == b & STATE).map(move |run| {
+            let start = at;
+            at = PageIndex(start.0 + run.len() as u64);
+            (PageRange { start, end: at }, PageState::from_byte(run[0]))
+        })
+    }
+
+    /// The longest run of unfaulted pages around `page`, which must be unfaulted itself, that
+    /// stays inside `window`.
+    pub fn unfaulted_around(&self, page: PageIndex, window: PageRange) -> PageRange {
+        let before = PageRange { start: window.start, end: page };
+        let after = PageRange { start: page, end: window.end };
+        let count = |run: usize| run as u64;
+        let is_unfaulted = |state: &PageState| *state == PageState::Unfaulted;
+        let ahead = self.iter(after).take_while(is_unfaulted).count();
+        let behind = self.iter(before).rev().take_while(is_unfaulted).count();
+        PageRange::new(page.0 - count(behind), page.0 + count(ahead))
+    }
+
+    fn slice(&self, range: PageRange) -> &[u8] {
+        if range.is_empty() {
+            return &[];
+        }
+        &self.bytes.as_slice()[index(range.start)..index(range.end)]
+    }
+}
+
+/// A page's place in the array. Indices come from a layout, which ends inside the array.
+fn index(page: PageIndex) -> usize {
+    usize::try_from(page.0).expect("a page index fits in memory, as its state does")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAGES: usize = 64;
+
+    fn states() -> PageStates {
+        PageStates::new(PAGES, PAGES as u64).unwrap()
+    }
+
+    #[test]
+    fn every_state_survives_the_array_and_keeps_the_touched_mark() {
+        let mut states = states();
+        for touched in [false, true] {
+            for state in PageState::ALL {
+                states.set_one(PageIndex(7), state);
+                assert_eq!(states.get(PageIndex(7)), state);
+                assert_eq!(states.is_touched(PageIndex(7)), touched);
+            }
+            assert_eq!(states.touch(PageIndex(7)), !touched);
+        }
+    }
+
+    #[test]
+    fn users_see_four_states() {
+        let seen = PageState::ALL.map(PageState::public);
+        use PublicState::{Faulted, Poisoned, Removed, Unfaulted};
+        assert_eq!(seen, [Unfaulted, Faulted, Faulted, Faulted, Removed, Poisoned]);
+    }
+
+    #[test]
+    fn a_run_around_a_page_stops_at_other_states_and_at_the_window() {
+        let mut states = states();
+        let around = |states: &PageStates, window| {
+            let run = states.unfaulted_around(PageIndex(20), window);
+            (run.start.0, run.end.0)
+        };
+        assert_eq!(around(&states, PageRange::new(16, 32)), (16, 32));
+        assert_eq!(around(&states, PageRange::new(20, 21)), (20, 21));
+        states.set_one(PageIndex(18), PageState::Removed);
+        states.set_one(PageIndex(23), PageState::Clean);
+        assert_eq!(around(&states, PageRange::new(16, 32)), (19, 23));
+    }
+
+    fn state() -> impl Strategy<Value = PageState> {
+        proptest::sample::select(&PageState::ALL[..])
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_counts_and_runs_agree_with_a_plain_array(
+            changes in prop::collection::vec((0..=PAGES as u64, 0..=PAGES as u64, state()), 0..40)
+        ) {
+            let mut states = states();
+            let mut model = [PageState::Unfaulted; PAGES];
+            for (start, end, state) in changes {
+                let range = PageRange::new(start, end);
+                states.set(range, state);
+                range.pages().for_each(|page| model[index(page)] = state);
+            }
+            let all = PageRange::new(0, PAGES as u64);
+            prop_assert_eq!(states.iter(all).collect::<Vec<_>>(), model.to_vec());
+            let count = |wanted| model.iter().filter(|state| **state == wanted).count() as u64;
+            prop_assert_eq!(states.counts(), StateCounts {
+                unfaulted: count(PageState::Unfaulted),
+                clean: count(PageState::Clean),
+                zero: count(PageState::Zero),
+                dirty: count(PageState::Dirty),
+                removed: count(PageState::Removed),
+                poisoned: count(PageState::Poisoned),
+            });
+            let runs: Vec<_> = states.runs(all).collect();
+            prop_assert!(runs.windows(2).all(|w| w[0].0.end == w[1].0.start && w[0].1 != w[1].1));
+            let spread = runs.iter().flat_map(|(range, state)| range.pages().map(|_| *state));
+            prop_assert_eq!(spread.collect::<Vec<_>>(), model.to_vec());
+        }
+    }
+}
