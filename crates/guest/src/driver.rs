@@ -19,7 +19,7 @@ use self::conversation::Conversation;
 pub use self::conversation::Pending;
 pub use self::thread::Thread;
 use crate::options::Options;
-use crate::protocol::{Death, Op, PageState, Ready, Refusal, Rss};
+use crate::protocol::{Death, Op, PageState, Ready, Refusal, Rss, Whereabouts};
 use crate::runs::Runs;
 
 /// How long a guest may take to answer, unless the builder says otherwise.
@@ -40,12 +40,18 @@ pub enum DriverError {
     #[error("the guest gave up: {0}")]
     GaveUp(Refusal),
     /// There was no answer in time.
-    #[error("no answer to {what} in {waited:?}; the guest printed: {printed}")]
+    #[error(
+        "no answer to {what} in {waited:?}; waiting for pages {:?}; threads: {waiting:?}; \
+        the guest printed: {printed}",
+        pages(waiting)
+    )]
     Timeout {
         /// What was asked.
         what: String,
         /// How long was waited.
         waited: Duration,
+        /// Where its threads are.
+        waiting: Vec<Whereabouts>,
         /// Its standard error.
         printed: String,
     },
@@ -77,6 +83,12 @@ pub enum DriverError {
     },
 }
 
+/// The pages that are waited for.
+fn pages(threads: &[Whereabouts]) -> Vec<u64> {
+    let waiting = threads.iter().filter(|thread| thread.waits_for_page());
+    waiting.map(|thread| thread.page).collect()
+}
+
 impl DriverError {
     /// The errno with which the guest refused, if it did.
     pub const fn errno(&self) -> Option<i32> {
@@ -100,12 +112,7 @@ impl GuestBuilder {
     /// Runs the guest by `program`, which is `uffd-guest` or ends in
     /// [`program::main`](crate::program::main).
     pub fn new(program: impl Into<PathBuf>, options: Options) -> Self {
-        Self {
-            program: program.into(),
-            leading: Vec::new(),
-            options,
-            deadline: DEADLINE,
-        }
+        Self { program: program.into(), leading: Vec::new(), options, deadline: DEADLINE }
     }
 
     /// Puts an argument before those of the guest, for programs that need to be told.
@@ -131,21 +138,14 @@ impl GuestBuilder {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let mut child = child.map_err(|error| DriverError::Start {
-            program: self.program,
-            error,
-        })?;
+        let mut child =
+            child.map_err(|error| DriverError::Start { program: self.program, error })?;
         let conversation = Conversation::with(&mut child);
         let mut guest = Guest {
             child,
             conversation,
             deadline: self.deadline,
-            ready: Ready {
-                pid: 0,
-                page_size: 0,
-                regions: Vec::new(),
-                user_mode_only: false,
-            },
+            ready: Ready { pid: 0, page_size: 0, regions: Vec::new(), user_mode_only: false },
         };
         guest.ready = guest.conversation.ready(self.deadline)?;
         Ok(guest)
@@ -202,6 +202,11 @@ impl Guest {
         self.call(0, Op::Rss)
     }
 
+    /// Where its threads are, and which pages they wait for.
+    pub fn whereabouts(&self) -> Result<Vec<Whereabouts>, DriverError> {
+        self.start(0, Op::Whereabouts).wait(Duration::from_secs(1))
+    }
+
     /// Makes all threads that wait for a page fault again.
     pub fn wake_all(&self) -> Result<(), DriverError> {
         self.call(0, Op::WakeAll)
@@ -214,24 +219,12 @@ impl Guest {
 
     /// Has the guest die after it touched so many more pages.
     pub fn die_after(&self, how: Death, touches: u64) -> Result<(), DriverError> {
-        self.call(
-            0,
-            Op::Die {
-                how,
-                after_touches: Some(touches),
-            },
-        )
+        self.call(0, Op::Die { how, after_touches: Some(touches) })
     }
 
     /// Has the guest die now, and waits for its end.
     pub fn die(&mut self, how: Death) -> Result<ExitStatus, DriverError> {
-        let _: Pending<()> = self.start(
-            0,
-            Op::Die {
-                how,
-                after_touches: None,
-            },
-        );
+        let _: Pending<()> = self.start(0, Op::Die { how, after_touches: None });
         self.wait_exit()
     }
 
@@ -260,6 +253,7 @@ impl Guest {
         Err(DriverError::Timeout {
             what: "the end of the guest".into(),
             waited: self.deadline,
+            waiting: self.whereabouts().unwrap_or_default(),
             printed: self.stderr(),
         })
     }

@@ -72,11 +72,7 @@ pub(crate) fn hand_off(options: &Options, memory: &Memory) -> Result<HandedOff, 
         send(&socket, options, memory, &uffd)?;
     }
     let socket = (!options.close_socket).then_some(socket);
-    Ok(HandedOff {
-        uffd,
-        user_mode_only,
-        socket,
-    })
+    Ok(HandedOff { uffd, user_mode_only, socket })
 }
 
 fn create(options: &Options) -> Result<(Uffd, bool), HandoffError> {
@@ -97,16 +93,12 @@ fn create(options: &Options) -> Result<(Uffd, bool), HandoffError> {
         return Ok((uffd, false));
     }
     let uffd = create_user_mode_only(options.features);
-    uffd.map(|uffd| (uffd, true))
-        .map_err(|errno| HandoffError::Create(errno.to_string()))
+    uffd.map(|uffd| (uffd, true)).map_err(|errno| HandoffError::Create(errno.to_string()))
 }
 
 fn refused(error: userfaultfd::Error) -> HandoffError {
     use std::error::Error;
-    let source = error
-        .source()
-        .map(|source| format!(": {source}"))
-        .unwrap_or_default();
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     HandoffError::Create(format!("{error}{source}"))
 }
 
@@ -117,12 +109,9 @@ fn register(uffd: &Uffd, memory: &Memory, register: Register) -> Result<(), Hand
     };
     for &Region { address, pages, .. } in &memory.regions {
         let len = bytes(pages * memory.page_size);
-        uffd.register_with_mode(address as *mut _, len, mode)
-            .map_err(|error| HandoffError::Register {
-                address,
-                pages,
-                reason: format!("{error:?}"),
-            })?;
+        uffd.register_with_mode(address as *mut _, len, mode).map_err(|error| {
+            HandoffError::Register { address, pages, reason: format!("{error:?}") }
+        })?;
     }
     Ok(())
 }
@@ -149,10 +138,7 @@ fn send(socket: &UnixStream, options: &Options, memory: &Memory, uffd: &Uffd) ->
     let body = body(options, memory);
     let extra = extra_files(options.extra_fds)?;
     let own = (!options.no_fd).then_some(uffd.as_fd().as_raw_fd());
-    let fds: Vec<RawFd> = own
-        .into_iter()
-        .chain(extra.iter().map(AsRawFd::as_raw_fd))
-        .collect();
+    let fds: Vec<RawFd> = own.into_iter().chain(extra.iter().map(AsRawFd::as_raw_fd)).collect();
 
     let third = body.len() / 3;
     let pieces = match options.split {
@@ -163,11 +149,7 @@ fn send(socket: &UnixStream, options: &Options, memory: &Memory, uffd: &Uffd) ->
             vec![first, second, last]
         }
     };
-    let with_fds = if options.split == Some(Split::Last) {
-        pieces.len() - 1
-    } else {
-        0
-    };
+    let with_fds = if options.split == Some(Split::Last) { pieces.len() - 1 } else { 0 };
     for (index, piece) in pieces.into_iter().enumerate() {
         if index > 0 {
             sleep(PAUSE);
@@ -182,13 +164,7 @@ fn send_piece(socket: &UnixStream, piece: &[u8], fds: &[RawFd]) -> io::Result<()
     let rights = [ControlMessage::ScmRights(fds)];
     let rights: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let body = [IoSlice::new(piece)];
-    let sent = sendmsg::<()>(
-        socket.as_raw_fd(),
-        &body,
-        rights,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &body, rights, MsgFlags::MSG_NOSIGNAL, None)?;
     if sent < piece.len() {
         return send_piece(socket, &piece[sent..], &[]);
     }
@@ -197,9 +173,7 @@ fn send_piece(socket: &UnixStream, piece: &[u8], fds: &[RawFd]) -> io::Result<()
 
 /// Descriptors to send beside the userfaultfd.
 fn extra_files(count: u32) -> io::Result<Vec<OwnedFd>> {
-    (0..count)
-        .map(|_| File::open("/dev/null").map(OwnedFd::from))
-        .collect()
+    (0..count).map(|_| File::open("/dev/null").map(OwnedFd::from)).collect()
 }
 
 #[cfg(test)]

@@ -21,4 +21,5 @@ pub mod protocol;
 mod raw;
 pub mod runs;
 pub mod snapshot;
+mod tracks;
 mod worker;

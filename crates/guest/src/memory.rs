@@ -69,18 +69,10 @@ impl Memory {
                 mapping.punch_gap(self::bytes(after * page_size), gap)?;
             }
             let address = mapping.address(self::bytes(start * page_size));
-            regions.push(Region {
-                address,
-                page,
-                pages,
-            });
+            regions.push(Region { address, page, pages });
             page += pages;
         }
-        Ok(Self {
-            mapping,
-            page_size,
-            regions,
-        })
+        Ok(Self { mapping, page_size, regions })
     }
 
     /// Pages of all regions.
@@ -96,10 +88,7 @@ impl Memory {
 
     /// Parts of `page..page + count` that have consecutive addresses, as (page, count).
     pub(crate) fn spans(&self, page: u64, count: u64) -> Result<Vec<(u64, u64)>, OutOfRange> {
-        let end = page
-            .checked_add(count)
-            .filter(|&end| end <= self.pages())
-            .ok_or(OutOfRange)?;
+        let end = page.checked_add(count).filter(|&end| end <= self.pages()).ok_or(OutOfRange)?;
         let mut spans = Vec::new();
         let mut page = page;
         while page < end {
@@ -113,9 +102,7 @@ impl Memory {
 
     /// The words of a page.
     pub(crate) fn words(&self, page: u64) -> Result<&'static [AtomicU64], OutOfRange> {
-        Ok(self
-            .mapping
-            .words(self.offset(page)?, bytes(self.page_size)))
+        Ok(self.mapping.words(self.offset(page)?, bytes(self.page_size)))
     }
 
     /// The words of a page as they are now.
@@ -123,10 +110,7 @@ impl Memory {
         &self,
         page: u64,
     ) -> Result<impl DoubleEndedIterator<Item = u64> + Clone + use<>, OutOfRange> {
-        Ok(self
-            .words(page)?
-            .iter()
-            .map(|word| word.load(Ordering::Relaxed)))
+        Ok(self.words(page)?.iter().map(|word| word.load(Ordering::Relaxed)))
     }
 
     /// Reads the word at byte `at` of a page.
@@ -141,9 +125,7 @@ impl Memory {
         at: u64,
         word: u64,
     ) -> Result<Result<(), Poisoned>, OutOfRange> {
-        Ok(self
-            .mapping
-            .store(self.offset(page)? + self.inside(at), word))
+        Ok(self.mapping.store(self.offset(page)? + self.inside(at), word))
     }
 
     /// Where in the mapping a page lies.
@@ -156,9 +138,7 @@ impl Memory {
     }
 
     fn region(&self, page: u64) -> Result<&Region, OutOfRange> {
-        let after = self
-            .regions
-            .partition_point(|region| region.page + region.pages <= page);
+        let after = self.regions.partition_point(|region| region.page + region.pages <= page);
         self.regions.get(after).ok_or(OutOfRange)
     }
 
@@ -187,9 +167,7 @@ mod tests {
     #[test]
     fn a_falling_region_lies_directly_below() {
         let memory = Memory::map(&[8, 4], 4096, Place::Falling).unwrap();
-        let [first, second] = memory.regions[..] else {
-            panic!()
-        };
+        let [first, second] = memory.regions[..] else { panic!() };
         assert_eq!(second.address + 4 * 4096, first.address);
         assert_eq!(memory.address(8), Ok(second.address));
         assert_eq!(memory.address(12), Err(OutOfRange));

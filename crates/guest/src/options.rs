@@ -273,22 +273,12 @@ impl Options {
     pub fn to_args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = Vec::new();
         let mut add = |option: &str, value: String| args.extend([option.into(), value.into()]);
-        add(
-            "--pages",
-            self.pages
-                .iter()
-                .map(u64::to_string)
-                .collect::<Vec<_>>()
-                .join(","),
-        );
+        add("--pages", self.pages.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
         add("--page-size", self.pattern.page_size.to_string());
         add("--place", self.place.name().into());
         add("--seed", self.pattern.seed.to_string());
         add("--zero-per-mille", self.pattern.zero_per_mille.to_string());
-        add(
-            "--lone-zero-per-mille",
-            self.pattern.lone_zero_per_mille.to_string(),
-        );
+        add("--lone-zero-per-mille", self.pattern.lone_zero_per_mille.to_string());
         add("--user-mode-only", self.user_mode_only.name().into());
         add("--features", feature_names(self.features));
         add("--register", self.register.name().into());
@@ -305,12 +295,7 @@ impl Options {
             ("--close-socket", self.close_socket),
             ("--silent", self.silent),
         ];
-        args.extend(
-            flags
-                .into_iter()
-                .filter(|(_, set)| *set)
-                .map(|(flag, _)| flag.into()),
-        );
+        args.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.into()));
         args.extend(["--socket".into(), self.socket.clone().into_os_string()]);
         args
     }
@@ -341,18 +326,12 @@ fn text(value: OsString) -> String {
 }
 
 fn bad(option: &'static str, value: &str, expected: impl Into<String>) -> UsageError {
-    UsageError::BadValue {
-        option,
-        value: value.into(),
-        expected: expected.into(),
-    }
+    UsageError::BadValue { option, value: value.into(), expected: expected.into() }
 }
 
 fn read<T: FromStr<Err = String>>(option: &'static str, value: OsString) -> Result<T, UsageError> {
     let value = text(value);
-    value
-        .parse()
-        .map_err(|names: String| bad(option, &value, format!("one of {names}")))
+    value.parse().map_err(|names: String| bad(option, &value, format!("one of {names}")))
 }
 
 fn number<T: FromStr>(option: &'static str, value: OsString) -> Result<T, UsageError> {
@@ -368,9 +347,7 @@ fn page_size(option: &'static str, value: OsString) -> Result<u64, UsageError> {
 }
 
 fn pages(option: &'static str, value: &str) -> Result<Vec<u64>, UsageError> {
-    let sizes = value
-        .split(',')
-        .map(|size| size.parse().ok().filter(|&size: &u64| size > 0));
+    let sizes = value.split(',').map(|size| size.parse().ok().filter(|&size: &u64| size > 0));
     sizes
         .collect::<Option<_>>()
         .ok_or_else(|| bad(option, value, "numbers of pages joined by commas"))
@@ -382,23 +359,14 @@ fn features(option: &'static str, value: &str) -> Result<u64, UsageError> {
     }
     value.split(',').try_fold(0, |bits, name| {
         let known = FEATURES.iter().find(|(known, _)| *known == name);
-        known
-            .map(|(_, bit)| bits | bit)
-            .ok_or_else(|| bad(option, name, "a feature of --help"))
+        known.map(|(_, bit)| bits | bit).ok_or_else(|| bad(option, name, "a feature of --help"))
     })
 }
 
 fn feature_names(bits: u64) -> String {
-    let names = FEATURES
-        .iter()
-        .filter(|(_, bit)| bits & bit != 0)
-        .map(|(name, _)| *name);
+    let names = FEATURES.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name);
     let names = names.collect::<Vec<_>>();
-    if names.is_empty() {
-        "none".into()
-    } else {
-        names.join(",")
-    }
+    if names.is_empty() { "none".into() } else { names.join(",") }
 }
 
 #[cfg(test)]
@@ -414,9 +382,7 @@ mod tests {
         let stock = Options::new("/s", [3, 1], Pattern::new(1, 4096));
         let odd = Options {
             place: Place::Falling,
-            pattern: Pattern::new(9, 0x20_0000)
-                .with_zero_runs(5)
-                .with_lone_zeros(6),
+            pattern: Pattern::new(9, 0x20_0000).with_zero_runs(5).with_lone_zeros(6),
             user_mode_only: UserModeOnly::Auto,
             features: sys::UFFD_FEATURE_WP_ASYNC | sys::UFFD_FEATURE_EVENT_REMOVE,
             register: Register::WriteProtect,
@@ -429,10 +395,7 @@ mod tests {
             silent: true,
             ..stock.clone()
         };
-        let none = Options {
-            features: 0,
-            ..stock.clone()
-        };
+        let none = Options { features: 0, ..stock.clone() };
         for options in [stock, odd, none] {
             assert_eq!(Options::parse(options.to_args()), Ok(options));
         }

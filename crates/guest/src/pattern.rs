@@ -64,28 +64,17 @@ pub struct Mismatch {
 impl Pattern {
     /// A snapshot of `page_size` pages without any zero page.
     pub const fn new(seed: u64, page_size: u64) -> Self {
-        Self {
-            seed,
-            page_size,
-            zero_per_mille: 0,
-            lone_zero_per_mille: 0,
-        }
+        Self { seed, page_size, zero_per_mille: 0, lone_zero_per_mille: 0 }
     }
 
     /// Makes `per_mille` of the runs of pages zero.
     pub const fn with_zero_runs(self, per_mille: u64) -> Self {
-        Self {
-            zero_per_mille: per_mille,
-            ..self
-        }
+        Self { zero_per_mille: per_mille, ..self }
     }
 
     /// Makes `per_mille` of the pages zero, each on its own.
     pub const fn with_lone_zeros(self, per_mille: u64) -> Self {
-        Self {
-            lone_zero_per_mille: per_mille,
-            ..self
-        }
+        Self { lone_zero_per_mille: per_mille, ..self }
     }
 
     /// Words in a page.
@@ -95,11 +84,7 @@ impl Pattern {
 
     /// Whether page `page` of the snapshot is zero.
     pub const fn is_zero(&self, page: u64) -> bool {
-        let run = if self.page_size > ZERO_RUN {
-            self.page_size
-        } else {
-            ZERO_RUN
-        };
+        let run = if self.page_size > ZERO_RUN { self.page_size } else { ZERO_RUN };
         let of_run = mix(self.salt() ^ (page * self.page_size / run));
         let of_page = mix(mix(self.salt()) ^ page);
         of_run % 1000 < self.zero_per_mille || of_page % 1000 < self.lone_zero_per_mille
@@ -107,11 +92,7 @@ impl Pattern {
 
     /// What a read of page `page` finds if it was never written nor removed.
     pub const fn source(&self, page: u64) -> Content {
-        if self.is_zero(page) {
-            Content::Zeros
-        } else {
-            Content::Source
-        }
+        if self.is_zero(page) { Content::Zeros } else { Content::Source }
     }
 
     /// The word at byte `offset` of the snapshot as written with `stamp`; stamp 0 is the
@@ -132,14 +113,8 @@ impl Pattern {
 
     /// Where in the snapshot `word` is found, if it is a word of a snapshot of less than 1 PiB.
     pub const fn origin(&self, word: u64) -> Option<u64> {
-        let index = unmix(word)
-            .wrapping_sub(self.salt())
-            .wrapping_mul(inverse(STEP));
-        if index < 1 << 47 {
-            Some(index * 8)
-        } else {
-            None
-        }
+        let index = unmix(word).wrapping_sub(self.salt()).wrapping_mul(inverse(STEP));
+        if index < 1 << 47 { Some(index * 8) } else { None }
     }
 
     /// Writes bytes `offset..` of the snapshot, zero pages included.
@@ -147,10 +122,7 @@ impl Pattern {
     /// # Panics
     /// If offset or length are not those of whole pages.
     pub fn fill(&self, offset: u64, bytes: &mut [u8]) {
-        assert!(
-            offset.is_multiple_of(self.page_size),
-            "{offset} starts no page"
-        );
+        assert!(offset.is_multiple_of(self.page_size), "{offset} starts no page");
         let page_size = usize::try_from(self.page_size).expect("a page fits in memory");
         let pages = bytes.chunks_exact_mut(page_size);
         for (page, bytes) in (offset / self.page_size..).zip(pages) {
@@ -226,11 +198,7 @@ impl Pattern {
             }
         }
         match patch {
-            Some((at, stamp)) => Content::Patched {
-                base: Box::new(base.clone()),
-                at,
-                stamp,
-            },
+            Some((at, stamp)) => Content::Patched { base: Box::new(base.clone()), at, stamp },
             None => base.clone(),
         }
     }
@@ -254,16 +222,9 @@ impl fmt::Display for Content {
                 write!(f, "{base} with stamp {stamp} at byte {at}")
             }
             Self::Poisoned => f.write_str("SIGBUS"),
-            Self::Other(Mismatch {
-                at,
-                word,
-                expected,
-                origin,
-            }) => {
+            Self::Other(Mismatch { at, word, expected, origin }) => {
                 write!(f, "{word} at byte {at} instead of {expected}")?;
-                origin.map_or(Ok(()), |origin| {
-                    write!(f, ", which belongs at byte {origin}")
-                })
+                origin.map_or(Ok(()), |origin| write!(f, ", which belongs at byte {origin}"))
             }
         }
     }
@@ -303,9 +264,7 @@ mod tests {
     const PATTERN: Pattern = Pattern::new(7, 4096);
 
     fn page_of(page: u64, stamp: u32) -> Vec<u64> {
-        (0..512)
-            .map(|i| PATTERN.word(page * 4096 + i * 8, stamp))
-            .collect()
+        (0..512).map(|i| PATTERN.word(page * 4096 + i * 8, stamp)).collect()
     }
 
     fn classify(page: u64, words: &[u64]) -> Content {
@@ -329,17 +288,12 @@ mod tests {
     #[test]
     fn a_patched_word_is_recognised_wherever_it_is() {
         for at in [0, 1, 300, 511] {
-            for (base, mut words) in [
-                (Content::Source, page_of(3, 0)),
-                (Content::Zeros, vec![0; 512]),
-            ] {
+            for (base, mut words) in
+                [(Content::Source, page_of(3, 0)), (Content::Zeros, vec![0; 512])]
+            {
                 words[at] = PATTERN.word(3 * 4096 + at as u64 * 8, 5);
                 let base = Box::new(base);
-                let patched = Content::Patched {
-                    base,
-                    at: at as u64 * 8,
-                    stamp: 5,
-                };
+                let patched = Content::Patched { base, at: at as u64 * 8, stamp: 5 };
                 assert_eq!(classify(3, &words), patched);
             }
         }
@@ -347,9 +301,7 @@ mod tests {
 
     #[test]
     fn a_page_in_the_wrong_place_tells_where_it_belongs() {
-        let Content::Other(mismatch) = classify(3, &page_of(4, 0)) else {
-            panic!()
-        };
+        let Content::Other(mismatch) = classify(3, &page_of(4, 0)) else { panic!() };
         assert_eq!((mismatch.at, mismatch.origin), (0, Some(4 * 4096)));
     }
 
@@ -357,20 +309,14 @@ mod tests {
     fn a_torn_page_is_neither_half() {
         let mut words = page_of(3, 0);
         words[..256].fill(0);
-        assert!(matches!(
-            classify(3, &words),
-            Content::Other(Mismatch { at: 0 | 2048, .. })
-        ));
+        assert!(matches!(classify(3, &words), Content::Other(Mismatch { at: 0 | 2048, .. })));
     }
 
     #[test]
     fn snapshots_of_other_seeds_share_nothing() {
         let other = Pattern::new(8, 4096);
         let words = page_of(3, 0);
-        assert!(matches!(
-            other.classify(3, words.into_iter()),
-            Content::Other(_)
-        ));
+        assert!(matches!(other.classify(3, words.into_iter()), Content::Other(_)));
     }
 
     #[test]
@@ -390,9 +336,7 @@ mod tests {
         let mut bytes = vec![1; 64 * 4096];
         pattern.fill(8 * 4096, &mut bytes);
         for (page, bytes) in (8..).zip(bytes.chunks(4096)) {
-            let words = bytes
-                .chunks(8)
-                .map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
+            let words = bytes.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
             assert_eq!(
                 pattern.classify(page, words.collect::<Vec<_>>().into_iter()),
                 pattern.source(page)

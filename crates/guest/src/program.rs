@@ -71,9 +71,7 @@ fn obey(guest: &Arc<Guest>) {
         let request: Request = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
-                say(&Line::Failed(refusal(format!(
-                    "not a request: {error}: {line}"
-                ))));
+                say(&Line::Failed(refusal(format!("not a request: {error}: {line}"))));
                 continue;
             }
         };

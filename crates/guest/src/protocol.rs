@@ -207,6 +207,8 @@ pub enum Op {
     },
     /// How much memory is resident. Answer: [`Rss`].
     Rss,
+    /// Where each thread is. Answer: a list of [`Whereabouts`].
+    Whereabouts,
     /// Makes all waiting threads fault again.
     WakeAll,
     /// Closes the socket of the handoff.
@@ -230,6 +232,7 @@ impl Op {
             self,
             Self::Pagemap { .. }
                 | Self::Rss
+                | Self::Whereabouts
                 | Self::WakeAll
                 | Self::CloseSocket
                 | Self::Die { .. }
@@ -534,6 +537,24 @@ pub struct Rss {
     pub hugetlb: u64,
 }
 
+/// Where a thread of the guest is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Its id.
+    pub tid: i32,
+    /// The page it touched last, or waits for.
+    pub page: u64,
+    /// The kernel function it waits in, such as `handle_userfault`, where the kernel tells.
+    pub wchan: String,
+}
+
+impl Whereabouts {
+    /// Whether it waits for its page.
+    pub fn waits_for_page(&self) -> bool {
+        self.wchan.contains("userfault")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -548,22 +569,9 @@ mod tests {
     #[test]
     fn requests_are_short_to_write() {
         let request = round_trip(r#"{"id":1,"op":"read","page":5}"#);
-        assert_eq!(
-            request,
-            Request {
-                id: 1,
-                thread: 0,
-                op: Op::Read { page: 5, count: 1 }
-            }
-        );
+        assert_eq!(request, Request { id: 1, thread: 0, op: Op::Read { page: 5, count: 1 } });
         let request = round_trip(r#"{"id":2,"thread":3,"op":"random","seed":9}"#);
-        assert_eq!(
-            request.op,
-            Op::Random(Soak {
-                seed: 9,
-                ..Soak::default()
-            })
-        );
+        assert_eq!(request.op, Op::Random(Soak { seed: 9, ..Soak::default() }));
         round_trip(r#"{"id":3,"op":"verify","page":0,"count":2,"expect":["source",{"stamp":4}]}"#);
         round_trip(r#"{"id":4,"op":"die","how":"kill","after_touches":10}"#);
         round_trip(r#"{"id":5,"op":"bench","order":{"strided":4},"threads":2}"#);
@@ -577,10 +585,7 @@ mod tests {
     fn replies_say_ok_or_error() {
         let reply = |outcome| serde_json::to_string(&Reply { id: 7, outcome }).unwrap();
         assert_eq!(reply(Outcome::Ok(1.into())), r#"{"id":7,"ok":1}"#);
-        let refusal = Refusal {
-            message: "no".into(),
-            errno: Some(22),
-        };
+        let refusal = Refusal { message: "no".into(), errno: Some(22) };
         let line = reply(Outcome::Error(refusal.clone()));
         assert_eq!(line, r#"{"id":7,"error":{"message":"no","errno":22}}"#);
         let read: Reply = serde_json::from_str(&line).unwrap();

@@ -33,27 +33,18 @@ impl<T: PartialEq> Runs<T> {
 
     /// What page `page` is, if it was asked about.
     pub fn at(&self, page: u64) -> Option<&T> {
-        let run = self
-            .0
-            .iter()
-            .find(|run| (run.page..run.page + run.count).contains(&page))?;
+        let run = self.0.iter().find(|run| (run.page..run.page + run.count).contains(&page))?;
         Some(&run.is)
     }
 
     /// Every page with what it is.
     pub fn pages(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.0
-            .iter()
-            .flat_map(|run| (run.page..run.page + run.count).map(move |p| (p, &run.is)))
+        self.0.iter().flat_map(|run| (run.page..run.page + run.count).map(move |p| (p, &run.is)))
     }
 
     /// How many pages are `is`.
     pub fn count(&self, is: impl Fn(&T) -> bool) -> u64 {
-        self.0
-            .iter()
-            .filter(|run| is(&run.is))
-            .map(|run| run.count)
-            .sum()
+        self.0.iter().filter(|run| is(&run.is)).map(|run| run.count).sum()
     }
 
     /// Whether there are pages and all of them are `is`.
@@ -69,18 +60,11 @@ mod tests {
     #[test]
     fn neighbours_that_are_alike_are_told_once() {
         let runs = Runs::of([(4, 'a'), (5, 'a'), (6, 'b'), (9, 'b')]);
-        let told: Vec<_> = runs
-            .0
-            .iter()
-            .map(|run| (run.page, run.count, run.is))
-            .collect();
+        let told: Vec<_> = runs.0.iter().map(|run| (run.page, run.count, run.is)).collect();
         assert_eq!(told, [(4, 2, 'a'), (6, 1, 'b'), (9, 1, 'b')]);
         assert_eq!(runs.at(5), Some(&'a'));
         assert_eq!(runs.at(7), None);
         assert_eq!(runs.count(|&is| is == 'b'), 2);
-        assert_eq!(
-            runs.pages().map(|(page, _)| page).collect::<Vec<_>>(),
-            [4, 5, 6, 9]
-        );
+        assert_eq!(runs.pages().map(|(page, _)| page).collect::<Vec<_>>(), [4, 5, 6, 9]);
     }
 }

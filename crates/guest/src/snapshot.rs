@@ -73,10 +73,7 @@ mod tests {
     fn holes_take_no_room() {
         let (pattern, _, allocated) = written(ZeroPages::Holes);
         let data = (0..1000).filter(|&page| !pattern.is_zero(page)).count() as u64 * 4096;
-        assert!(
-            data < 1000 * 4096 && allocated <= data + 65536,
-            "{allocated} of {data}"
-        );
+        assert!(data < 1000 * 4096 && allocated <= data + 65536, "{allocated} of {data}");
         let (_, _, allocated) = written(ZeroPages::Data);
         assert!(allocated >= 1000 * 4096);
     }

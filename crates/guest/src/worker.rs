@@ -22,6 +22,7 @@ use crate::ops;
 use crate::ops::soak::History;
 use crate::pattern::Pattern;
 use crate::protocol::{Death, Line, Op, Outcome, Refusal, Reply};
+use crate::tracks::Tracks;
 
 /// Everything the threads of a guest share.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Guest {
     pub(crate) socket: Mutex<Option<UnixStream>>,
     pub(crate) histories: Vec<History>,
     barriers: Mutex<HashMap<String, (usize, Arc<Barrier>)>>,
+    pub(crate) tracks: Tracks,
     fate: Fate,
 }
 
@@ -58,12 +60,15 @@ impl Guest {
             socket: Mutex::new(socket),
             histories,
             barriers: Mutex::default(),
+            tracks: Tracks::default(),
             fate: Fate::default(),
         }
     }
 
-    /// To be called before each touch of a page, for deaths which come after so many.
-    pub(crate) fn about_to_touch(&self) {
+    /// To be called before each touch of a page: tells where the thread is, should it wait, and
+    /// brings the death that comes after so many touches.
+    pub(crate) fn about_to_touch(&self, page: u64) {
+        self.tracks.follow(page);
         if self.fate.armed.load(Ordering::Relaxed)
             && self.fate.touches_left.fetch_sub(1, Ordering::Relaxed) == 0
             && let Some(how) = *lock(&self.fate.how)
@@ -74,9 +79,7 @@ impl Guest {
 
     /// Dies, or prepares to.
     pub(crate) fn die(&self, how: Death, after_touches: Option<u64>) {
-        let Some(touches) = after_touches else {
-            die(how)
-        };
+        let Some(touches) = after_touches else { die(how) };
         *lock(&self.fate.how) = Some(how);
         self.fate.touches_left.store(touches, Ordering::Relaxed);
         self.fate.armed.store(true, Ordering::Relaxed);
@@ -116,10 +119,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     pub(crate) fn new(guest: Arc<Guest>) -> Self {
-        Self {
-            guest,
-            threads: HashMap::new(),
-        }
+        Self { guest, threads: HashMap::new() }
     }
 
     /// Has `thread` execute a request, after those it has already.
@@ -127,13 +127,11 @@ impl Workers {
         if !self.threads.contains_key(&thread) {
             let (sender, requests) = mpsc::channel::<(u64, Op)>();
             let guest = Arc::clone(&self.guest);
-            thread::Builder::new()
-                .name(format!("guest {thread}"))
-                .spawn(move || {
-                    for (id, op) in requests {
-                        reply(id, execute(&guest, &op));
-                    }
-                })?;
+            thread::Builder::new().name(format!("guest {thread}")).spawn(move || {
+                for (id, op) in requests {
+                    reply(id, execute(&guest, &op));
+                }
+            })?;
             self.threads.insert(thread, sender);
         }
         if let Some(sender) = self.threads.get(&thread) {
@@ -164,27 +162,18 @@ pub(crate) fn say(line: &Line) {
 }
 
 pub(crate) fn refusal(message: impl Into<String>) -> Refusal {
-    Refusal {
-        message: message.into(),
-        errno: None,
-    }
+    Refusal { message: message.into(), errno: None }
 }
 
 impl From<nix::Error> for Refusal {
     fn from(errno: nix::Error) -> Self {
-        Self {
-            message: errno.to_string(),
-            errno: Some(errno as i32),
-        }
+        Self { message: errno.to_string(), errno: Some(errno as i32) }
     }
 }
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
-        Self {
-            message: error.to_string(),
-            errno: error.raw_os_error(),
-        }
+        Self { message: error.to_string(), errno: error.raw_os_error() }
     }
 }
 

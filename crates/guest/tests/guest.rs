@@ -17,15 +17,11 @@ use uffd_guest::options::{Dialect, Options, Place, Register, Split, UserModeOnly
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::{Bench, Death, Expect, Op, Order, Soak};
 
-const SMALL: Pattern = Pattern::new(11, 4096)
-    .with_zero_runs(200)
-    .with_lone_zeros(50);
+const SMALL: Pattern = Pattern::new(11, 4096).with_zero_runs(200).with_lone_zeros(50);
 const HUGE: Pattern = Pattern::new(12, 0x20_0000).with_lone_zeros(200);
 
 fn spawn(options: Options) -> Guest {
-    GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options)
-        .spawn()
-        .unwrap()
+    GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options).spawn().unwrap()
 }
 
 fn guest(pages: &[u64], pattern: Pattern) -> (Handler, Guest) {
@@ -54,11 +50,7 @@ impl Pool {
     }
 
     fn change(of: impl FnOnce(u64) -> u64) {
-        let all = fs::read_to_string(Self::FILE)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let all = fs::read_to_string(Self::FILE).unwrap().trim().parse().unwrap();
         fs::write(Self::FILE, of(all).to_string()).unwrap();
     }
 }
@@ -86,41 +78,20 @@ fn small_pages_are_the_snapshot() {
 #[test]
 fn huge_pages_are_the_snapshot_and_can_be_given_back() {
     let _pool = Pool::reserve(6);
-    let (handler, guest) = guest_with(&[4, 2], HUGE, |options| Options {
-        place: Place::Falling,
-        ..options
-    });
+    let (handler, guest) =
+        guest_with(&[4, 2], HUGE, |options| Options { place: Place::Falling, ..options });
     assert_source(&guest, HUGE);
     let thread = guest.thread(0);
-    assert!(
-        guest
-            .pagemap(0, 6)
-            .unwrap()
-            .all(|page| page.present && page.huge)
-    );
+    assert!(guest.pagemap(0, 6).unwrap().all(|page| page.present && page.huge));
     assert_eq!(guest.rss().unwrap().guest, 6 * 0x20_0000);
     thread.madvise(3, 2).unwrap();
     assert_eq!(thread.read_page(3).unwrap(), Content::Zeros);
     assert_eq!(
-        handler
-            .switches
-            .removed
-            .lock()
-            .unwrap()
-            .iter()
-            .copied()
-            .collect::<Vec<_>>(),
+        handler.switches.removed.lock().unwrap().iter().copied().collect::<Vec<_>>(),
         [3, 4]
     );
-    let soak = Soak {
-        threads: 3,
-        chunk: 1,
-        ops: 20,
-        seed: 5,
-        page: 0,
-        count: Some(3),
-        ..Soak::default()
-    };
+    let soak =
+        Soak { threads: 3, chunk: 1, ops: 20, seed: 5, page: 0, count: Some(3), ..Soak::default() };
     assert_eq!(thread.random(soak).unwrap().examples, []);
 }
 
@@ -174,18 +145,9 @@ fn pages_given_back_are_reported_and_read_as_zeros() {
     thread.write_word(12, 1, 6, 800).unwrap();
     let base = Box::new(Content::Source);
     assert_eq!(thread.read_page(11).unwrap(), Content::Stamp(5));
-    assert_eq!(
-        thread.read_page(12).unwrap(),
-        Content::Patched {
-            base,
-            at: 800,
-            stamp: 6
-        }
-    );
+    assert_eq!(thread.read_page(12).unwrap(), Content::Patched { base, at: 800, stamp: 6 });
     thread.madvise(11, 2).unwrap();
-    let verified = thread
-        .verify(10, 4, &[Expect::Source, Expect::Stamp(5)])
-        .unwrap();
+    let verified = thread.verify(10, 4, &[Expect::Source, Expect::Stamp(5)]).unwrap();
     assert_eq!((verified.pages, verified.wrong), (4, 2));
     assert_eq!(verified.examples[0].found, Content::Zeros);
     assert_eq!(handler.switches.removed.lock().unwrap().len(), 2);
@@ -213,16 +175,12 @@ fn a_thread_that_waits_delays_nobody() {
 fn a_wait_has_an_end_and_says_what_for() {
     let (handler, guest) = guest(&[8], SMALL);
     handler.switches.hold.store(true, SeqCst);
-    let timeout = guest
-        .thread(0)
-        .start_touch(1, 1)
-        .wait(Duration::from_millis(50))
-        .unwrap_err();
-    assert!(
-        timeout
-            .to_string()
-            .starts_with("no answer to Touch { page: 1, count: 1 } on thread 0")
-    );
+    let timeout = guest.thread(0).start_touch(1, 1).wait(Duration::from_millis(50)).unwrap_err();
+    let message = timeout.to_string();
+    assert!(message.starts_with("no answer to Touch { page: 1, count: 1 } on thread 0"));
+    assert!(message.contains("waiting for pages [1]"), "{message}");
+    let waiting = guest.whereabouts().unwrap();
+    assert!(waiting.len() == 1 && waiting[0].waits_for_page(), "{waiting:?}");
 }
 
 #[test]
@@ -253,17 +211,10 @@ fn a_poisoned_page_is_reported_and_not_fatal() {
 
 #[test]
 fn a_soak_finds_nothing_wrong_with_a_right_handler() {
-    let (_handler, guest) = guest_with(&[200, 60], SMALL, |options| Options {
-        place: Place::Falling,
-        ..options
-    });
+    let (_handler, guest) =
+        guest_with(&[200, 60], SMALL, |options| Options { place: Place::Falling, ..options });
     for seed in 0..2 {
-        let soak = Soak {
-            seed,
-            ops: 1500,
-            threads: 4,
-            ..Soak::default()
-        };
+        let soak = Soak { seed, ops: 1500, threads: 4, ..Soak::default() };
         let report = guest.thread(0).random(soak).unwrap();
         assert_eq!(report.examples, []);
         assert!(report.madvises > 100 && report.peeks > 500 && report.final_reads > 100);
@@ -274,38 +225,18 @@ fn a_soak_finds_nothing_wrong_with_a_right_handler() {
 fn a_soak_finds_a_handler_that_forgets_removes() {
     let (handler, guest) = guest(&[100], SMALL);
     handler.switches.forget_removes.store(true, SeqCst);
-    let report = guest
-        .thread(0)
-        .random(Soak {
-            ops: 500,
-            ..Soak::default()
-        })
-        .unwrap();
+    let report = guest.thread(0).random(Soak { ops: 500, ..Soak::default() }).unwrap();
     assert!(report.wrong > 10, "{report:?}");
-    assert!(
-        report
-            .examples
-            .iter()
-            .all(|example| example.found == "the snapshot"),
-        "{report:?}"
-    );
+    assert!(report.examples.iter().all(|example| example.found == "the snapshot"), "{report:?}");
 }
 
 #[test]
 fn threads_meet_at_barriers() {
     let (_handler, guest) = guest(&[8], SMALL);
-    let meet = || Op::Barrier {
-        name: "start".into(),
-        parties: 2,
-    };
+    let meet = || Op::Barrier { name: "start".into(), parties: 2 };
     let first = guest.thread(0).start_program(vec![
         meet(),
-        Op::Write {
-            page: 1,
-            count: 1,
-            stamp: 9,
-            at: None,
-        },
+        Op::Write { page: 1, count: 1, stamp: 9, at: None },
         meet(),
     ]);
     assert!(first.stays_pending(Duration::from_millis(30)));
@@ -313,16 +244,8 @@ fn threads_meet_at_barriers() {
     let second = guest.thread(1).program(vec![
         meet(),
         meet(),
-        Op::Verify {
-            page: 1,
-            count: 1,
-            expect: expect.clone(),
-        },
-        Op::Verify {
-            page: 2,
-            count: 1,
-            expect,
-        },
+        Op::Verify { page: 1, count: 1, expect: expect.clone() },
+        Op::Verify { page: 2, count: 1, expect },
         Op::Touch { page: 99, count: 1 },
     ]);
     let report = second.unwrap();
@@ -334,19 +257,12 @@ fn threads_meet_at_barriers() {
 #[test]
 fn a_benchmark_tells_latencies_and_costs() {
     let (_handler, guest) = guest(&[256], SMALL);
-    let bench = Bench {
-        order: Order::Boot,
-        threads: 2,
-        ..Bench::default()
-    };
+    let bench = Bench { order: Order::Boot, threads: 2, ..Bench::default() };
     let report = guest.thread(0).bench(bench).unwrap();
     assert_eq!(report.touches, 256);
     assert!(0 < report.latency.p50 && report.latency.p50 <= report.latency.max);
     assert!(report.latency.max <= report.nanos && report.cost.voluntary_switches > 50);
-    assert_eq!(
-        guest.thread(0).madvise_bench(0, 256, 16).unwrap().touches,
-        16
-    );
+    assert_eq!(guest.thread(0).madvise_bench(0, 256, 16).unwrap().touches, 16);
 }
 
 #[test]
@@ -366,12 +282,7 @@ fn a_guest_dies_as_told() {
 #[test]
 fn a_guest_without_a_handler_gives_up() {
     let options = Options::new("/nowhere/uffd.sock", [8], SMALL);
-    let gave_up = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options)
-        .spawn()
-        .unwrap_err();
+    let gave_up = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options).spawn().unwrap_err();
     let message = gave_up.to_string();
-    assert!(
-        message.starts_with("the guest gave up: cannot hand off: No such file"),
-        "{message}"
-    );
+    assert!(message.starts_with("the guest gave up: cannot hand off: No such file"), "{message}");
 }

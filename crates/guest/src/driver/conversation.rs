@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use super::DriverError;
-use crate::protocol::{Line, Op, Outcome, Ready, Refusal, Reply, Request};
+use crate::protocol::{Line, Op, Outcome, Ready, Refusal, Reply, Request, Whereabouts};
 use crate::worker::lock;
 
 /// What was heard from the guest.
@@ -67,20 +67,13 @@ impl Ears {
                 // What it printed last may still be on its way.
                 thread::sleep(Duration::from_millis(20));
                 let (what, printed) = (what.into(), lock(&self.printed).clone());
-                return Err(DriverError::Gone {
-                    what,
-                    status: self.status(),
-                    printed,
-                });
+                return Err(DriverError::Gone { what, status: self.status(), printed });
             }
             let left = timeout.saturating_sub(start.elapsed());
             if left.is_zero() {
                 let (what, printed) = (what.into(), lock(&self.printed).clone());
-                return Err(DriverError::Timeout {
-                    what,
-                    waited: timeout,
-                    printed,
-                });
+                let waiting = Vec::new();
+                return Err(DriverError::Timeout { what, waited: timeout, waiting, printed });
             }
             heard = match self.news.wait_timeout(heard, left) {
                 Ok((heard, _)) => heard,
@@ -108,11 +101,11 @@ impl Ears {
 }
 
 /// Both ends of the pipes to a guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Conversation {
     mouth: Arc<Mutex<Option<ChildStdin>>>,
     ears: Arc<Ears>,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
 }
 
 impl Conversation {
@@ -140,21 +133,13 @@ impl Conversation {
             });
         }
         let mouth = Arc::new(Mutex::new(child.stdin.take()));
-        Self {
-            mouth,
-            ears,
-            next: AtomicU64::new(1),
-        }
+        Self { mouth, ears, next: Arc::new(AtomicU64::new(1)) }
     }
 
     /// Waits for the handoff.
     pub(super) fn ready(&self, timeout: Duration) -> Result<Ready, DriverError> {
         let outcome = self.ears.wait("the handoff", timeout, |heard| {
-            heard
-                .ready
-                .take()
-                .map(Ok)
-                .or_else(|| heard.failed.take().map(Err))
+            heard.ready.take().map(Ok).or_else(|| heard.failed.take().map(Err))
         });
         outcome?.map_err(DriverError::GaveUp)
     }
@@ -169,12 +154,16 @@ impl Conversation {
             // A guest that does not listen has ended, which the wait for its reply tells better.
             let _ = mouth.write_all(line.as_bytes());
         }
-        Pending {
-            ears: Arc::clone(&self.ears),
-            id,
-            what,
-            deadline,
-            answer: PhantomData,
+        Pending { conversation: self.clone(), id, what, deadline, answer: PhantomData }
+    }
+
+    /// Where the threads of the guest are, if it still listens.
+    fn whereabouts(&self) -> Vec<Whereabouts> {
+        let brief = Duration::from_secs(1);
+        let asked = self.ask::<Vec<Whereabouts>>(0, Op::Whereabouts, brief);
+        match self.ears.wait("", brief, |heard| heard.outcomes.remove(&asked.id)) {
+            Ok(Outcome::Ok(answer)) => serde_json::from_value(answer).unwrap_or_default(),
+            _ => Vec::new(),
         }
     }
 
@@ -186,7 +175,7 @@ impl Conversation {
 /// A request that may not have been answered yet.
 #[must_use = "a request that nobody waits for may not have been carried out"]
 pub struct Pending<T> {
-    ears: Arc<Ears>,
+    conversation: Conversation,
     id: u64,
     what: String,
     deadline: Duration,
@@ -194,9 +183,10 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Whether the answer is there.
+    /// Whether the answer is there, or will never come because the guest ended.
     pub fn is_done(&self) -> bool {
-        lock(&self.ears.heard).outcomes.contains_key(&self.id)
+        let heard = lock(&self.conversation.ears.heard);
+        heard.ended || heard.outcomes.contains_key(&self.id)
     }
 
     /// Whether the answer fails to come for a while, as it does while the thread waits for a page.
@@ -222,10 +212,12 @@ impl<T: DeserializeOwned> Pending<T> {
     /// Waits for the answer for `timeout`.
     pub fn wait(self, timeout: Duration) -> Result<T, DriverError> {
         let what = self.what;
-        match self
-            .ears
-            .wait(&what, timeout, |heard| heard.outcomes.remove(&self.id))?
-        {
+        let of = |heard: &mut Heard| heard.outcomes.remove(&self.id);
+        let mut heard = self.conversation.ears.wait(&what, timeout, of);
+        if let Err(DriverError::Timeout { waiting, .. }) = &mut heard {
+            *waiting = self.conversation.whereabouts();
+        }
+        match heard? {
             Outcome::Ok(answer) => {
                 serde_json::from_value(answer).map_err(|error| DriverError::Garbled { what, error })
             }

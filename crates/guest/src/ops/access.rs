@@ -24,7 +24,7 @@ pub(super) fn read(guest: &Guest, page: u64, count: u64) -> Result<Runs<Content>
 
 /// What a page holds.
 fn content(guest: &Guest, page: u64) -> Result<Content, OutOfRange> {
-    guest.about_to_touch();
+    guest.about_to_touch(page);
     if guest.memory.load(page, 0)?.is_err() {
         return Ok(Content::Poisoned);
     }
@@ -34,7 +34,7 @@ fn content(guest: &Guest, page: u64) -> Result<Content, OutOfRange> {
 pub(super) fn touch(guest: &Guest, page: u64, count: u64) -> Result<Touched, Refusal> {
     let mut touched = Touched::default();
     for page in existing(guest, page, count)? {
-        guest.about_to_touch();
+        guest.about_to_touch(page);
         touched.pages += 1;
         touched.poisoned += u64::from(guest.memory.load(page, 0)?.is_err());
     }
@@ -46,7 +46,7 @@ pub(super) fn kernel_read(guest: &Guest, page: u64, count: u64) -> Result<Runs<C
     let len = bytes(guest.memory.page_size);
     let mut found = Vec::new();
     for page in existing(guest, page, count)? {
-        guest.about_to_touch();
+        guest.about_to_touch(page);
         let (mapping, offset) = guest.memory.mapped(page)?;
         let written = mapping.write_to(file.as_fd(), offset, len)?;
         let mut copy = vec![0; written];
@@ -71,7 +71,7 @@ pub(super) fn write(
     }
     let mut touched = Touched::default();
     for page in existing(guest, page, count)? {
-        guest.about_to_touch();
+        guest.about_to_touch(page);
         touched.pages += 1;
         let word = (at.unwrap_or(0) % guest.memory.page_size) & !7;
         if store(guest, page, word, stamp)?.is_err() {
@@ -90,9 +90,7 @@ pub(super) fn store(
     at: u64,
     stamp: u32,
 ) -> Result<Result<(), Poisoned>, OutOfRange> {
-    let word = guest
-        .pattern
-        .word(page * guest.memory.page_size + at, stamp);
+    let word = guest.pattern.word(page * guest.memory.page_size + at, stamp);
     guest.memory.store(page, at, word)
 }
 
@@ -160,8 +158,6 @@ pub(super) fn existing(
     page: u64,
     count: u64,
 ) -> Result<std::ops::Range<u64>, OutOfRange> {
-    let end = page
-        .checked_add(count)
-        .filter(|&end| end <= guest.memory.pages());
+    let end = page.checked_add(count).filter(|&end| end <= guest.memory.pages());
     end.map(|end| page..end).ok_or(OutOfRange)
 }

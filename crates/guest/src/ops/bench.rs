@@ -15,9 +15,7 @@ use crate::protocol::{Bench, BenchReport, Cost, Latency, Refusal};
 use crate::worker::{Guest, refusal};
 
 pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refusal> {
-    let count = bench
-        .count
-        .unwrap_or_else(|| guest.memory.pages().saturating_sub(bench.page));
+    let count = bench.count.unwrap_or_else(|| guest.memory.pages().saturating_sub(bench.page));
     existing(guest, bench.page, count)?;
     let order = order::pages(&bench.order, bench.seed, count)?;
     let threads = bench.threads.max(1);
@@ -32,26 +30,23 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
                 gate.wait();
                 let mut latencies = latencies?;
                 for &page in order.iter().skip(thread as usize).step_by(threads as usize) {
-                    guest.about_to_touch();
+                    let page = bench.page + page;
+                    guest.about_to_touch(page);
                     let writes = random.below(1000) < bench.write_per_mille;
                     let stamp = bench.stamp.filter(|_| writes);
                     let start = Instant::now();
-                    touch(guest, bench.page + page, stamp)?;
+                    touch(guest, page, stamp)?;
                     latencies.saturating_record(nanos(start.elapsed()));
                 }
                 Ok::<_, Refusal>(latencies)
             }
         };
-        let running: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(work(thread)))
-            .collect();
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
         // Nothing may fail before the gate: the threads wait there.
         let (start, before) = (Instant::now(), usage());
         gate.wait();
         let ended = running.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(refusal("a thread of the benchmark panicked")))
+            thread.join().unwrap_or_else(|_| Err(refusal("a thread of the benchmark panicked")))
         });
         let histograms = ended.collect::<Result<Vec<_>, Refusal>>()?;
         Ok::<_, Refusal>((start, before?, histograms))
@@ -60,9 +55,7 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
 
     let mut latencies = histogram()?;
     for one in &histograms {
-        latencies
-            .add(one)
-            .map_err(|error| refusal(error.to_string()))?;
+        latencies.add(one).map_err(|error| refusal(error.to_string()))?;
     }
     Ok(report(&latencies, nanos, cost(&before, &usage()?)))
 }
@@ -91,11 +84,7 @@ pub(super) fn madvises(
         madvise(guest, first, run.min(pages.end - first))?;
         latencies.saturating_record(nanos(start.elapsed()));
     }
-    Ok(report(
-        &latencies,
-        nanos(begin.elapsed()),
-        cost(&before, &usage()?),
-    ))
+    Ok(report(&latencies, nanos(begin.elapsed()), cost(&before, &usage()?)))
 }
 
 /// Latencies of up to a minute, to three digits.
@@ -104,11 +93,7 @@ fn histogram() -> Result<Histogram<u64>, Refusal> {
 }
 
 fn report(latencies: &Histogram<u64>, nanos: u64, cost: Cost) -> BenchReport {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "under a minute"
-    )]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "under a minute")]
     let mean = latencies.mean() as u64;
     let latency = Latency {
         min: latencies.min(),
@@ -119,12 +104,7 @@ fn report(latencies: &Histogram<u64>, nanos: u64, cost: Cost) -> BenchReport {
         max: latencies.max(),
         mean,
     };
-    BenchReport {
-        touches: latencies.len(),
-        nanos,
-        latency,
-        cost,
-    }
+    BenchReport { touches: latencies.len(), nanos, latency, cost }
 }
 
 fn usage() -> Result<Usage, Refusal> {

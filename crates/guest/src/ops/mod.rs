@@ -24,17 +24,12 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Read { page, count } => answer(&access::read(guest, *page, *count)?),
         Op::Touch { page, count } => answer(&access::touch(guest, *page, *count)?),
         Op::KernelRead { page, count } => answer(&access::kernel_read(guest, *page, *count)?),
-        Op::Write {
-            page,
-            count,
-            stamp,
-            at,
-        } => answer(&access::write(guest, *page, *count, *stamp, *at)?),
-        Op::Verify {
-            page,
-            count,
-            expect,
-        } => answer(&access::verify(guest, *page, *count, expect)?),
+        Op::Write { page, count, stamp, at } => {
+            answer(&access::write(guest, *page, *count, *stamp, *at)?)
+        }
+        Op::Verify { page, count, expect } => {
+            answer(&access::verify(guest, *page, *count, expect)?)
+        }
         Op::Madvise { page, count } => answer(&access::madvise(guest, *page, *count)?),
         Op::MadviseBytes { page, at, len } => {
             answer(&access::madvise_bytes(guest, *page, *at, *len)?)
@@ -50,6 +45,7 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         }
         Op::Pagemap { page, count } => answer(&tables::pagemap(guest, *page, *count)?),
         Op::Rss => answer(&tables::rss(guest)?),
+        Op::Whereabouts => answer(&guest.tracks.whereabouts()),
         Op::WakeAll => answer(&wake_all(guest)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
         Op::Die { how, after_touches } => answer(&guest.die(*how, *after_touches)),

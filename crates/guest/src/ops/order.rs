@@ -18,9 +18,7 @@ pub(super) fn pages(order: &Order, seed: u64, count: u64) -> Result<Vec<u64>, Re
         Order::Strided(stride) => {
             let stride = (*stride).max(1);
             let step = usize::try_from(stride).unwrap_or(usize::MAX);
-            (0..stride.min(count))
-                .flat_map(|first| (first..count).step_by(step))
-                .collect()
+            (0..stride.min(count)).flat_map(|first| (first..count).step_by(step)).collect()
         }
         Order::Boot => {
             let mut runs = Vec::new();
@@ -36,11 +34,7 @@ pub(super) fn pages(order: &Order, seed: u64, count: u64) -> Result<Vec<u64>, Re
         Order::File(path) => fs::read_to_string(path)?
             .lines()
             .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                line.trim()
-                    .parse()
-                    .map_err(|_| refusal(format!("{line:?} is no page")))
-            })
+            .map(|line| line.trim().parse().map_err(|_| refusal(format!("{line:?} is no page"))))
             .collect::<Result<_, _>>()?,
     };
     match pages.iter().find(|&&page| page >= count) {
@@ -64,12 +58,7 @@ mod tests {
 
     #[test]
     fn every_order_touches_each_page_once() {
-        for order in [
-            Order::Sequential,
-            Order::Random,
-            Order::Strided(7),
-            Order::Boot,
-        ] {
+        for order in [Order::Sequential, Order::Random, Order::Strided(7), Order::Boot] {
             let pages = pages(&order, 3, 1000).unwrap();
             let mut sorted = pages.clone();
             sorted.sort_unstable();
@@ -88,10 +77,7 @@ mod tests {
     #[test]
     fn booting_has_long_runs_and_long_jumps() {
         let pages = pages(&Order::Boot, 1, 10_000).unwrap();
-        let jumps = pages
-            .windows(2)
-            .filter(|pair| pair[1] != pair[0] + 1)
-            .count();
+        let jumps = pages.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
         assert!((300..1200).contains(&jumps), "{jumps}");
     }
 

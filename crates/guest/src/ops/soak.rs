@@ -95,11 +95,7 @@ impl Versions {
             0 => guest.pattern.is_zero(page),
             base => base == self.zapped,
         };
-        if zero {
-            0
-        } else {
-            guest.pattern.word(offset, self.base)
-        }
+        if zero { 0 } else { guest.pattern.word(offset, self.base) }
     }
 
     /// Which byte of the page its single words are written to.
@@ -109,48 +105,27 @@ impl Versions {
 }
 
 pub(super) fn run(guest: &Guest, soak: &Soak) -> Result<SoakReport, Refusal> {
-    let count = soak
-        .count
-        .unwrap_or_else(|| guest.memory.pages().saturating_sub(soak.page));
+    let count = soak.count.unwrap_or_else(|| guest.memory.pages().saturating_sub(soak.page));
     let pages = existing(guest, soak.page, count)?;
     if count == 0 || soak.threads == 0 || soak.chunk == 0 {
         return Err(refusal("a soak needs threads, pages, and chunks of pages"));
     }
     let start = Instant::now();
-    let deadline = soak
-        .millis
-        .map(|millis| start + Duration::from_millis(millis));
+    let deadline = soak.millis.map(|millis| start + Duration::from_millis(millis));
     let reports = thread::scope(|scope| {
         let work = |thread| {
-            let (worker, deadline) = (
-                Worker {
-                    guest,
-                    soak,
-                    count,
-                    thread,
-                },
-                deadline,
-            );
+            let (worker, deadline) = (Worker { guest, soak, count, thread }, deadline);
             move || worker.run(deadline)
         };
-        let running: Vec<_> = (0..soak.threads)
-            .map(|thread| scope.spawn(work(thread)))
-            .collect();
+        let running: Vec<_> = (0..soak.threads).map(|thread| scope.spawn(work(thread))).collect();
         let ended = running.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(refusal("a thread of the soak panicked")))
+            thread.join().unwrap_or_else(|_| Err(refusal("a thread of the soak panicked")))
         });
         ended.collect::<Result<Vec<_>, Refusal>>()
     })?;
 
     let mut report = reports.into_iter().fold(SoakReport::default(), add);
-    let last = Worker {
-        guest,
-        soak,
-        count,
-        thread: 0,
-    };
+    let last = Worker { guest, soak, count, thread: 0 };
     for page in pages.filter(|&page| history(guest, page).now().begun > 0) {
         report.final_reads += 1;
         last.read_own(page, &mut report)?;
@@ -245,7 +220,7 @@ impl Worker<'_> {
     }
 
     fn write(self, page: u64) -> Result<(), OutOfRange> {
-        self.guest.about_to_touch();
+        self.guest.about_to_touch(page);
         let history = history(self.guest, page);
         let version = history.begin(false);
         fill(self.guest, page, version)?;
@@ -254,7 +229,7 @@ impl Worker<'_> {
     }
 
     fn write_word(self, page: u64) -> Result<(), Refusal> {
-        self.guest.about_to_touch();
+        self.guest.about_to_touch(page);
         let history = history(self.guest, page);
         let at = history.now().patched(self.guest, page);
         let version = history.begin(false);
@@ -275,7 +250,7 @@ impl Worker<'_> {
 
     /// Reads a page on which nobody is at work, and checks each word exactly.
     fn read_own(self, page: u64, report: &mut SoakReport) -> Result<(), OutOfRange> {
-        self.guest.about_to_touch();
+        self.guest.about_to_touch(page);
         let versions = history(self.guest, page).now();
         let start = page * self.guest.memory.page_size;
         for (offset, word) in (start..).step_by(8).zip(self.guest.memory.values(page)?) {
@@ -291,23 +266,16 @@ impl Worker<'_> {
 
     /// Reads a page whoever is at work on it, and checks that each word is legal.
     fn peek(self, page: u64, report: &mut SoakReport) -> Result<(), OutOfRange> {
-        self.guest.about_to_touch();
+        self.guest.about_to_touch(page);
         let history = history(self.guest, page);
         let base = history.base.load(Ordering::Acquire);
         let words: Vec<u64> = self.guest.memory.values(page)?.collect();
         fence(Ordering::Acquire);
-        let versions = Versions {
-            base,
-            ..history.now()
-        };
+        let versions = Versions { base, ..history.now() };
         let start = page * self.guest.memory.page_size;
         for (offset, word) in (start..).step_by(8).zip(words) {
             if !versions.allow(self.guest, page, offset, word) {
-                let Versions {
-                    base,
-                    begun,
-                    zapped,
-                } = versions;
+                let Versions { base, begun, zapped } = versions;
                 let expected =
                     format!("versions {base} to {begun}, last given back by version {zapped}");
                 self.report(report, page, (offset, word), expected);
@@ -337,10 +305,7 @@ impl Worker<'_> {
         if word == 0 {
             return "zeros".into();
         }
-        match (
-            self.guest.pattern.stamp_of(offset, word),
-            self.guest.pattern.origin(word),
-        ) {
+        match (self.guest.pattern.stamp_of(offset, word), self.guest.pattern.origin(word)) {
             (Some(0), _) => "the snapshot".into(),
             (Some(version), _) => format!("version {version}"),
             (None, Some(origin)) => format!("the snapshot at byte {origin}"),

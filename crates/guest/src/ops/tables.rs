@@ -51,19 +51,14 @@ fn states_of(
             }
         })
         .collect();
-    scan(
-        pagemap,
-        address,
-        address + count * page_size,
-        |start, end, bits| {
-            let pages =
-                bytes((start - address) / page_size)..bytes((end - address).div_ceil(page_size));
-            for state in states.get_mut(pages).into_iter().flatten() {
-                state.zero |= bits.has(PageBits::ZERO);
-                state.huge |= bits.has(PageBits::HUGE);
-            }
-        },
-    )?;
+    scan(pagemap, address, address + count * page_size, |start, end, bits| {
+        let pages =
+            bytes((start - address) / page_size)..bytes((end - address).div_ceil(page_size));
+        for state in states.get_mut(pages).into_iter().flatten() {
+            state.zero |= bits.has(PageBits::ZERO);
+            state.huge |= bits.has(PageBits::HUGE);
+        }
+    })?;
     Ok(states)
 }
 

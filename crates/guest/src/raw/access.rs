@@ -111,10 +111,7 @@ extern "C" fn on_sigbus(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
 ///
 /// # Safety
 /// `context` is what a signal handler was given, and the handler has not returned.
-#[allow(
-    clippy::needless_lifetimes,
-    reason = "the lifetime is that of the handler's frame"
-)]
+#[allow(clippy::needless_lifetimes, reason = "the lifetime is that of the handler's frame")]
 unsafe fn program_counter<'a>(context: *mut libc::ucontext_t) -> &'a mut u64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: by the contract above; a general register has 64 bits, signed or not.

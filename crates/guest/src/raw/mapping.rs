@@ -35,17 +35,9 @@ impl Mapping {
         }
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
         let base = unsafe {
-            mmap_anonymous(
-                None,
-                len,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                flags,
-            )?
+            mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags)?
         };
-        Ok(Self {
-            base,
-            len: len.get(),
-        })
+        Ok(Self { base, len: len.get() })
     }
 
     /// The address of the byte at `offset`.
@@ -56,10 +48,7 @@ impl Mapping {
     /// The words of `len` bytes at `offset`. Accessing an absent page blocks until it is there.
     pub(crate) fn words(self, offset: usize, len: usize) -> &'static [AtomicU64] {
         let start = self.at(offset, len);
-        assert!(
-            start.cast::<AtomicU64>().is_aligned(),
-            "words start at multiples of 8"
-        );
+        assert!(start.cast::<AtomicU64>().is_aligned(), "words start at multiples of 8");
         // SAFETY: the range lies in the mapping, which stays for the life of the process, and
         // nothing in this process sees it other than as atomics. What the kernel does to the
         // pages behind it (zeros after madvise, installs) is one more concurrent writer. After
@@ -118,11 +107,7 @@ impl Mapping {
 
     fn at(self, offset: usize, len: usize) -> NonNull<c_void> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        assert!(
-            inside,
-            "{len} bytes at {offset} are not in a mapping of {} bytes",
-            self.len
-        );
+        assert!(inside, "{len} bytes at {offset} are not in a mapping of {} bytes", self.len);
         // SAFETY: the offset was just found to lie in the mapping.
         unsafe { self.base.byte_add(offset) }
     }

@@ -21,11 +21,7 @@ pub(crate) fn create_user_mode_only(features: u64) -> nix::Result<Uffd> {
     let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the descriptor is new, and `uffd` owns it from here on.
     let uffd = unsafe { Uffd::from_raw_fd(fd) };
-    let mut api = sys::uffdio_api {
-        api: sys::UFFD_API,
-        features,
-        ioctls: 0,
-    };
+    let mut api = sys::uffdio_api { api: sys::UFFD_API, features, ioctls: 0 };
     // SAFETY: the argument is the struct of this ioctl and lives across the call.
     unsafe { uffdio_api(fd, &raw mut api)? };
     Ok(uffd)

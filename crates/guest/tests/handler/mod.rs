@@ -19,12 +19,7 @@ use uffd_guest::pattern::Pattern;
 use userfaultfd::{Error, Event, FaultKind, Uffd};
 use userfaultfd_sys as sys;
 
-nix::ioctl_readwrite!(
-    uffdio_poison,
-    sys::UFFDIO,
-    sys::_UFFDIO_POISON,
-    sys::uffdio_poison
-);
+nix::ioctl_readwrite!(uffdio_poison, sys::UFFDIO, sys::_UFFDIO_POISON, sys::uffdio_poison);
 
 /// What a test sets before or while the handler works, and looks at.
 #[derive(Default)]
@@ -63,21 +58,11 @@ impl Handler {
                 let Some((socket, uffd)) = accept(&listener, &switches) else {
                     return;
                 };
-                Loop {
-                    pattern,
-                    uffd,
-                    switches,
-                    waiting: Vec::new(),
-                }
-                .serve();
+                Loop { pattern, uffd, switches, waiting: Vec::new() }.serve();
                 drop(socket);
             }
         });
-        Self {
-            dir,
-            switches,
-            thread: Some(thread),
-        }
+        Self { dir, switches, thread: Some(thread) }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -168,19 +153,14 @@ impl Loop {
             }
             if !self.switches.hold.load(SeqCst) {
                 let waiting = std::mem::take(&mut self.waiting);
-                self.waiting = waiting
-                    .into_iter()
-                    .filter(|fault| !self.answer(*fault))
-                    .collect();
+                self.waiting = waiting.into_iter().filter(|fault| !self.answer(*fault)).collect();
             }
         }
     }
 
     fn remove(&self, start: u64, end: u64) {
         let page_size = self.pattern.page_size as usize;
-        let pages = (start..end)
-            .step_by(page_size)
-            .map(|address| self.page(address));
+        let pages = (start..end).step_by(page_size).map(|address| self.page(address));
         self.switches.removed.lock().unwrap().extend(pages);
     }
 
@@ -190,23 +170,13 @@ impl Loop {
         let start = (address & !(page_size - 1)) as *mut _;
         let page = self.page(address);
         if kind == FaultKind::WriteProtected {
-            let done = self
-                .uffd
-                .remove_write_protection(start, page_size as usize, true);
-            self.switches
-                .wp_faults
-                .fetch_add(u64::from(done.is_ok()), SeqCst);
+            let done = self.uffd.remove_write_protection(start, page_size as usize, true);
+            self.switches.wp_faults.fetch_add(u64::from(done.is_ok()), SeqCst);
             return done.is_ok();
         }
         if self.switches.poisoned.lock().unwrap().contains(&page) {
-            let range = sys::uffdio_range {
-                start: start as u64,
-                len: page_size,
-            };
-            let mut poison = sys::uffdio_poison {
-                range,
-                ..Default::default()
-            };
+            let range = sys::uffdio_range { start: start as u64, len: page_size };
+            let mut poison = sys::uffdio_poison { range, ..Default::default() };
             // SAFETY: the argument is the struct of this ioctl.
             return unsafe { uffdio_poison(self.uffd.as_raw_fd(), &raw mut poison).is_ok() };
         }
@@ -216,10 +186,7 @@ impl Loop {
             self.pattern.fill(page * page_size, &mut bytes);
         }
         // SAFETY: source and length are those of `bytes`; the destination is guest memory.
-        match unsafe {
-            self.uffd
-                .copy(bytes.as_ptr().cast(), start, bytes.len(), false)
-        } {
+        match unsafe { self.uffd.copy(bytes.as_ptr().cast(), start, bytes.len(), false) } {
             Err(Error::PartiallyCopied(_)) => return false,
             Err(Error::CopyFailed(errno)) if errno as i32 == nix::errno::Errno::EAGAIN as i32 => {
                 return false;
