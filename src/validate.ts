@@ -90,6 +90,17 @@ export const filePath: Check<string> = (value, at) =>
     ? value
     : at.expected('a path', value)
 
+/** The longest path of a Unix socket that Linux takes, in bytes. */
+const longestSocketPath = 107
+
+/** A path short enough for a Unix socket: a longer one fails late and with a riddle. */
+export const socketFile: Check<string> = (value, at) => {
+  const file = filePath(value, at)
+  const length = Buffer.byteLength(file)
+  if (length <= longestSocketPath) return file
+  return at.expected(`a path of at most ${longestSocketPath} bytes, not ${length}`, file)
+}
+
 export const abortSignal: Check<AbortSignal> = (value, at) =>
   value instanceof AbortSignal ? value : at.expected('an AbortSignal', value)
 

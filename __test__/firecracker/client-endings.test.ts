@@ -97,6 +97,7 @@ const badOptions: [options: unknown, field: string][] = [
   [{}, 'socketPath'],
   [{ socketPath: '' }, 'socketPath'],
   [{ socketPath: '/a\0b' }, 'socketPath'],
+  [{ socketPath: `/${'s'.repeat(107)}` }, 'socketPath'],
   [{ socketPath: '/s', timeoutMs: 0 }, 'timeoutMs'],
   [{ socketPath: '/s', snapshotTimeoutMs: 2 ** 31 }, 'snapshotTimeoutMs'],
   [{ socketPath: '/s', timeout: 5 }, 'timeout'],

@@ -209,6 +209,15 @@ test('fields of an answer that nobody knows yet are left alone', async (t) => {
   t.false('colour' in config)
 })
 
+test('null in an answer means that the field is absent', async (t) => {
+  const { client } = await withApi(t, {
+    misbehave: {
+      'GET /balloon/hinting/status': { status: 200, text: '{"host_cmd":2,"guest_cmd":null}' },
+    },
+  })
+  t.deepEqual(await client.hintingStatus(), { hostCmd: 2 })
+})
+
 const wrong: [
   name: string,
   call: (client: FirecrackerClient) => Promise<unknown>,

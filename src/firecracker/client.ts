@@ -4,7 +4,7 @@ import {
   object,
   optional,
   options as place,
-  filePath,
+  socketFile,
 } from '../validate.js'
 import { readAnswer, refuseFailure } from './answer.js'
 import {
@@ -56,7 +56,7 @@ export interface FirecrackerClientOptions {
 }
 
 const checkOptions = object<FirecrackerClientOptions>({
-  socketPath: filePath,
+  socketPath: socketFile,
   timeoutMs: optional(milliseconds),
   snapshotTimeoutMs: optional(milliseconds),
 })

@@ -6,6 +6,7 @@ import {
   optional,
   options,
   filePath,
+  socketFile,
   string,
 } from '../validate.js'
 import { hasFeature, requireFeature } from './features.js'
@@ -84,7 +85,7 @@ const vsockFields: Fields<VsockOverride> = { udsPath: field('uds_path', filePath
 
 const checkLoad = object<SnapshotLoad>({
   snapshotPath: filePath,
-  backendPath: filePath,
+  backendPath: socketFile,
   resumeVm: optional(boolean),
   trackDirtyPages: optional(boolean),
   networkOverrides: optional(arrayOf(checkFields(networkFields))),

@@ -28,6 +28,8 @@ const explanations: Readonly<Record<string, Explanation>> = {
   ],
 }
 
+const hangUps: ReadonlySet<string> = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
+
 const lost = 'Firecracker hung up without an answer; look whether its process still runs'
 const cutShort = 'the answer was cut short; look whether Firecracker still runs'
 const notHttp = 'the answer is not HTTP; is this socket the API of Firecracker?'
@@ -49,7 +51,8 @@ export function transportError(
     new FirecrackerError('ERR_UFFD_FIRECRACKER_BAD_ANSWER', request, message, { cause: error })
   if (code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE') return bad(notHttp)
   if (answerBegan || bytesRead(error) > 0) return bad(cutShort)
-  return new FirecrackerError('ERR_UFFD_FIRECRACKER_CONNECTION_LOST', request, lost, {
+  const why = hangUps.has(code) ? lost : `the connection to ${socketPath} failed: ${String(error)}`
+  return new FirecrackerError('ERR_UFFD_FIRECRACKER_CONNECTION_LOST', request, why, {
     cause: error,
   })
 }

@@ -1,4 +1,4 @@
-import { looseObject, object, options, Place, type Check, type Shape } from '../validate.js'
+import { looseObject, object, options, Place, record, type Check, type Shape } from '../validate.js'
 
 /** A field: its published name, and what it has to be. */
 export interface Field<T> {
@@ -22,17 +22,25 @@ export function toWire<T extends object>(fields: Fields<T>, value: T): Record<st
   return Object.fromEntries(Object.entries(named).filter(([, one]) => one !== undefined))
 }
 
-/** Published names back to ours. Fields that are not in the table are left alone. */
+/**
+ * Published names back to ours. Fields that are not in the table are left alone,
+ * and `null` is how some answers say that a field is absent.
+ */
 export function fromWire<T extends object>(fields: Fields<T>): (body: unknown) => T {
   type Body = Record<string, unknown>
   const check = looseObject<Body>(
     mapFields(fields, (name) => [fields[name].wire, fields[name].check]) as Shape<Body>,
   )
   return (body) => {
-    const wire = check(body, new Place('ERR_UFFD_FIRECRACKER_BAD_ANSWER', 'answer'))
+    const at = new Place('ERR_UFFD_FIRECRACKER_BAD_ANSWER', 'answer')
+    const wire = check(withoutNulls(record(body, at)), at)
     const ours = mapFields(fields, (name) => [name, wire[fields[name].wire]])
     return Object.fromEntries(Object.entries(ours).filter(([, one]) => one !== undefined)) as T
   }
+}
+
+function withoutNulls(body: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 }
 
 function mapFields<T extends object>(
