@@ -199,6 +199,27 @@ fn write_protection_shows_in_the_pagemap() {
 }
 
 #[test]
+fn the_shared_page_of_zeros_shows_in_the_pagemap() {
+    let (_handler, guest) = guest(&[200], SMALL);
+    guest.thread(0).touch(0, 200).unwrap();
+    let zeros = (0..200).filter(|&page| SMALL.is_zero(page)).count() as u64;
+    assert_eq!(guest.pagemap(0, 200).unwrap().count(|page| page.zero), zeros);
+    assert_eq!(guest.rss().unwrap().guest, (200 - zeros) * 4096);
+}
+
+#[test]
+fn waking_makes_a_lost_fault_come_again() {
+    let (handler, guest) = guest(&[8], SMALL);
+    handler.switches.lose.store(true, SeqCst);
+    let lost = guest.thread(0).start_touch(1, 1);
+    assert!(lost.stays_pending(Duration::from_millis(50)));
+    handler.switches.lose.store(false, SeqCst);
+    assert!(lost.stays_pending(Duration::from_millis(50)));
+    guest.wake_all().unwrap();
+    assert_eq!(lost.get().unwrap().pages, 1);
+}
+
+#[test]
 fn a_poisoned_page_is_reported_and_not_fatal() {
     let (handler, guest) = guest(&[8], SMALL);
     handler.switches.poisoned.lock().unwrap().extend([3, 4]);

@@ -54,7 +54,4 @@ pub const UFFD_API_FEATURES: u64 = UFFD_FEATURE_PAGEFAULT_FLAG_WP
     | UFFD_FEATURE_WP_ASYNC
     | UFFD_FEATURE_MOVE;
 
-const _: () = assert!(
-    UFFD_API_FEATURES == (1 << 17) - 1,
-    "no bit is left out, none counts twice"
-);
+const _: () = assert!(UFFD_API_FEATURES == (1 << 17) - 1, "no bit is left out, none counts twice");

@@ -57,10 +57,11 @@ impl FaultLoop {
 
     fn export(&self) -> Export {
         let states = &self.memory.states;
-        let regions = self.memory.layout().regions().iter().map(|region| RegionStates {
-            region: *region,
-            states: states.public(region.pages),
-        });
+        let regions =
+            self.memory.layout().regions().iter().map(|region| RegionStates {
+                region: *region,
+                states: states.public(region.pages),
+            });
         let written = match self.memory.tracking() {
             Tracking::Async => self.written(),
             Tracking::Off | Tracking::Sync => None,

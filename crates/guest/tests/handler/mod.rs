@@ -26,6 +26,8 @@ nix::ioctl_readwrite!(uffdio_poison, sys::UFFDIO, sys::_UFFDIO_POISON, sys::uffd
 pub(crate) struct Switches {
     /// Read faults and leave them.
     pub(crate) hold: AtomicBool,
+    /// Read faults and forget them.
+    pub(crate) lose: AtomicBool,
     /// Fill from the snapshot even what was removed: the mistake a soak has to find.
     pub(crate) forget_removes: AtomicBool,
     /// Write-protect what is installed.
@@ -146,6 +148,7 @@ impl Loop {
             readable(&self.uffd);
             while let Some(event) = self.uffd.read_event().unwrap() {
                 match event {
+                    Event::Pagefault { .. } if self.switches.lose.load(SeqCst) => {}
                     Event::Pagefault { addr, kind, .. } => self.waiting.push((addr as u64, kind)),
                     Event::Remove { start, end } => self.remove(start as u64, end as u64),
                     other => panic!("{other:?} was never asked for"),
@@ -179,6 +182,18 @@ impl Loop {
             let mut poison = sys::uffdio_poison { range, ..Default::default() };
             // SAFETY: the argument is the struct of this ioctl.
             return unsafe { uffdio_poison(self.uffd.as_raw_fd(), &raw mut poison).is_ok() };
+        }
+        if page_size == 4096 && self.pattern.is_zero(page) && !self.switches.protect.load(SeqCst) {
+            // SAFETY: the range is guest memory.
+            let zeroed = unsafe { self.uffd.zeropage(start, page_size as usize, false) };
+            return match zeroed {
+                Err(Error::ZeropageFailed(errno))
+                    if errno as i32 == nix::errno::Errno::EAGAIN as i32 =>
+                {
+                    false
+                }
+                _ => self.uffd.wake(start, page_size as usize).is_ok(),
+            };
         }
         let mut bytes = vec![0; page_size as usize];
         let removed = self.switches.removed.lock().unwrap().contains(&page);

@@ -1,0 +1,59 @@
+//! Huge pages for a test, given back when it is over.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::{Flock, FlockArg};
+
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// A reservation of 2 MiB pages. There is one pool on a host, so only one test at a time has any,
+/// whichever process it runs in.
+#[derive(Debug)]
+pub struct HugePages {
+    before: u64,
+    _alone: Flock<File>,
+}
+
+impl HugePages {
+    /// Adds `count` pages to the pool. Waits for whoever has it.
+    pub fn reserve(count: u64) -> io::Result<Self> {
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o666)
+            .open(std::env::temp_dir().join("uffd-rs-huge-pages.lock"))?;
+        let alone = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let before = Self::size()?;
+        let pages = Self { before, _alone: alone };
+        pages.resize(count)?;
+        Ok(pages)
+    }
+
+    /// Changes the reservation to `count` pages, used ones included.
+    pub fn resize(&self, count: u64) -> io::Result<()> {
+        let wanted = self.before + count;
+        fs::write(POOL, wanted.to_string())?;
+        let size = Self::size()?;
+        if size == wanted {
+            return Ok(());
+        }
+        let message = format!("the kernel gave {size} huge pages of {wanted}: is memory short?");
+        Err(io::Error::other(message))
+    }
+
+    fn size() -> io::Result<u64> {
+        fs::read_to_string(POOL)?.trim().parse().map_err(io::Error::other)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // Pages still in use leave the pool when they are freed.
+        if let Err(error) = fs::write(POOL, self.before.to_string()) {
+            let _ = writeln!(io::stderr(), "cannot give huge pages back: {error}");
+        }
+    }
+}
