@@ -113,7 +113,7 @@ export class FirecrackerApi {
     this.requests.push({ route, body: tryParse(text), headers: request.headers })
     for (const resolve of this.#arrivals.get(route) ?? []) resolve()
     const wrong = this.#options.misbehave?.[route as Route]
-    if (wrong !== undefined) return misbehave(wrong, response)
+    if (wrong !== undefined) return misbehave(wrong, request.socket, response)
     try {
       const endpoint = this.#endpoint(route)
       const body = this.#read(endpoint, text)
@@ -129,8 +129,9 @@ export class FirecrackerApi {
 
   /** A snapshot that could not be loaded ends the process, once it has said why. */
   async #dieAfter(response: ServerResponse): Promise<void> {
-    if (!response.writableFinished)
+    if (!response.writableFinished && !response.closed) {
       await Promise.race([once(response, 'finish'), once(response, 'close')])
+    }
     await this.exit()
   }
 

@@ -1,12 +1,4 @@
-import {
-  abortSignal,
-  milliseconds,
-  object,
-  optional,
-  options as place,
-  socketFile,
-} from '../validate.js'
-import { readAnswer, refuseFailure } from './answer.js'
+import { milliseconds, object, optional, options as place, socketFile } from '../validate.js'
 import {
   balloonBody,
   balloonTargetBody,
@@ -16,8 +8,7 @@ import {
   type BalloonInfo,
 } from './balloon.js'
 import { readBalloonStatistics, type BalloonStatistics } from './balloon-statistics.js'
-import { exchange, type Answer, type Method } from './connection.js'
-import { underDeadline, type RequestOptions } from './deadline.js'
+import type { RequestOptions } from './deadline.js'
 import { requireFeature } from './features.js'
 import {
   hintingStartBody,
@@ -33,6 +24,7 @@ import {
   type MachineConfig,
   type MachineConfigInfo,
 } from './machine-config.js'
+import { Requests } from './requests.js'
 import {
   snapshotCreateBody,
   snapshotLoadBody,
@@ -61,13 +53,6 @@ const checkOptions = object<FirecrackerClientOptions>({
   snapshotTimeoutMs: optional(milliseconds),
 })
 
-const checkRequest = object<RequestOptions>({
-  signal: optional(abortSignal),
-  timeoutMs: optional(milliseconds),
-})
-
-type Body = Record<string, unknown>
-
 /**
  * The part of Firecracker's API that restoring and memory need. Names and units
  * are the published ones in camel case. Each request has a deadline and is sent
@@ -75,22 +60,21 @@ type Body = Record<string, unknown>
  */
 export class FirecrackerClient {
   readonly socketPath: string
-  readonly #timeoutMs: number
+  readonly #api: Requests
   readonly #snapshotTimeoutMs: number
-  readonly #closing = new AbortController()
   #version: FirecrackerVersion | undefined
 
   constructor(options: FirecrackerClientOptions) {
     const checked = checkOptions(options, place())
     this.socketPath = checked.socketPath
-    this.#timeoutMs = checked.timeoutMs ?? 10_000
+    this.#api = new Requests(checked.socketPath, checked.timeoutMs ?? 10_000)
     this.#snapshotTimeoutMs = checked.snapshotTimeoutMs ?? 60_000
   }
 
   /** Firecracker's version; asked for once, since a process does not change it. */
   async version(options?: RequestOptions): Promise<FirecrackerVersion> {
     if (this.#version === undefined) {
-      const { version } = await this.#get('/version', readVersion, options)
+      const { version } = await this.#api.get('/version', readVersion, options)
       this.#version = FirecrackerVersion.parse(version)
     }
     return this.#version
@@ -98,27 +82,27 @@ export class FirecrackerClient {
 
   /** The microVM's id and state. */
   instanceInfo(options?: RequestOptions): Promise<InstanceInfo> {
-    return this.#get('/', readInstanceInfo, options)
+    return this.#api.get('/', readInstanceInfo, options)
   }
 
   /** The machine configuration, of a restored microVM too. */
   machineConfig(options?: RequestOptions): Promise<MachineConfigInfo> {
-    return this.#get('/machine-config', readMachineConfig, options)
+    return this.#api.get('/machine-config', readMachineConfig, options)
   }
 
   /** Sets the whole machine configuration; what is left out gets its default. Before boot. */
   async putMachineConfig(config: MachineConfig, options?: RequestOptions): Promise<void> {
-    await this.#send('PUT', '/machine-config', machineConfigBody(config), options)
+    await this.#api.send('PUT', '/machine-config', machineConfigBody(config), options)
   }
 
   /** Changes some of the machine configuration. Before boot. */
   async patchMachineConfig(patch: Partial<MachineConfig>, options?: RequestOptions): Promise<void> {
-    await this.#send('PATCH', '/machine-config', machineConfigPatchBody(patch), options)
+    await this.#api.send('PATCH', '/machine-config', machineConfigPatchBody(patch), options)
   }
 
   /** The balloon's configuration; refused by Firecracker if there is no balloon. */
   balloon(options?: RequestOptions): Promise<BalloonInfo> {
-    return this.#get('/balloon', readBalloon, options)
+    return this.#api.get('/balloon', readBalloon, options)
   }
 
   /**
@@ -127,57 +111,57 @@ export class FirecrackerClient {
    */
   async putBalloon(config: BalloonConfig, options?: RequestOptions): Promise<void> {
     const body = balloonBody(await this.version(options), config)
-    await this.#send('PUT', '/balloon', body, options)
+    await this.#api.send('PUT', '/balloon', body, options)
   }
 
   /** Sets the size the balloon aims for, in MiB. */
   async setBalloonTarget(amountMib: number, options?: RequestOptions): Promise<void> {
-    await this.#send('PATCH', '/balloon', balloonTargetBody(amountMib), options)
+    await this.#api.send('PATCH', '/balloon', balloonTargetBody(amountMib), options)
   }
 
   /** The latest statistics of the guest; refused unless turned on before boot. */
   balloonStatistics(options?: RequestOptions): Promise<BalloonStatistics> {
-    return this.#get('/balloon/statistics', readBalloonStatistics, options)
+    return this.#api.get('/balloon/statistics', readBalloonStatistics, options)
   }
 
   /** Sets the seconds between two statistics. Cannot turn them on or off after boot. */
   async setBalloonStatisticsInterval(intervalS: number, options?: RequestOptions): Promise<void> {
-    await this.#send('PATCH', '/balloon/statistics', statsIntervalBody(intervalS), options)
+    await this.#api.send('PATCH', '/balloon/statistics', statsIntervalBody(intervalS), options)
   }
 
   /** Starts a run of free page hinting; the balloon needs `freePageHinting`. */
   async startHinting(start: HintingStart = {}, options?: RequestOptions): Promise<void> {
     const body = hintingStartBody(start)
     await this.#needHinting(options)
-    await this.#send('PATCH', '/balloon/hinting/start', body, options)
+    await this.#api.send('PATCH', '/balloon/hinting/start', body, options)
   }
 
   /** How far a run of free page hinting is. */
   async hintingStatus(options?: RequestOptions): Promise<HintingStatus> {
     await this.#needHinting(options)
-    return this.#get('/balloon/hinting/status', readHintingStatus, options)
+    return this.#api.get('/balloon/hinting/status', readHintingStatus, options)
   }
 
   /** Stops a run of free page hinting. */
   async stopHinting(options?: RequestOptions): Promise<void> {
     await this.#needHinting(options)
-    await this.#send('PATCH', '/balloon/hinting/stop', undefined, options)
+    await this.#api.send('PATCH', '/balloon/hinting/stop', undefined, options)
   }
 
   /** Pauses the guest's vCPUs. */
   async pause(options?: RequestOptions): Promise<void> {
-    await this.#send('PATCH', '/vm', { state: 'Paused' }, options)
+    await this.#api.send('PATCH', '/vm', { state: 'Paused' }, options)
   }
 
   /** Lets the guest's vCPUs run again. */
   async resume(options?: RequestOptions): Promise<void> {
-    await this.#send('PATCH', '/vm', { state: 'Resumed' }, options)
+    await this.#api.send('PATCH', '/vm', { state: 'Resumed' }, options)
   }
 
   /** Writes a snapshot of the paused microVM. */
   async createSnapshot(create: SnapshotCreate, options?: RequestOptions): Promise<void> {
     const body = snapshotCreateBody(create)
-    await this.#send('PUT', '/snapshot/create', body, options, this.#snapshotTimeoutMs)
+    await this.#api.send('PUT', '/snapshot/create', body, options, this.#snapshotTimeoutMs)
   }
 
   /**
@@ -186,12 +170,12 @@ export class FirecrackerClient {
    */
   async loadSnapshot(load: SnapshotLoad, options?: RequestOptions): Promise<void> {
     const body = snapshotLoadBody(await this.version(options), load)
-    await this.#send('PUT', '/snapshot/load', body, options, this.#snapshotTimeoutMs)
+    await this.#api.send('PUT', '/snapshot/load', body, options, this.#snapshotTimeoutMs)
   }
 
   /** Ends what is still waiting, with an error. Firecracker itself goes on. */
   close(): void {
-    this.#closing.abort()
+    this.#api.close()
   }
 
   /** The same as `close()`. */
@@ -202,38 +186,5 @@ export class FirecrackerClient {
   async #needHinting(options: RequestOptions | undefined): Promise<void> {
     const wayOut = 'let the guest free pages into the balloon instead'
     requireFeature(await this.version(options), 'freePageHinting', wayOut)
-  }
-
-  async #get<T>(
-    path: string,
-    read: (body: unknown) => T,
-    options: RequestOptions | undefined,
-  ): Promise<T> {
-    const answer = await this.#exchange('GET', path, undefined, options, this.#timeoutMs)
-    return readAnswer(`GET ${path}`, answer, read)
-  }
-
-  async #send(
-    method: 'PUT' | 'PATCH',
-    path: string,
-    body: Body | undefined,
-    options: RequestOptions | undefined,
-    timeoutMs = this.#timeoutMs,
-  ): Promise<void> {
-    refuseFailure(`${method} ${path}`, await this.#exchange(method, path, body, options, timeoutMs))
-  }
-
-  #exchange(
-    method: Method,
-    path: string,
-    body: Body | undefined,
-    options: RequestOptions = {},
-    defaultTimeoutMs: number,
-  ): Promise<Answer> {
-    const { signal, timeoutMs = defaultTimeoutMs } = checkRequest(options, place())
-    const signals = { user: signal, client: this.#closing.signal }
-    return underDeadline(`${method} ${path}`, timeoutMs, signals, (ending) =>
-      exchange(this.socketPath, method, path, body, ending),
-    )
   }
 }

@@ -27,8 +27,11 @@ export type Misbehaviour =
 const partialBody = '{"firecracker_'
 const headers = 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n'
 
-export async function misbehave(how: Misbehaviour, response: ServerResponse): Promise<void> {
-  const socket = response.socket!
+export async function misbehave(
+  how: Misbehaviour,
+  socket: Socket,
+  response: ServerResponse,
+): Promise<void> {
   if (typeof how === 'object') {
     if ('slowly' in how) return sendSlowly(socket, JSON.stringify(how.slowly))
     response.statusCode = how.status
@@ -62,6 +65,7 @@ export async function misbehave(how: Misbehaviour, response: ServerResponse): Pr
 }
 
 function closed(socket: Socket): Promise<void> {
+  if (socket.closed) return Promise.resolve()
   return new Promise((resolve) => {
     socket.once('close', () => resolve())
   })
