@@ -79,10 +79,13 @@ pub(super) struct Hand {
 }
 
 impl Hand {
-    /// Takes a fault in. If its page's is in hand already the two are one, and a write wins.
+    /// Takes a fault in. If its page's is in hand already the two are one, and a write wins. One
+    /// that is served answers nobody any more: the page may have been given back since.
     pub(super) fn take(&mut self, page: PageIndex, kind: Kind, read_at: Instant) -> bool {
         let same = |fault: &&mut Fault| {
-            fault.page == page && fault.is_missing() == matches!(kind, Kind::Missing { .. })
+            fault.page == page
+                && fault.is_missing() == matches!(kind, Kind::Missing { .. })
+                && fault.phase != Phase::Served
         };
         if let Some(fault) = self.faults.iter_mut().find(same) {
             if kind == (Kind::Missing { write: true }) {
@@ -161,6 +164,17 @@ mod tests {
         assert!(!hand.take(page, Kind::Protect, now));
         assert!(hand.take(PageIndex(4), READ, now));
         assert_eq!(hand.len(), 3);
+    }
+
+    #[test]
+    fn a_served_fault_does_not_stand_for_a_new_one() {
+        let now = Instant::now();
+        let mut hand = Hand::default();
+        hand.take(PageIndex(3), READ, now);
+        hand.get_mut(0).phase = Phase::Served;
+        assert!(hand.take(PageIndex(3), READ, now));
+        hand.drop_served();
+        assert_eq!(hand.len(), 1);
     }
 
     #[test]

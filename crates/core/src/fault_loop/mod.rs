@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{EventReader, Process};
+use crate::kernel::{EventReader, Process, Watch};
 use crate::memory::GuestMemory;
 use crate::policy::Tracking;
 use crate::session::{End, Inbox, Mailbox, Observer, Reply, SessionError, SessionOptions};
@@ -70,6 +70,7 @@ pub(crate) struct FaultLoop {
     memory: GuestMemory,
     process: Option<Process>,
     socket: Option<UnixStream>,
+    watch: Watch,
     source: Arc<dyn Source>,
     fetcher: Arc<Fetcher>,
     reader: EventReader,

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::wait::Patience;
 use super::{CHANGING, FaultLoop, Halt};
 use crate::handoff::Handoff;
-use crate::kernel::{EventReader, Features, Outcome, Pagemap, Process, Uffd};
+use crate::kernel::{EventReader, Features, Outcome, Pagemap, Process, Uffd, Watch};
 use crate::memory::GuestMemory;
 use crate::policy::Tracking;
 use crate::session::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
@@ -66,6 +66,7 @@ impl Setup {
             memory,
             process,
             socket: Some(handoff.socket),
+            watch: Watch::new().map_err(|errno| resources("an epoll descriptor", errno))?,
             source: Arc::clone(fetcher.source()),
             fetcher,
             reader: EventReader::new(),
@@ -82,6 +83,7 @@ impl Setup {
             reporting: Default::default(),
             observer,
         };
+        fault_loop.watch_all().map_err(|errno| resources("a watch on the guest", errno))?;
         let tracking = fault_loop.tracking(features)?;
         fault_loop.memory.set_tracking(tracking);
         Ok(fault_loop)

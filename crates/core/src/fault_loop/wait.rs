@@ -1,17 +1,18 @@
 //! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
 
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
 
 use super::hand::Phase;
 use super::{FaultLoop, Halt, Turn};
 use crate::kernel::{EventReader, Outcome};
 use crate::session::SessionError;
+
+/// What is waited for, as numbers of the watch.
+const EVENTS: u32 = 0;
+const MAIL: u32 = 1;
+const EXIT: u32 = 2;
+const SOCKET: u32 = 3;
 
 /// A guest whose process cannot be watched is asked for this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +53,19 @@ impl Patience {
 }
 
 impl FaultLoop {
+    /// Registers everything there is to wait for.
+    pub(super) fn watch_all(&self) -> nix::Result<()> {
+        self.watch.add(self.memory.uffd(), EVENTS)?;
+        self.watch.add(self.inbox.waker(), MAIL)?;
+        if let Some(process) = &self.process {
+            self.watch.add(process, EXIT)?;
+        }
+        if let Some(socket) = &self.socket {
+            self.watch.add(socket, SOCKET)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn wait(&mut self) -> Turn {
         if self.hand.is_empty() && self.patience.tries > 0 {
             for _ in 0..self.patience.tries {
@@ -97,28 +111,21 @@ impl FaultLoop {
 
     fn sleep(&mut self, until: Option<Instant>) -> Turn {
         let start = Instant::now();
-        let timeout = until.map(|time| TimeSpec::from(time.saturating_duration_since(start)));
-        let waker = self.inbox.waker().as_fd();
-        let process = self.process.as_ref().map_or(waker, AsFd::as_fd);
-        let socket = self.socket.as_ref().map_or(waker, AsFd::as_fd);
-        let mut fds = [self.memory.uffd().as_fd(), waker, process, socket]
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match ppoll(&mut fds, timeout, None) {
-            Ok(0) if self.process.is_none() => return self.probe_guest(),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(Halt::Failed(SessionError::Events { cause: errno.to_string() }));
-            }
-        }
-        let [events, _, process, socket] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        if events.contains(PollFlags::POLLIN) {
+        let timeout = until.map(|time| time.saturating_duration_since(start));
+        let ready = self.watch.wait(timeout).map_err(|errno| {
+            Halt::Failed(SessionError::Events { cause: errno.to_string() })
+        })?;
+        if ready.has(EVENTS) {
             self.patience.slept(start.elapsed());
         }
-        if self.process.is_some() && !process.is_empty() {
+        if ready.has(EXIT) {
             return Err(Halt::GuestExited);
         }
-        if self.socket.is_some() && !socket.is_empty() {
+        if ready.has(SOCKET) {
             return self.socket_spoke();
+        }
+        if ready.is_empty() && self.process.is_none() {
+            return self.probe_guest();
         }
         Ok(())
     }
@@ -132,6 +139,7 @@ impl FaultLoop {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
             // Before 1.12 Firecracker closes it at once, so its end is not the guest's.
             Ok(_) | Err(_) => {
+                let _ = self.watch.remove(&*socket);
                 self.socket = None;
                 self.probe_guest()
             }

@@ -9,6 +9,7 @@ mod ioctl;
 mod mapping;
 mod pagemap;
 mod process;
+mod watch;
 
 pub use descriptor::{Outcome, Protection, Uffd};
 pub use events::{Event, EventReader, ReadError};
@@ -17,3 +18,4 @@ pub(crate) use mapping::mincore_is_truthful;
 pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};
 pub use process::{Process, Waker};
+pub use watch::{ReadySet, Watch};

@@ -42,7 +42,8 @@ pub enum FaultAround {
 
 impl FaultAround {
     pub(crate) fn pages(self, page_size: PageSize) -> u64 {
-        let sensible = crate::fault_loop::widest_window(page_size);
+        // One page is wider than the widest window where pages are huge.
+        let sensible = crate::fault_loop::widest_window(page_size).max(1);
         match self {
             Self::Off => 1,
             Self::Adaptive => sensible,
@@ -81,5 +82,22 @@ impl Default for SessionOptions {
             short_waits: true,
             kill_on_failure: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_has_a_page_at_least_and_is_sensible_at_most() {
+        for size in [PageSize::Small, PageSize::Huge] {
+            let sensible = FaultAround::Adaptive.pages(size);
+            assert_eq!(FaultAround::Off.pages(size), 1);
+            assert_eq!(FaultAround::AtMost(0).pages(size), 1);
+            assert_eq!(FaultAround::AtMost(u64::MAX).pages(size), sensible);
+            assert!(sensible >= 1);
+        }
+        assert_eq!(FaultAround::AtMost(3).pages(PageSize::Small), 3);
     }
 }

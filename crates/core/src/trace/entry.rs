@@ -1,4 +1,4 @@
-//! The trace: which pages a guest touched first, in order.
+//! The first touch of a page.
 
 use std::time::Duration;
 
@@ -16,6 +16,18 @@ pub enum FilledWith {
     Zeros = 2,
     /// Nothing new: the page was installed already, such as a neighbour that was written.
     Present = 3,
+}
+
+impl FilledWith {
+    /// The value with these two bits.
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Source,
+            1 => Self::SourceZeros,
+            2 => Self::Zeros,
+            _ => Self::Present,
+        }
+    }
 }
 
 /// The first touch of a page, noted once it was served.
@@ -51,12 +63,7 @@ impl TraceEntry {
 
     /// What the page was filled with.
     pub const fn filled_with(self) -> FilledWith {
-        match self.bits >> FILL_SHIFT & 3 {
-            0 => FilledWith::Source,
-            1 => FilledWith::SourceZeros,
-            2 => FilledWith::Zeros,
-            _ => FilledWith::Present,
-        }
+        FilledWith::from_bits(self.bits >> FILL_SHIFT)
     }
 
     /// The time from the handoff until the touch was served.

@@ -1,0 +1,69 @@
+//! Waits for several descriptors at once. They are registered once, not with every wait: that is
+//! what makes it cheaper than `poll`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::Timespec;
+
+/// What is ready, of what was added: a set of the numbers given to [`Watch::add`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadySet(u64);
+
+impl ReadySet {
+    /// Whether the descriptor with this number is ready.
+    pub const fn has(self, number: u32) -> bool {
+        self.0 >> number & 1 != 0
+    }
+
+    /// Whether none is: the time was up, or a signal came.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// An epoll descriptor.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Watches nothing yet.
+    pub fn new() -> nix::Result<Self> {
+        epoll::create(CreateFlags::CLOEXEC).map(Self).map_err(errno)
+    }
+
+    /// Watches `fd` for reading, its end and errors, under a number less than 64.
+    pub fn add(&self, fd: impl AsFd, number: u32) -> nix::Result<()> {
+        let data = EventData::new_u64(1 << number);
+        epoll::add(&self.0, fd, data, EventFlags::IN).map_err(errno)
+    }
+
+    /// Watches `fd` no longer.
+    pub fn remove(&self, fd: impl AsFd) -> nix::Result<()> {
+        epoll::delete(&self.0, fd).map_err(errno)
+    }
+
+    /// Waits until something is ready, or for so long.
+    pub fn wait(&self, timeout: Option<Duration>) -> nix::Result<ReadySet> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let mut events = [none; 4];
+        match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+            Ok(count) => {
+                let ready = events[..count].iter().map(|event| event.data.u64());
+                Ok(ReadySet(ready.fold(0, |set, bit| set | bit)))
+            }
+            Err(rustix::io::Errno::INTR) => Ok(ReadySet::default()),
+            Err(error) => Err(errno(error)),
+        }
+    }
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
