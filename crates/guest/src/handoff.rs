@@ -66,6 +66,9 @@ pub(crate) struct HandedOff {
 /// Creates and registers the userfaultfd and sends it, as the options say.
 pub(crate) fn hand_off(options: &Options, memory: &Memory) -> Result<HandedOff, HandoffError> {
     let (uffd, user_mode_only) = create(options)?;
+    if options.map_file.is_some() {
+        return Ok(HandedOff { uffd, user_mode_only, socket: None });
+    }
     register(&uffd, memory, options.register)?;
     let socket = UnixStream::connect(&options.socket)?;
     if !options.silent {

@@ -1,5 +1,6 @@
 //! What a guest maps: its regions, and the page of the snapshot at each address.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,8 @@ pub struct Region {
     /// How many pages it has.
     pub pages: u64,
 }
+
+const SMALL: u64 = 4096;
 
 /// Pages between regions that lie apart.
 const GAP: u64 = 16;
@@ -60,6 +63,23 @@ impl Memory {
         let (starts, pages) = arrange(sizes, place);
         let bytes = NonZeroUsize::new(bytes(pages * page_size)).ok_or(nix::Error::EINVAL)?;
         let mapping = Mapping::anonymous(bytes, page_size)?;
+        Self::over(mapping, starts, sizes, page_size, place)
+    }
+
+    /// Maps the snapshot itself, as one mapping of small pages.
+    pub(crate) fn map_file(sizes: &[u64], file: &File) -> nix::Result<Self> {
+        let (starts, pages) = arrange(sizes, Place::Rising);
+        let bytes = NonZeroUsize::new(bytes(pages * SMALL)).ok_or(nix::Error::EINVAL)?;
+        Self::over(Mapping::of_file(bytes, file)?, starts, sizes, SMALL, Place::Rising)
+    }
+
+    fn over(
+        mapping: Mapping,
+        starts: Vec<u64>,
+        sizes: &[u64],
+        page_size: u64,
+        place: Place,
+    ) -> nix::Result<Self> {
         let mut regions = Vec::new();
         let mut page = 0;
         for (&start, &pages) in starts.iter().zip(sizes) {

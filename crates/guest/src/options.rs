@@ -41,6 +41,8 @@ handoff
   --raw-json TEXT          sends this instead of the regions
   --close-socket           closes the socket after the handoff
   --silent                 connects and says nothing
+  --map-file FILE          no handoff at all: maps FILE as its memory, private, as Firecracker
+                           does with a memory backend of type File (4 KiB pages, rising)
 
 The program prints one line of JSON when it has handed off, then reads requests from standard
 input, one JSON object a line, and answers on standard output:
@@ -79,6 +81,8 @@ pub struct Options {
     pub close_socket: bool,
     /// Connect and say nothing.
     pub silent: bool,
+    /// Hand nothing off: map this file as the memory.
+    pub map_file: Option<PathBuf>,
 }
 
 /// Declares an enum whose variants have names on the command line.
@@ -225,6 +229,7 @@ impl Options {
             raw_json: None,
             close_socket: false,
             silent: false,
+            map_file: None,
         }
     }
 
@@ -257,6 +262,7 @@ impl Options {
                 "--raw-json" => options.raw_json = Some(text(value()?)),
                 "--no-fd" => options.no_fd = true,
                 "--close-socket" => options.close_socket = true,
+                "--map-file" => options.map_file = Some(value()?.into()),
                 _ => options.silent = true,
             }
         }
@@ -290,6 +296,9 @@ impl Options {
         if let Some(json) = &self.raw_json {
             add("--raw-json", json.clone());
         }
+        if let Some(file) = &self.map_file {
+            args.extend(["--map-file".into(), file.clone().into_os_string()]);
+        }
         let flags = [
             ("--no-fd", self.no_fd),
             ("--close-socket", self.close_socket),
@@ -301,7 +310,7 @@ impl Options {
     }
 }
 
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     "--socket",
     "--pages",
     "--page-size",
@@ -318,6 +327,7 @@ const ALL: [&str; 17] = [
     "--raw-json",
     "--no-fd",
     "--close-socket",
+    "--map-file",
     "--silent",
 ];
 
@@ -393,6 +403,7 @@ mod tests {
             raw_json: Some("[]".into()),
             close_socket: true,
             silent: true,
+            map_file: Some("/snapshot".into()),
             ..stock.clone()
         };
         let none = Options { features: 0, ..stock.clone() };

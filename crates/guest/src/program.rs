@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,8 +46,11 @@ fn fail(error: impl Display, status: u8) -> ExitCode {
 /// Allocates memory, hands it off and says so.
 fn start(options: &Options) -> Result<Guest, Refusal> {
     let page_size = options.pattern.page_size;
-    let memory = Memory::map(&options.pages, page_size, options.place)
-        .map_err(|errno| refusal(format!("cannot map the memory: {errno}")))?;
+    let memory = match &options.map_file {
+        Some(file) => Memory::map_file(&options.pages, &File::open(file)?),
+        None => Memory::map(&options.pages, page_size, options.place),
+    };
+    let memory = memory.map_err(|errno| refusal(format!("cannot map the memory: {errno}")))?;
     recover_from_sigbus()?;
     let handed = hand_off(options, &memory).map_err(|error| refusal(error.to_string()))?;
     let ready = Ready {

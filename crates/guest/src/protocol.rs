@@ -430,6 +430,8 @@ pub struct Bench {
     pub stamp: Option<u32>,
     /// Of 1000 touches, how many are such writes.
     pub write_per_mille: u64,
+    /// Nanoseconds of computing before each touch, as a guest does that has something to do.
+    pub work: u64,
 }
 
 impl Default for Bench {
@@ -442,6 +444,7 @@ impl Default for Bench {
             threads: 1,
             stamp: None,
             write_per_mille: 1000,
+            work: 0,
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
     let gate = Barrier::new(threads as usize + 1);
 
     let (start, before, histograms) = thread::scope(|scope| {
-        let work = |thread: u32| {
+        let toucher = |thread: u32| {
             let (order, gate) = (&order, &gate);
             move || {
                 let latencies = histogram();
@@ -34,6 +34,7 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
                     guest.about_to_touch(page);
                     let writes = random.below(1000) < bench.write_per_mille;
                     let stamp = bench.stamp.filter(|_| writes);
+                    work(bench.work);
                     let start = Instant::now();
                     touch(guest, page, stamp)?;
                     latencies.saturating_record(nanos(start.elapsed()));
@@ -41,7 +42,7 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
                 Ok::<_, Refusal>(latencies)
             }
         };
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(toucher(thread))).collect();
         // Nothing may fail before the gate: the threads wait there.
         let (start, before) = (Instant::now(), usage());
         gate.wait();
@@ -58,6 +59,15 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
         latencies.add(one).map_err(|error| refusal(error.to_string()))?;
     }
     Ok(report(&latencies, nanos, cost(&before, &usage()?)))
+}
+
+/// Keeps the processor busy.
+fn work(nanos: u64) {
+    let until = Duration::from_nanos(nanos);
+    let start = (nanos > 0).then(Instant::now);
+    while start.is_some_and(|start| start.elapsed() < until) {
+        std::hint::spin_loop();
+    }
 }
 
 fn touch(guest: &Guest, page: u64, stamp: Option<u32>) -> Result<(), OutOfRange> {

@@ -2,13 +2,13 @@
 
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::access::{self, Poisoned};
 
@@ -37,6 +37,15 @@ impl Mapping {
         let base = unsafe {
             mmap_anonymous(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags)?
         };
+        Ok(Self { base, len: len.get() })
+    }
+
+    /// Maps the first `len` bytes of `file`; what is written stays in this process.
+    pub(crate) fn of_file(len: NonZeroUsize, file: impl AsFd) -> nix::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing one.
+        let base = unsafe { mmap(None, len, protection, flags, file, 0)? };
         Ok(Self { base, len: len.get() })
     }
 
