@@ -1,0 +1,119 @@
+//! What `/proc` says of this machine and of the threads of this process.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde::Serialize;
+
+use crate::Result;
+
+/// The machine the figures belong to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    cores: usize,
+    cpu: String,
+    memory_mib: u64,
+    kernel: String,
+    /// Of uffd-rs, if this is a checkout.
+    commit: Option<String>,
+    /// The load average when the benchmarks began: what else was going on.
+    load: String,
+}
+
+impl Machine {
+    pub(crate) fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim());
+            value.unwrap_or_default().to_owned()
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        let memory = memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok());
+        let git = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+        let commit = git.ok().filter(|output| output.status.success());
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpu: field(&read("/proc/cpuinfo"), "model name"),
+            memory_mib: memory.unwrap_or_default() >> 10,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            commit: commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            load: read("/proc/loadavg").trim().to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cores, cpu, memory_mib, kernel, commit, load } = self;
+        let commit = commit.as_deref().unwrap_or("unknown");
+        let gib = memory_mib >> 10;
+        write!(f, "{cores} cores ({cpu}), {gib} GiB, Linux {kernel}, commit {commit}, load {load}")
+    }
+}
+
+/// The threads of this process with this name.
+pub(crate) fn threads(name: &str) -> Vec<i32> {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let tids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+    let named = |tid: &i32| {
+        fs::read_to_string(format!("/proc/self/task/{tid}/comm"))
+            .is_ok_and(|comm| comm.trim() == name)
+    };
+    tids.filter(named).collect()
+}
+
+/// The thread of this name that was not among `before`; it may be about to start.
+pub(crate) fn new_thread(name: &str, before: &[i32]) -> Result<i32> {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        if let Some(tid) = threads(name).into_iter().find(|tid| !before.contains(tid)) {
+            return Ok(tid);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(format!("no thread {name} has started").into())
+}
+
+/// What threads used up so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Use {
+    /// CPU time of the thread in nanoseconds.
+    pub(crate) cpu: u64,
+    /// Its context switches, voluntary or not.
+    pub(crate) switches: u64,
+    /// CPU time of this process in microseconds.
+    pub(crate) process_cpu: u64,
+}
+
+impl Use {
+    /// Of the thread `tid` of this process, if there is one, and of the process.
+    pub(crate) fn now(tid: Option<i32>) -> Self {
+        let read = |file: &str| {
+            let path = tid.map(|tid| format!("/proc/self/task/{tid}/{file}"));
+            path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
+        };
+        let schedstat = read("schedstat");
+        let cpu = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+        let status = read("status");
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        let switches = lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok());
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok().map_or(0, |usage| {
+            (usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
+                .unsigned_abs()
+        });
+        Self { cpu: cpu.unwrap_or(0), switches: switches.sum(), process_cpu: usage }
+    }
+
+    /// What was used up since `before`.
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            switches: self.switches.saturating_sub(before.switches),
+            process_cpu: self.process_cpu.saturating_sub(before.process_cpu),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What is to be measured, as plain data.
+
+use uffd_core::session::{FaultAround, SessionOptions};
+use uffd_guest::protocol::Bench;
+
+/// A guest, whoever serves it, and what it does meanwhile: one bar of a chart.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    /// Its name, the same in every round.
+    pub(crate) name: &'static str,
+    pub(crate) snapshot: Snapshot,
+    /// Whether the snapshot is out of the page cache when the guest starts.
+    pub(crate) cold: bool,
+    pub(crate) handler: Handler,
+    pub(crate) script: Script,
+}
+
+/// The contents of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Snapshot {
+    pub(crate) pages: u64,
+    pub(crate) page_size: u64,
+    /// Of 1000 runs of 64 KiB, how many are holes of the file.
+    pub(crate) zero_per_mille: u64,
+}
+
+impl Snapshot {
+    pub(crate) const fn small(pages: u64) -> Self {
+        Self { pages, page_size: 4096, zero_per_mille: 0 }
+    }
+
+    pub(crate) const fn huge(pages: u64) -> Self {
+        Self { pages, page_size: 2 << 20, zero_per_mille: 0 }
+    }
+}
+
+/// Who answers the guest's faults.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Handler {
+    /// Nobody: the guest maps the file itself.
+    File,
+    /// One thread: poll, read one event, COPY one page.
+    Floor,
+    /// One thread that only reads events, over memory that was filled before.
+    EventsOnly,
+    /// Nobody either: the whole memory is filled by COPYs of 2 MiB.
+    RawCopy {
+        /// Whether the file was mapped, and its pages entered into the page table, before.
+        mapped_before: bool,
+    },
+    /// A session of uffd-rs.
+    Uffd(SessionOptions),
+}
+
+impl Handler {
+    /// uffd-rs as it comes.
+    pub(crate) fn defaults() -> Self {
+        Self::Uffd(SessionOptions::default())
+    }
+
+    /// uffd-rs with other options.
+    pub(crate) fn with(change: impl FnOnce(&mut SessionOptions)) -> Self {
+        let mut options = SessionOptions::default();
+        change(&mut options);
+        Self::Uffd(options)
+    }
+
+    /// uffd-rs with one page a fault.
+    pub(crate) fn one_page() -> Self {
+        Self::with(|options| options.fault_around = FaultAround::Off)
+    }
+}
+
+/// What the guest does, and what is done to it.
+#[derive(Clone, Debug)]
+pub(crate) enum Script {
+    /// It touches pages.
+    Touch {
+        bench: Bench,
+        /// What is prefaulted from its first moment on.
+        ahead: Ahead,
+    },
+    /// Its memory is filled as fast as that goes; it does nothing.
+    Fill,
+}
+
+/// What is prefaulted.
+#[derive(Clone, Debug)]
+pub(crate) enum Ahead {
+    Nothing,
+    /// What another guest, served like this one but for these options, faulted on when it did
+    /// this.
+    Trace {
+        of: Bench,
+        recorder: Box<SessionOptions>,
+    },
+}

@@ -1,0 +1,40 @@
+//! Everything that was measured, for programs.
+
+use serde_json::{Value, json};
+
+use crate::suite::Results;
+
+/// Each figure of each round, and the targets.
+pub(crate) fn of(results: &Results) -> Value {
+    let workloads = results.workloads.iter().map(|results| {
+        let contenders = results
+            .contenders
+            .iter()
+            .map(|contender| json!({ "name": contender.name, "rounds": contender.rounds }));
+        json!({
+            "name": results.workload.name,
+            "about": results.workload.about,
+            "contenders": contenders.collect::<Vec<_>>(),
+        })
+    });
+    let targets = results.figures().map(|(target, figure)| {
+        json!({
+            "what": target.what,
+            "workload": target.workload,
+            "metric": target.metric,
+            "of": target.of,
+            "against": target.against,
+            "limit": target.bound.to_string(),
+            "figure": figure,
+            "met": target.bound.is_met(figure.median),
+        })
+    });
+    json!({
+        "machine": results.machine,
+        "at": results.at,
+        "quick": results.quick,
+        "rounds": results.rounds,
+        "workloads": workloads.collect::<Vec<_>>(),
+        "targets": targets.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,163 @@
+//! A guest and whoever serves it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uffd_core::handoff::{Handoff, Limits, Listener};
+use uffd_core::kernel::{FileMap, Uffd, Waker};
+use uffd_core::session::{NoObserver, Session, SessionOptions};
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::options::Options;
+
+use crate::minimal::{Memory, Minimal};
+use crate::plan::{Contender, Handler, Snapshot};
+use crate::{AS_GUEST, Result, host};
+
+/// A guest that is being served.
+#[derive(Debug)]
+pub(crate) struct Stand {
+    pub(crate) guest: Guest,
+    pub(crate) service: Service,
+}
+
+/// Who serves it.
+#[derive(Debug)]
+pub(crate) enum Service {
+    Nobody,
+    /// Its memory is to be filled as a whole.
+    Raw(Box<Memory>),
+    Minimal(Minimal),
+    Session {
+        session: Session,
+        tid: i32,
+    },
+}
+
+/// How long a guest may take for all of its touches.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+impl Stand {
+    /// Starts the guest of a contender and serves it.
+    pub(crate) fn set_up(contender: &Contender, file: &Path, dir: &Path) -> Result<Self> {
+        let Contender { snapshot, cold, handler, .. } = contender;
+        let map = |populate: bool| -> Result<FileMap> {
+            let map = FileMap::new(&File::open(file)?, usize::try_from(snapshot.bytes())?)?;
+            if populate {
+                map.populate(0, usize::try_from(snapshot.bytes())?);
+            }
+            Ok(map)
+        };
+        let memory = |handoff: Handoff, map: FileMap| -> Result<Memory> {
+            let base = handoff.layout.regions()[0].base.0;
+            let (len, page_size) = (snapshot.bytes(), snapshot.page_size);
+            Ok(Memory { uffd: Uffd::new(handoff.uffd)?, map, base, len, page_size })
+        };
+        match *handler {
+            Handler::File => {
+                let guest = spawn(dir, *snapshot, Some(file))?;
+                Ok(Self { guest, service: Service::Nobody })
+            }
+            Handler::RawCopy { mapped_before } => {
+                let map = map(mapped_before)?;
+                let (guest, handoff) = handed_off(dir, *snapshot)?;
+                Ok(Self { guest, service: Service::Raw(Box::new(memory(handoff, map)?)) })
+            }
+            Handler::Floor => {
+                let map = map(!cold)?;
+                let (guest, handoff) = handed_off(dir, *snapshot)?;
+                let minimal = Minimal::start(memory(handoff, map)?)?;
+                Ok(Self { guest, service: Service::Minimal(minimal) })
+            }
+            Handler::EventsOnly => {
+                let map = map(true)?;
+                let (guest, handoff) = handed_off(dir, *snapshot)?;
+                let memory = memory(handoff, map)?;
+                memory.fill(true)?;
+                let minimal = Minimal::start(memory)?;
+                Ok(Self { guest, service: Service::Minimal(minimal) })
+            }
+            Handler::Uffd(options) => {
+                let (guest, handoff) = handed_off(dir, *snapshot)?;
+                let source = Arc::new(Fetcher::new(Arc::new(FileSource::open(file)?)));
+                Self::session(guest, handoff, source, options)
+            }
+        }
+    }
+
+    fn session(
+        guest: Guest,
+        handoff: Handoff,
+        source: Arc<Fetcher>,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let before = host::threads("uffd-guest");
+        let session = Session::start(handoff, source, options, Box::new(NoObserver))?;
+        let tid = host::new_thread("uffd-guest", &before)?;
+        Ok(Self { guest, service: Service::Session { session, tid } })
+    }
+
+    /// The thread that serves the guest.
+    pub(crate) const fn tid(&self) -> Option<i32> {
+        match &self.service {
+            Service::Nobody | Service::Raw(_) => None,
+            Service::Minimal(minimal) => Some(minimal.tid),
+            Service::Session { tid, .. } => Some(*tid),
+        }
+    }
+
+    /// Faults that reached it.
+    pub(crate) fn faults(&self) -> Result<Option<u64>> {
+        Ok(match &self.service {
+            Service::Nobody | Service::Raw(_) => None,
+            Service::Minimal(minimal) => Some(minimal.faults()),
+            Service::Session { session, .. } => Some(session.stats()?.counters.faults()),
+        })
+    }
+
+    /// Ends the service, then the guest.
+    pub(crate) fn take_down(mut self) -> Result<()> {
+        match self.service {
+            Service::Nobody | Service::Raw(_) => {}
+            Service::Minimal(minimal) => minimal.stop(&self.guest)?,
+            Service::Session { session, tid } => {
+                session.stop();
+                drop(session);
+                gone(tid);
+            }
+        }
+        self.guest.kill()?;
+        Ok(())
+    }
+}
+
+/// Waits until a thread has ended, so that its last work falls into no other measurement.
+fn gone(tid: i32) {
+    let begin = Instant::now();
+    let task = format!("/proc/self/task/{tid}");
+    while Path::new(&task).exists() && begin.elapsed() < DEADLINE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A guest that has handed off, and its handoff.
+fn handed_off(dir: &Path, snapshot: Snapshot) -> Result<(Guest, Handoff)> {
+    let listener = Listener::bind(&dir.join("uffd.sock"))?;
+    let guest = spawn(dir, snapshot, None)?;
+    let connection = listener.accept()?.ok_or("the guest has not connected")?;
+    let never = Waker::new()?;
+    let handoff = connection.receive(&Limits::new(snapshot.bytes()), never.as_fd())?;
+    Ok((guest, handoff))
+}
+
+/// A guest process: this program once more.
+fn spawn(dir: &Path, snapshot: Snapshot, file: Option<&Path>) -> Result<Guest> {
+    let mut options = Options::new(dir.join("uffd.sock"), [snapshot.pages], snapshot.pattern());
+    options.map_file = file.map(Path::to_owned);
+    let program = std::env::current_exe()?;
+    let builder = GuestBuilder::new(program, options).leading_arg(AS_GUEST).deadline(DEADLINE);
+    Ok(builder.spawn()?)
+}

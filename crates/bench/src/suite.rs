@@ -1,0 +1,155 @@
+//! Runs the workloads: contenders take turns, and each round begins with another one.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use uffd_proof::HugePages;
+
+use crate::host::Machine;
+use crate::measure::{Measure, Metric, Spread};
+use crate::options::Options;
+use crate::snapshots::Snapshots;
+use crate::targets::{self, Target};
+use crate::workloads::{self, Scale, Workload};
+use crate::{Result, report, run};
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    pub(crate) quick: bool,
+    pub(crate) rounds: u64,
+    /// Seconds since 1970.
+    pub(crate) at: u64,
+    pub(crate) workloads: Vec<WorkloadResults>,
+}
+
+/// The rounds of a workload.
+#[derive(Debug)]
+pub(crate) struct WorkloadResults {
+    pub(crate) workload: Workload,
+    pub(crate) contenders: Vec<ContenderResults>,
+}
+
+/// The rounds of a contender, in order.
+#[derive(Debug)]
+pub(crate) struct ContenderResults {
+    pub(crate) name: &'static str,
+    pub(crate) rounds: Vec<Measure>,
+}
+
+/// Runs what is asked for and tells it.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut results = Results {
+        machine: Machine::here(),
+        quick: options.quick,
+        rounds: options.rounds(),
+        at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        workloads: Vec::new(),
+    };
+    println!("{}", results.machine);
+    let mut snapshots = Snapshots::in_dir(options.dir.as_deref())?;
+    let mut failures = Vec::new();
+    for workload in workloads::ALL.iter().filter(|workload| options.wants(workload.name)) {
+        let begin = Instant::now();
+        match rounds(options, *workload, &mut snapshots) {
+            Ok(measured) => {
+                report::workload(&measured, begin.elapsed());
+                results.workloads.push(measured);
+            }
+            Err(error) => {
+                eprintln!("{} could not be measured: {error}", workload.name);
+                failures.push(workload.name);
+            }
+        }
+    }
+    report::targets(&results);
+    report::save(&results, options)?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(format!("could not be measured: {}", failures.join(", ")).into())
+}
+
+fn rounds(
+    options: &Options,
+    workload: Workload,
+    snapshots: &mut Snapshots,
+) -> Result<WorkloadResults> {
+    let scale = Scale { quick: options.quick };
+    let first = (workload.contenders)(scale, 0);
+    let huge = first.iter().filter(|contender| contender.snapshot.page_size > 4096);
+    let _pool = match huge.map(|contender| contender.snapshot.pages).max() {
+        Some(pages) => Some(HugePages::reserve(pages)?),
+        None => None,
+    };
+    let mut contenders: Vec<_> = first
+        .iter()
+        .map(|contender| ContenderResults { name: contender.name, rounds: Vec::new() })
+        .collect();
+    for round in 0..options.rounds() {
+        let plans = (workload.contenders)(scale, round);
+        for turn in 0..plans.len() {
+            let at = (turn + usize::try_from(round)?) % plans.len();
+            progress(&format!(
+                "{} {}/{}: {}",
+                workload.name,
+                round + 1,
+                options.rounds(),
+                plans[at].name
+            ));
+            let measure = run::run(&plans[at], snapshots);
+            progress("");
+            let measure = measure.map_err(|error| format!("{}: {error}", plans[at].name))?;
+            contenders[at].rounds.push(measure);
+        }
+    }
+    Ok(WorkloadResults { workload, contenders })
+}
+
+/// Says what is going on, where somebody looks.
+fn progress(what: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        let _ = write!(out, "\r\x1b[K{what}");
+        let _ = out.flush();
+    }
+}
+
+impl WorkloadResults {
+    fn contender(&self, name: &str) -> Option<&ContenderResults> {
+        self.contenders.iter().find(|contender| contender.name == name)
+    }
+}
+
+impl ContenderResults {
+    /// A metric over the rounds.
+    pub(crate) fn spread(&self, metric: Metric) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| round.get(metric)))
+    }
+}
+
+impl Results {
+    pub(crate) fn workload(&self, name: &str) -> Option<&WorkloadResults> {
+        self.workloads.iter().find(|results| results.workload.name == name)
+    }
+
+    /// The figure of a target in each round, if its workload was run.
+    pub(crate) fn figure(&self, target: &Target) -> Option<Spread> {
+        let workload = self.workload(target.workload)?;
+        let of = workload.contender(target.of)?;
+        let Some(against) = target.against else { return of.spread(target.metric) };
+        let against = workload.contender(against)?;
+        let pairs = of.rounds.iter().zip(&against.rounds);
+        Spread::of(
+            pairs.filter_map(|(of, against)| {
+                Some(of.get(target.metric)? / against.get(target.metric)?)
+            }),
+        )
+    }
+
+    /// All targets whose workload was run.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = (&'static Target, Spread)> {
+        targets::ALL.iter().filter_map(|target| Some((target, self.figure(target)?)))
+    }
+}
