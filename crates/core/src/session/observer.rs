@@ -39,6 +39,18 @@ pub trait Observer: Send + 'static {
         entries.len()
     }
 
+    /// The whole trace, right before [`ended`](Self::ended): there is no later chance to take any
+    /// of it. The first `told` entries were handed out before, or are not wanted.
+    fn last_trace(&mut self, entries: Vec<TraceEntry>, told: usize) {
+        let mut rest = &entries[told..];
+        while !rest.is_empty() {
+            match self.trace(rest).min(rest.len()) {
+                0 => break,
+                taken => rest = &rest[taken..],
+            }
+        }
+    }
+
     /// Something worth a line in a log.
     fn notice(&mut self, _notice: Notice) {}
 
