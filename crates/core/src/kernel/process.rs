@@ -93,10 +93,10 @@ impl Waker {
 
     /// Makes the descriptor readable.
     pub fn wake(&self) {
-        if !self.awake.swap(true, Ordering::AcqRel) {
-            // A full counter (EAGAIN) is readable as well.
-            let _ = self.eventfd.write(1);
-        }
+        // In this order, or a clear in between would leave a descriptor that is readable and not
+        // known to be: its poller would never sleep again. A full counter is readable as well.
+        let _ = self.eventfd.write(1);
+        self.awake.store(true, Ordering::Release);
     }
 
     /// Whether there was a wake since the last [`clear`](Self::clear), without a system call.
@@ -106,14 +106,61 @@ impl Waker {
 
     /// Forgets past wakes; call it before looking at what they announced.
     pub fn clear(&self) {
-        // In this order a wake in between is either seen as not yet cleared or written anew.
-        let _ = self.eventfd.read();
+        // A wake in between is at worst seen twice.
         self.awake.swap(false, Ordering::AcqRel);
+        let _ = self.eventfd.read();
     }
 }
 
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    fn is_readable(waker: &Waker) -> bool {
+        let mut fds = [PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+    }
+
+    #[test]
+    fn a_wake_is_seen_and_forgotten() {
+        let waker = Waker::new().unwrap();
+        assert!(!waker.is_awake() && !is_readable(&waker));
+        waker.wake();
+        waker.wake();
+        assert!(waker.is_awake() && is_readable(&waker));
+        waker.clear();
+        assert!(!waker.is_awake() && !is_readable(&waker));
+    }
+
+    /// Readable and not known to be, it would end every sleep at once and never be cleared.
+    #[test]
+    fn a_wake_in_the_middle_of_a_clear_leaves_no_descriptor_that_stays_readable() {
+        let waker = Waker::new().unwrap();
+        let both = Barrier::new(2);
+        let mut stuck = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    both.wait();
+                    waker.wake();
+                    both.wait();
+                }
+            });
+            for _ in 0..20_000 {
+                both.wait();
+                waker.clear();
+                both.wait();
+                stuck += u32::from(!waker.is_awake() && is_readable(&waker));
+                waker.clear();
+            }
+        });
+        assert_eq!(stuck, 0);
     }
 }
