@@ -83,15 +83,18 @@ impl Prefaults {
         if let Some(at) = self.queue.iter().position(|prefault| prefault.id == id) {
             self.queue.remove(at).into_iter().for_each(Prefault::skip);
         }
+        if self.queue.is_empty() {
+            self.blocked = None;
+        }
     }
 
     pub(super) fn skip_all(&mut self) {
         self.queue.drain(..).for_each(Prefault::skip);
     }
 
-    /// When blocked work is to be tried again.
+    /// When blocked work is to be tried again, if there still is any.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.blocked.as_ref().map(|blocked| blocked.until)
+        self.queue.iter().any(Prefault::is_open).then_some(self.blocked.as_ref()?.until)
     }
 
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
@@ -108,6 +111,9 @@ impl Prefaults {
             }
             !finished
         });
+        if self.queue.is_empty() {
+            self.blocked = None;
+        }
     }
 
     fn block(&mut self, (first, longest): (Duration, Duration)) -> Instant {
@@ -121,6 +127,11 @@ impl Prefaults {
 }
 
 impl Prefault {
+    /// Whether there are pages to look at now, not only fetches to wait for.
+    fn is_open(&self) -> bool {
+        !self.ranges.is_empty() && self.fetches < MOST_FETCHES
+    }
+
     fn skip(mut self) {
         let left: u64 = self.ranges.iter().map(|range| range.len()).sum();
         self.report.skipped += left + self.unsettled;
@@ -171,9 +182,7 @@ impl FaultLoop {
         let quiet = std::mem::replace(&mut self.prefaults.faults, served) == served;
         self.prefaults.slice =
             if quiet { (self.prefaults.slice * 2).min(SLICE.1) } else { SLICE.0 };
-        let open =
-            |prefault: &Prefault| !prefault.ranges.is_empty() && prefault.fetches < MOST_FETCHES;
-        let busy = match self.prefaults.queue.iter().position(open) {
+        let busy = match self.prefaults.queue.iter().position(Prefault::is_open) {
             Some(at) => self.prefault_some(at)?,
             None => false,
         };
@@ -185,7 +194,7 @@ impl FaultLoop {
     fn prefault_some(&mut self, at: usize) -> Turn<bool> {
         let page_size = self.memory.page_size();
         let Self { prefaults, memory, source, .. } = self;
-        let Prefaults { queue, slice, .. } = prefaults;
+        let Prefaults { queue, slice, blocked, .. } = prefaults;
         let prefault = &mut queue[at];
         let mut looked = 0;
         let run = loop {
@@ -200,6 +209,8 @@ impl FaultLoop {
             }
             prefault.found(run, state);
             prefault.advance(run.end);
+            // What stood in the way of these pages says nothing of the next.
+            *blocked = None;
             looked += run.len();
             if looked >= LOOK {
                 return Ok(true);
@@ -307,14 +318,14 @@ impl FaultLoop {
         let Some(prefault) = self.prefaults.get(id) else { return };
         prefault.unsettled -= pages.len();
         let good = match error {
+            _ if pages.len() == 1 => {
+                prefault.failed(pages);
+                return;
+            }
             SourceError::Truncated { len, .. } => {
                 let end = PageIndex(len >> page_size.shift()).clamp(pages.start, pages.end);
                 prefault.failed(PageRange { start: end, end: pages.end });
                 PageRange { start: pages.start, end }
-            }
-            SourceError::Io { .. } if pages.len() == 1 => {
-                prefault.failed(pages);
-                return;
             }
             SourceError::Io { .. } => pages,
         };
@@ -354,5 +365,48 @@ impl FaultLoop {
             prefault.unsettled -= pages.len();
             prefault.failed(pages);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_prefault() -> Prefaults {
+        let mut prefaults = Prefaults::default();
+        let reply = Reply::new(|_| {});
+        prefaults.add(PrefaultId(1), vec![PageRange::new(0, 8)], reply);
+        prefaults.block(TROUBLED);
+        assert!(prefaults.next_due().is_some());
+        prefaults
+    }
+
+    /// A time that has passed and is nobody's to deal with would keep the loop from sleeping.
+    #[test]
+    fn a_prefault_that_is_blocked_and_then_cancelled_leaves_nothing_due() {
+        let mut prefaults = one_prefault();
+        prefaults.cancel(PrefaultId(1));
+        assert_eq!(prefaults.next_due(), None);
+    }
+
+    #[test]
+    fn a_prefault_that_is_blocked_and_then_finished_leaves_nothing_due() {
+        let mut prefaults = one_prefault();
+        let prefault = prefaults.get(PrefaultId(1)).unwrap();
+        prefault.found(PageRange::new(0, 8), PageState::Removed);
+        prefault.advance(PageIndex(8));
+        prefaults.finish();
+        assert_eq!(prefaults.next_due(), None);
+        // The next one that is blocked counts its own time.
+        let before = Instant::now();
+        prefaults.add(PrefaultId(2), vec![PageRange::new(0, 8)], Reply::new(|_| {}));
+        assert!(prefaults.block(TROUBLED) >= before);
+    }
+
+    #[test]
+    fn a_prefault_that_only_waits_for_fetches_has_nothing_due() {
+        let mut prefaults = one_prefault();
+        prefaults.get(PrefaultId(1)).unwrap().fetches = MOST_FETCHES;
+        assert_eq!(prefaults.next_due(), None);
     }
 }
