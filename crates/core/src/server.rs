@@ -240,6 +240,7 @@ fn serve(
     };
     match Session::prepare(handoff, fetcher, options.session, observer.observer()) {
         Ok((session, runner)) => {
+            runner.on_this_thread();
             observer.guest(session);
             drop(under_way);
             runner.run();

@@ -153,7 +153,6 @@ impl FaultLoop {
 
     /// Tells the observer how it ended. Consumes the loop: this happens once.
     pub(crate) fn finish(mut self, end: &End) {
-        self.report_rest();
         let stats = self.stats();
         self.observer.ended(end, stats);
     }

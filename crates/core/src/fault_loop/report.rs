@@ -78,7 +78,7 @@ impl FaultLoop {
     }
 
     /// The last of the trace, once the guest has ended.
-    pub(super) fn report_rest(&mut self) {
+    pub(crate) fn report_rest(&mut self) {
         let trace = std::mem::take(&mut self.trace);
         let told = if self.reporting.trace { self.reporting.sent } else { trace.len() };
         self.observer.last_trace(trace, told);

@@ -8,8 +8,8 @@ mod reports;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -33,7 +33,8 @@ use crate::units::PageRange;
 /// Stack of a fault loop's thread: it has no deep calls and no large frames.
 const STACK: usize = 256 << 10;
 
-/// A guest that is being served. Dropping it stops the session and waits for its end.
+/// A guest that is being served. Dropping it stops the session and waits for its end, except on
+/// the session's own thread, where its observer and its replies are called.
 #[derive(Debug)]
 pub struct Session {
     mailbox: Mailbox,
@@ -48,6 +49,8 @@ pub struct Session {
 struct Ending {
     end: Mutex<Option<End>>,
     known: Condvar,
+    /// The fault loop's.
+    thread: OnceLock<ThreadId>,
 }
 
 /// A prefault was asked for pages that no region of the guest has.
@@ -258,7 +261,11 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.stop();
+        self.begin_stop();
+        // An observer or a reply may let go of the last one, on the thread that would be waited for.
+        if self.ending.thread.get() != Some(&thread::current().id()) {
+            self.wait();
+        }
     }
 }
 
@@ -287,8 +294,14 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
+    /// Says early which thread will run it, so that nobody waits there for its end.
+    pub(crate) fn on_this_thread(&self) {
+        let _ = self.ending.thread.set(thread::current().id());
+    }
+
     /// Serves the guest on this thread until its end.
     pub(crate) fn run(mut self) {
+        self.on_this_thread();
         let Some(mut fault_loop) = self.fault_loop.take() else { return };
         let run = catch_unwind(AssertUnwindSafe(|| fault_loop.run()));
         let end = run.unwrap_or_else(|panic| {
@@ -296,8 +309,9 @@ impl Runner {
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             End::Failed(SessionError::Panicked(text.unwrap_or("no message").to_owned()))
         });
-        fault_loop.clean_up(&end);
-        // An observer that panics must not keep the end from whoever waits for it.
+        // An observer or a reply that panics must not keep the end from whoever waits for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.clean_up(&end)));
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.report_rest()));
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));
         self.ending.set(end);
     }
