@@ -1,0 +1,67 @@
+use super::super::TraceStats;
+use super::*;
+use crate::units::PageRange;
+
+fn ranges(pages: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
+    let range = |range: PageRange| (range.start.0, range.end.0);
+    reads(pages).ranges().into_iter().map(range).collect()
+}
+
+#[test]
+fn neighbours_are_prefaulted_at_once() {
+    assert_eq!(ranges([]), []);
+    assert_eq!(ranges(100..500), [(100, 500)]);
+    assert_eq!(ranges([9, 8, 7, 1]), [(1, 2), (7, 10)]);
+    // Two vCPUs, each reading on.
+    assert_eq!(ranges((0..32).flat_map(|n| [n, 1000 + n])), [(0, 32), (1000, 1032)]);
+}
+
+#[test]
+fn pages_are_moved_no_further_than_a_batch() {
+    assert_eq!(ranges((0..64).map(|n| 2 * (100 - n)).chain([1])).last(), Some(&(1, 2)));
+    // A run that goes on in the next batch is still one.
+    assert_eq!(ranges((0..63).map(|n| 2 * n).chain(500..600)).last(), Some(&(500, 600)));
+}
+
+#[test]
+fn huge_pages_keep_their_order() {
+    let id = snapshot(100 * 512).with_page_size(PageSize::Huge);
+    let entries = [5, 6, 4, 9].map(|page| read(page, 0)).to_vec();
+    let ranges = Trace::new(id, entries).unwrap().ranges();
+    assert_eq!(ranges, [PageRange::new(5, 7), PageRange::new(4, 5), PageRange::new(9, 10)]);
+}
+
+#[test]
+fn pages_that_were_given_back_are_not_prefaulted() {
+    let entries = FILLS.into_iter().zip(0..).map(|(filled, page)| touch(page, false, filled, 0));
+    let trace = Trace::new(snapshot(4), entries.collect()).unwrap();
+    assert_eq!(trace.ranges(), [PageRange::new(0, 2), PageRange::new(3, 4)]);
+}
+
+proptest! {
+    #[test]
+    fn every_page_that_is_of_use_is_prefaulted_once(trace in any_trace(200)) {
+        let mut wanted: Vec<u64> = trace.entries().iter()
+            .filter(|entry| entry.filled_with() != FilledWith::Zeros)
+            .map(|entry| entry.page().0).collect();
+        let mut found: Vec<u64> =
+            trace.ranges().into_iter().flat_map(PageRange::pages).map(|page| page.0).collect();
+        wanted.sort_unstable();
+        found.sort_unstable();
+        prop_assert_eq!(&found, &wanted);
+        prop_assert_eq!(trace.stats().replayed, wanted.len() as u64);
+    }
+}
+
+#[test]
+fn a_trace_says_what_it_amounts_to() {
+    let entries = vec![
+        touch(1, true, FilledWith::Source, 500),
+        touch(2, false, FilledWith::Zeros, 100),
+        touch(3, false, FilledWith::Present, 2_100),
+    ];
+    let stats = Trace::new(snapshot(4), entries).unwrap().stats();
+    let span = Duration::from_micros(2000);
+    assert_eq!(stats, TraceStats { pages: 3, bytes: 12_288, writes: 1, replayed: 2, span });
+    assert_eq!(reads([]).stats(), TraceStats::default());
+}
