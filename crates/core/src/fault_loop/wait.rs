@@ -112,9 +112,10 @@ impl FaultLoop {
     fn sleep(&mut self, until: Option<Instant>) -> Turn {
         let start = Instant::now();
         let timeout = until.map(|time| time.saturating_duration_since(start));
-        let ready = self.watch.wait(timeout).map_err(|errno| {
-            Halt::Failed(SessionError::Events { cause: errno.to_string() })
-        })?;
+        let ready = self
+            .watch
+            .wait(timeout)
+            .map_err(|errno| Halt::Failed(SessionError::Events { cause: errno.to_string() }))?;
         if ready.has(EVENTS) {
             self.patience.slept(start.elapsed());
         }
