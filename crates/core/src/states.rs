@@ -38,6 +38,11 @@ impl PageState {
         }
     }
 
+    /// Whether the page is there for the guest to use.
+    pub const fn is_installed(self) -> bool {
+        matches!(self, Self::Clean | Self::Zero | Self::Dirty)
+    }
+
     const fn from_byte(byte: u8) -> Self {
         match byte & STATE {
             0 => Self::Unfaulted,
@@ -187,6 +192,21 @@ impl PageStates {
         let ahead = self.iter(after).take_while(is_unfaulted).count();
         let behind = self.iter(before).rev().take_while(is_unfaulted).count();
         PageRange::new(page.0 - count(behind), page.0 + count(ahead))
+    }
+
+    /// How many pages at the start of `range` are installed, without a gap.
+    pub fn installed_from(&self, range: PageRange) -> usize {
+        self.iter(range).take_while(|state| state.is_installed()).count()
+    }
+
+    /// How many pages at the end of `range` are installed, without a gap.
+    pub fn installed_until(&self, range: PageRange) -> usize {
+        self.iter(range).rev().take_while(|state| state.is_installed()).count()
+    }
+
+    /// How many pages of `range` the guest has touched while they were missing.
+    pub fn touched_in(&self, range: PageRange) -> usize {
+        self.slice(range).iter().filter(|byte| **byte & TOUCHED != 0).count()
     }
 
     fn slice(&self, range: PageRange) -> &[u8] {

@@ -188,7 +188,7 @@ impl FaultLoop {
             } else {
                 memory.counters.read_faults += 1;
             }
-            if options.trace && memory.states.touch(fault.page) {
+            if memory.states.touch(fault.page) && options.trace {
                 let time = now.saturating_duration_since(*since);
                 trace.push(TraceEntry::new(fault.page, write, filled, time));
             }

@@ -1,21 +1,25 @@
 //! Fault-around: how many pages are filled when one is missed.
 
 use crate::layout::Layout;
-use crate::states::{PageState, PageStates};
+use crate::states::PageStates;
 use crate::units::{PageIndex, PageRange, PageSize};
 
 /// The widest window, in bytes.
 const WIDEST: u64 = 256 << 10;
 
-/// How far back is looked for signs of sequential access, in pages.
-const LOOK_BACK: u64 = 64;
+/// How far is looked for signs of an access pattern, in pages; also the widest dense window.
+const LOOK: u64 = 64;
+
+/// Windows, in pages, and how many pages besides the missed one must have been touched there for
+/// the rest to be worth filling. A page in ten touched at random hardly ever gets there.
+const DENSE: [(u64, usize); 5] = [(64, 14), (32, 8), (16, 5), (8, 3), (4, 2)];
 
 /// The pages to fill for a fault on `page`: an aligned window around it, inside its region.
 ///
-/// Only the states decide, so there is nothing to keep for each stream of accesses: where the
+/// Only the states decide, so there is nothing to keep for each stream of accesses. Where the
 /// pages right before (or behind) the fault are installed, somebody walks through this memory,
-/// and the window is as wide as the walk is long. A page with nothing installed next to it is
-/// filled on its own.
+/// and the window is as wide as the walk is long. Where many pages nearby were touched, in
+/// whatever order, it is as wide as they lie dense. Otherwise the page is filled on its own.
 pub(super) fn around(
     states: &PageStates,
     layout: &Layout,
@@ -24,23 +28,20 @@ pub(super) fn around(
 ) -> PageRange {
     let alone = PageRange::single(page);
     let Some(region) = layout.region_of(page) else { return alone };
-    let widest = widest.min(WIDEST >> layout.page_size().shift());
     if widest <= 1 {
         return alone;
     }
-    let back = PageRange::new(page.0.saturating_sub(LOOK_BACK), page.0).intersect(region.pages);
-    let ahead = PageRange::new(page.0 + 1, page.0 + 1 + LOOK_BACK).intersect(region.pages);
-    let installed =
-        |state: &PageState| matches!(state, PageState::Clean | PageState::Zero | PageState::Dirty);
-    let walked = states
-        .iter(back)
-        .rev()
-        .take_while(installed)
-        .count()
-        .max(states.iter(ahead).take_while(installed).count());
-    let width = (walked as u64 + 1).next_power_of_two().min(widest);
-    let start = page.0 - page.0 % width;
-    PageRange::new(start, start + width).intersect(region.pages)
+    let window = |width: u64| {
+        let start = page.0 - page.0 % width;
+        PageRange::new(start, start + width).intersect(region.pages)
+    };
+    let back = PageRange::new(page.0.saturating_sub(LOOK), page.0).intersect(region.pages);
+    let ahead = PageRange::new(page.0 + 1, page.0 + 1 + LOOK).intersect(region.pages);
+    let walked = states.installed_until(back).max(states.installed_from(ahead)) as u64;
+    let width = (walked + 1).next_power_of_two();
+    let is_dense = |(width, touched): &&(u64, usize)| states.touched_in(window(*width)) >= *touched;
+    let dense = DENSE.iter().find(is_dense).map_or(1, |(width, _)| *width);
+    window(width.max(dense).min(widest))
 }
 
 /// The widest window for guests with pages of this size, in pages.
