@@ -88,10 +88,11 @@ fn clusters(pages: u64, random: &mut Random) -> Vec<Vec<std::ops::Range<u64>>> {
 }
 
 /// The first `count` of all pages below `pages`, shuffled.
-pub(crate) fn shuffled(pages: u64, count: usize, seed: u64) -> Vec<u64> {
+pub(crate) fn shuffled(pages: u64, count: u64, seed: u64) -> Vec<u64> {
     let mut random = Random::new(seed);
     let mut all: Vec<u64> = (0..pages).collect();
-    for at in 0..count.min(all.len()) {
+    let count = usize::try_from(count).map_or(all.len(), |count| count.min(all.len()));
+    for at in 0..count {
         let other = at + random.index(all.len() - at);
         all.swap(at, other);
     }

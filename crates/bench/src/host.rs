@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
 
@@ -76,6 +76,29 @@ pub(crate) fn new_thread(name: &str, before: &[i32]) -> Result<i32> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(format!("no thread {name} has started").into())
+}
+
+/// Memory of this process that is its own: anonymous, and shared without a file.
+pub(crate) fn memory_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status
+        .lines()
+        .filter(|line| ["RssAnon:", "RssShmem:"].iter().any(|name| line.starts_with(name)));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+}
+
+/// Raises the limit of open descriptors to `count`, as far as that is allowed.
+pub(crate) fn allow_descriptors(count: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= count {
+        return Ok(());
+    }
+    if hard < count {
+        return Err(
+            format!("{count} open descriptors are needed and {hard} allowed (ulimit -n)").into()
+        );
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, count, hard)?)
 }
 
 /// What threads used up so far.

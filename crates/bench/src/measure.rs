@@ -30,6 +30,17 @@ pub(crate) enum Metric {
     GuestMib,
     /// That memory, in pages touched.
     MemoryPerTouch,
+    /// That memory, in pages touched that the snapshot has data for.
+    MemoryPerData,
+    /// Latency of a madvise call, where touches are measured too.
+    MadviseP50Us,
+    MadviseP99Us,
+    /// Pages installed by the prefault, of 100 it was asked for.
+    PrefaultedPercent,
+    /// CPU time of all idle sessions together, in percent of one core.
+    IdleCpuPercent,
+    /// Memory of an idle session in the handler's process.
+    IdleKibPerGuest,
 }
 
 impl Metric {
@@ -49,6 +60,12 @@ impl Metric {
             Self::SwitchesPerFault => "switches/fault",
             Self::GuestMib => "guest MiB",
             Self::MemoryPerTouch => "memory/touched",
+            Self::MemoryPerData => "memory/data",
+            Self::MadviseP50Us => "madvise p50 µs",
+            Self::MadviseP99Us => "madvise p99 µs",
+            Self::PrefaultedPercent => "prefaulted %",
+            Self::IdleCpuPercent => "idle cpu %",
+            Self::IdleKibPerGuest => "KiB/guest",
         }
     }
 }

@@ -32,9 +32,8 @@ pub(crate) struct Memory {
 const PIECE: u64 = 2 << 20;
 
 impl Memory {
-    /// Fills all of it, with the longest COPYs that make sense.
-    pub(crate) fn fill(&self, mapped_before: bool) -> Result<()> {
-        let mut offset = 0;
+    /// Fills all of it from byte `offset` on, with the longest COPYs that make sense.
+    pub(crate) fn fill(&self, mut offset: u64, mapped_before: bool) -> Result<()> {
         while offset < self.len {
             let len = PIECE.min(self.len - offset);
             if !mapped_before {

@@ -41,8 +41,6 @@ pub(crate) enum Handler {
     File,
     /// One thread: poll, read one event, COPY one page.
     Floor,
-    /// One thread that only reads events, over memory that was filled before.
-    EventsOnly,
     /// Nobody either: the whole memory is filled by COPYs of 2 MiB.
     RawCopy {
         /// Whether the file was mapped, and its pages entered into the page table, before.
@@ -50,6 +48,8 @@ pub(crate) enum Handler {
     },
     /// A session of uffd-rs.
     Uffd(SessionOptions),
+    /// A session of uffd-rs on a snapshot that has served another guest just before.
+    UffdAgain(SessionOptions),
 }
 
 impl Handler {
@@ -82,16 +82,34 @@ pub(crate) enum Script {
     },
     /// Its memory is filled as fast as that goes; it does nothing.
     Fill,
+    /// All of its memory is there; it gives it back, one madvise call for each run of so many
+    /// pages.
+    GiveBack { run: u64 },
+    /// The second half of its memory is there. One thread gives that back, page by page, while
+    /// others touch pages.
+    Churn { bench: Bench },
+    /// So many guests touch a few pages, then none does anything for so long.
+    Idle { guests: u64, millis: u64 },
 }
 
 /// What is prefaulted.
 #[derive(Clone, Debug)]
 pub(crate) enum Ahead {
     Nothing,
+    /// These pages.
+    Pages(std::ops::Range<u64>),
     /// What another guest, served like this one but for these options, faulted on when it did
     /// this.
     Trace {
         of: Bench,
         recorder: Box<SessionOptions>,
     },
+}
+
+impl Ahead {
+    /// The trace of a guest that was served page by page, so that it has every page touched.
+    pub(crate) fn trace_by_one_page(of: Bench) -> Self {
+        let recorder = SessionOptions { fault_around: FaultAround::Off, ..Default::default() };
+        Self::Trace { of, recorder: Box::new(recorder) }
+    }
 }

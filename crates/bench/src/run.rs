@@ -1,12 +1,15 @@
 //! Carries a plan out.
 
-use std::collections::HashSet;
+mod idle;
+mod touched;
+
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use uffd_core::session::{PrefaultReport, Reply, SessionOptions};
 use uffd_core::units::PageRange;
-use uffd_guest::protocol::{Bench, BenchReport, Order};
+use uffd_guest::driver::{Guest, Pending};
+use uffd_guest::protocol::{Bench, BenchReport, Op};
 
 use crate::Result;
 use crate::host::Use;
@@ -14,23 +17,34 @@ use crate::measure::{Measure, Metric};
 use crate::plan::{Ahead, Contender, Handler, Script};
 use crate::snapshots::Snapshots;
 use crate::stand::{Service, Stand};
+use touched::Touched;
 
 /// One run of one contender.
 pub(crate) fn run(contender: &Contender, snapshots: &mut Snapshots) -> Result<Measure> {
-    let traced = match &contender.script {
-        Script::Touch { ahead: Ahead::Trace { of, recorder }, .. } => {
-            record(contender, of, **recorder, snapshots)?
-        }
-        _ => Vec::new(),
-    };
+    if let Script::Idle { guests, millis } = contender.script {
+        return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
+    }
+    let ahead = ahead(contender, snapshots)?;
     let file = snapshots.file(contender.snapshot, contender.cold)?;
     let stand = Stand::set_up(contender, &file, snapshots.dir())?;
     let measure = match &contender.script {
-        Script::Touch { bench, .. } => touch(contender, &stand, bench, traced)?,
-        Script::Fill => fill(contender, &stand)?,
+        Script::Touch { bench, .. } => touch(contender, &stand, bench, ahead)?,
+        Script::Fill | Script::Idle { .. } => fill(contender, &stand)?,
+        Script::GiveBack { run } => give_back(contender, &stand, *run)?,
+        Script::Churn { bench } => churn(contender, &stand, bench)?,
     };
     stand.take_down()?;
     Ok(measure)
+}
+
+/// What is to be prefaulted.
+fn ahead(contender: &Contender, snapshots: &mut Snapshots) -> Result<Vec<PageRange>> {
+    let Script::Touch { ahead, .. } = &contender.script else { return Ok(Vec::new()) };
+    match ahead {
+        Ahead::Nothing => Ok(Vec::new()),
+        Ahead::Pages(pages) => Ok(vec![PageRange::new(pages.start, pages.end)]),
+        Ahead::Trace { of, recorder } => record(contender, of, **recorder, snapshots),
+    }
 }
 
 fn touch(
@@ -40,34 +54,45 @@ fn touch(
     ahead: Vec<PageRange>,
 ) -> Result<Measure> {
     let mut measure = Measure::default();
+    // The guest knows what to do and waits for the word, so that a prefault has no head start.
+    let bench_done = when_told(&stand.guest, 0, bench);
     let before = (stand.faults()?, Use::now(stand.tid()));
     let begin = Instant::now();
     let prefault = prefault(stand, ahead)?;
-    let report = stand.guest.thread(0).bench(bench.clone())?;
+    tell(&stand.guest)?;
+    let report = bench_done.get()?;
     let used = Use::now(stand.tid()).since(before.1);
     let faults = stand.faults()?.zip(before.0).map(|(after, before)| after - before);
 
     latencies(&mut measure, &report);
     let all_in = match prefault {
-        Some(prefault) => prefault.recv()?.0.duration_since(begin),
+        Some(prefault) => {
+            let (done, report) = prefault.recv()?;
+            let percent = 100.0 * report.installed as f64 / report.requested() as f64;
+            measure.set(Metric::PrefaultedPercent, percent);
+            done.duration_since(begin)
+        }
         None => Duration::from_nanos(report.nanos),
     };
     measure.set(Metric::WorkingSetMs, millis(all_in));
     usage(&mut measure, stand, used, faults);
-    let memory = stand.guest.rss()?;
-    let resident = memory.guest as f64;
-    measure.set(Metric::GuestMib, resident / f64::from(1 << 20));
-    let touched = distinct(bench).unwrap_or(report.touches) * contender.snapshot.page_size;
-    measure.set(Metric::MemoryPerTouch, resident / touched as f64);
+    memory(&mut measure, &stand.guest, Touched::by(bench, contender.snapshot))?;
     Ok(measure)
 }
 
-/// Different pages in a list; every other order has each page once.
-fn distinct(bench: &Bench) -> Option<u64> {
-    match &bench.order {
-        Order::List(pages) => Some(pages.iter().collect::<HashSet<_>>().len() as u64),
-        _ => None,
-    }
+/// Has a thread of the guest wait for [`tell`] and then touch pages.
+fn when_told(guest: &Guest, thread: u32, bench: &Bench) -> Pending<BenchReport> {
+    // Answered when the guest is told, and not of interest.
+    let _: Pending<()> = guest.start(thread, word());
+    guest.thread(thread).start_bench(bench.clone())
+}
+
+fn tell(guest: &Guest) -> Result<()> {
+    Ok(guest.call(u32::MAX, word())?)
+}
+
+fn word() -> Op {
+    Op::Barrier { name: "start".into(), parties: 2 }
 }
 
 fn latencies(measure: &mut Measure, report: &BenchReport) {
@@ -89,6 +114,16 @@ fn usage(measure: &mut Measure, stand: &Stand, used: Use, faults: Option<u64>) {
         measure.set(Metric::HandlerCpuPerFaultUs, used.cpu as f64 / 1e3 / faults as f64);
         measure.set(Metric::SwitchesPerFault, used.switches as f64 / faults as f64);
     }
+}
+
+fn memory(measure: &mut Measure, guest: &Guest, touched: Touched) -> Result<()> {
+    let resident = guest.rss()?.guest as f64;
+    measure.set(Metric::GuestMib, resident / MIB);
+    measure.set(Metric::MemoryPerTouch, resident / touched.bytes as f64);
+    if touched.data_bytes < touched.bytes {
+        measure.set(Metric::MemoryPerData, resident / touched.data_bytes as f64);
+    }
+    Ok(())
 }
 
 /// Starts to prefault, if there is something to prefault; when it is done comes through the
@@ -140,7 +175,9 @@ fn fill(contender: &Contender, stand: &Stand) -> Result<Measure> {
     let before = Use::now(stand.tid());
     let begin = Instant::now();
     match (&stand.service, contender.handler) {
-        (Service::Raw(memory), Handler::RawCopy { mapped_before }) => memory.fill(mapped_before)?,
+        (Service::Raw(memory), Handler::RawCopy { mapped_before }) => {
+            memory.fill(0, mapped_before)?;
+        }
         (Service::Session { session, .. }, _) => {
             let report = session.prefault(vec![PageRange::new(0, contender.snapshot.pages)])?;
             if report.installed != contender.snapshot.pages {
@@ -153,9 +190,36 @@ fn fill(contender: &Contender, stand: &Stand) -> Result<Measure> {
     let mut measure = Measure::default();
     measure.set(Metric::TimeMs, millis(time));
     usage(&mut measure, stand, Use::now(stand.tid()).since(before), None);
-    measure.set(Metric::GuestMib, stand.guest.rss()?.guest as f64 / f64::from(1 << 20));
+    measure.set(Metric::GuestMib, stand.guest.rss()?.guest as f64 / MIB);
     Ok(measure)
 }
+
+fn give_back(contender: &Contender, stand: &Stand, run: u64) -> Result<Measure> {
+    let mut measure = Measure::default();
+    let before = Use::now(stand.tid());
+    let report = stand.guest.thread(0).madvise_bench(0, contender.snapshot.pages, run)?;
+    latencies(&mut measure, &report);
+    usage(&mut measure, stand, Use::now(stand.tid()).since(before), None);
+    Ok(measure)
+}
+
+fn churn(contender: &Contender, stand: &Stand, bench: &Bench) -> Result<Measure> {
+    let pages = contender.snapshot.pages;
+    let mut measure = Measure::default();
+    let before = (stand.faults()?, Use::now(stand.tid()));
+    let touches = stand.guest.thread(0).start_bench(bench.clone());
+    let gives = stand.guest.thread(1).start_madvise_bench(pages / 2, pages - pages / 2, 1);
+    let (touches, gives) = (touches.get()?, gives.get()?);
+    let used = Use::now(stand.tid()).since(before.1);
+    let faults = stand.faults()?.zip(before.0).map(|(after, before)| after - before);
+    latencies(&mut measure, &touches);
+    measure.set(Metric::MadviseP50Us, gives.latency.p50 as f64 / 1e3);
+    measure.set(Metric::MadviseP99Us, gives.latency.p99 as f64 / 1e3);
+    usage(&mut measure, stand, used, faults);
+    Ok(measure)
+}
+
+const MIB: f64 = 1_048_576.0;
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use uffd_core::handoff::{Handoff, Limits, Listener};
 use uffd_core::kernel::{FileMap, Uffd, Waker};
 use uffd_core::session::{NoObserver, Session, SessionOptions};
-use uffd_core::source::{Fetcher, FileSource};
+use uffd_core::source::{Fetcher, FileSource, Source};
+use uffd_core::units::PageRange;
 use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::Options;
 
 use crate::minimal::{Memory, Minimal};
-use crate::plan::{Contender, Handler, Snapshot};
+use crate::plan::{Contender, Handler, Script, Snapshot};
 use crate::{AS_GUEST, Result, host};
 
 /// A guest that is being served.
@@ -37,13 +38,23 @@ pub(crate) enum Service {
     },
 }
 
+/// From which page on the memory is there before anything is measured.
+const fn filled_from(script: &Script, pages: u64) -> u64 {
+    match script {
+        Script::GiveBack { .. } => 0,
+        Script::Churn { .. } => pages / 2,
+        Script::Touch { .. } | Script::Fill | Script::Idle { .. } => pages,
+    }
+}
+
 /// How long a guest may take for all of its touches.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl Stand {
     /// Starts the guest of a contender and serves it.
     pub(crate) fn set_up(contender: &Contender, file: &Path, dir: &Path) -> Result<Self> {
-        let Contender { snapshot, cold, handler, .. } = contender;
+        let Contender { snapshot, cold, handler, script, .. } = contender;
+        let first = filled_from(script, snapshot.pages);
         let map = |populate: bool| -> Result<FileMap> {
             let map = FileMap::new(&File::open(file)?, usize::try_from(snapshot.bytes())?)?;
             if populate {
@@ -69,26 +80,30 @@ impl Stand {
             Handler::Floor => {
                 let map = map(!cold)?;
                 let (guest, handoff) = handed_off(dir, *snapshot)?;
-                let minimal = Minimal::start(memory(handoff, map)?)?;
-                Ok(Self { guest, service: Service::Minimal(minimal) })
-            }
-            Handler::EventsOnly => {
-                let map = map(true)?;
-                let (guest, handoff) = handed_off(dir, *snapshot)?;
                 let memory = memory(handoff, map)?;
-                memory.fill(true)?;
-                let minimal = Minimal::start(memory)?;
-                Ok(Self { guest, service: Service::Minimal(minimal) })
+                memory.fill(first * snapshot.page_size, true)?;
+                Ok(Self { guest, service: Service::Minimal(Minimal::start(memory)?) })
             }
-            Handler::Uffd(options) => {
+            Handler::Uffd(options) | Handler::UffdAgain(options) => {
+                let source = FileSource::open(file)?;
+                if matches!(handler, Handler::UffdAgain(_)) {
+                    look_up(&source, *snapshot);
+                }
                 let (guest, handoff) = handed_off(dir, *snapshot)?;
-                let source = Arc::new(Fetcher::new(Arc::new(FileSource::open(file)?)));
-                Self::session(guest, handoff, source, options)
+                let source = Arc::new(Fetcher::new(Arc::new(source)));
+                let stand = Self::session(guest, handoff, source, options)?;
+                if let Service::Session { session, .. } = &stand.service
+                    && first < snapshot.pages
+                {
+                    session.prefault(vec![PageRange::new(first, snapshot.pages)])?;
+                }
+                Ok(stand)
             }
         }
     }
 
-    fn session(
+    /// A session of uffd-rs for a guest that has handed off.
+    pub(crate) fn session(
         guest: Guest,
         handoff: Handoff,
         source: Arc<Fetcher>,
@@ -143,8 +158,17 @@ fn gone(tid: i32) {
     }
 }
 
+/// Asks for all of a snapshot, as the sessions before would have done.
+fn look_up(source: &FileSource, snapshot: Snapshot) {
+    let mut offset = 0;
+    while offset < snapshot.bytes() {
+        let left = snapshot.bytes() - offset;
+        offset += source.lookup(offset, left, snapshot.page_size).len();
+    }
+}
+
 /// A guest that has handed off, and its handoff.
-fn handed_off(dir: &Path, snapshot: Snapshot) -> Result<(Guest, Handoff)> {
+pub(crate) fn handed_off(dir: &Path, snapshot: Snapshot) -> Result<(Guest, Handoff)> {
     let listener = Listener::bind(&dir.join("uffd.sock"))?;
     let guest = spawn(dir, snapshot, None)?;
     let connection = listener.accept()?.ok_or("the guest has not connected")?;

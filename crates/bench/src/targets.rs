@@ -1,7 +1,10 @@
 //! What has to be reached, each a ratio of two contenders in one round or a figure of one.
 
 use crate::measure::Metric;
-use crate::workloads::{DEFAULTS, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING};
+use crate::workloads::{
+    DEFAULTS, DENSE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, PREFAULT, PREFAULT_AGAIN, RAW_COPY,
+    RAW_COPY_AGAIN, SPARSE, TRACED, WITH_PREFAULT,
+};
 
 /// A figure that has a limit.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,16 @@ const fn ratio(
     Target { what, workload, metric, of, against: Some(against), bound }
 }
 
+const fn figure(
+    what: &'static str,
+    workload: &'static str,
+    metric: Metric,
+    of: &'static str,
+    bound: Bound,
+) -> Target {
+    Target { what, workload, metric, of, against: None, bound }
+}
+
 /// All of them.
 pub(crate) const ALL: &[Target] = &[
     ratio(
@@ -95,4 +108,118 @@ pub(crate) const ALL: &[Target] = &[
         (DEFAULTS, FLOOR),
         Bound::AtMost(1.0),
     ),
+    figure(
+        "defaults, random: guest memory / pages touched, a tenth touched",
+        "tenth",
+        Metric::MemoryPerTouch,
+        DEFAULTS,
+        Bound::AtMost(1.25),
+    ),
+    ratio(
+        "prefault everything: raw copy's time / its own",
+        "fill",
+        Metric::TimeMs,
+        (RAW_COPY, PREFAULT),
+        Bound::AtLeast(0.9),
+    ),
+    ratio(
+        "the same, of a snapshot served before",
+        "fill",
+        Metric::TimeMs,
+        (RAW_COPY_AGAIN, PREFAULT_AGAIN),
+        Bound::AtLeast(0.9),
+    ),
+    ratio(
+        "after a trace: demand faults left",
+        "boot-traced",
+        Metric::Faults,
+        (TRACED, DEFAULTS),
+        Bound::AtMost(0.05),
+    ),
+    ratio(
+        "after a trace, guest at work: demand faults left",
+        "boot-traced-at-work",
+        Metric::Faults,
+        (TRACED, DEFAULTS),
+        Bound::AtMost(0.05),
+    ),
+    ratio(
+        "after a trace: total time",
+        "boot-traced",
+        Metric::TimeMs,
+        (TRACED, DEFAULTS),
+        Bound::AtMost(0.5),
+    ),
+    ratio(
+        "after a trace, guest at work: total time",
+        "boot-traced-at-work",
+        Metric::TimeMs,
+        (TRACED, DEFAULTS),
+        Bound::AtMost(0.5),
+    ),
+    ratio(
+        "demand fault p99 while a prefault runs",
+        "demand",
+        Metric::P99Us,
+        (WITH_PREFAULT, DEFAULTS),
+        Bound::AtMost(2.0),
+    ),
+    figure(
+        "sparse: guest memory / pages with data",
+        "sparse",
+        Metric::MemoryPerData,
+        SPARSE,
+        Bound::AtMost(1.0),
+    ),
+    ratio(
+        "sparse, sequential: total time",
+        "sparse",
+        Metric::TimeMs,
+        (SPARSE, DENSE),
+        Bound::AtMost(0.7),
+    ),
+    ratio(
+        "sparse, random: total time",
+        "sparse-random",
+        Metric::TimeMs,
+        (SPARSE, DENSE),
+        Bound::AtMost(0.7),
+    ),
+    ratio("REMOVE: madvise p50", "give-back", Metric::P50Us, (DEFAULTS, FLOOR), Bound::AtMost(1.1)),
+    figure(
+        "idle guests: CPU of all of them, % of a core",
+        "idle",
+        Metric::IdleCpuPercent,
+        DEFAULTS,
+        Bound::AtMost(0.1),
+    ),
+    figure(
+        "idle guests: KiB each (128, and a byte a page)",
+        "idle",
+        Metric::IdleKibPerGuest,
+        DEFAULTS,
+        Bound::AtMost(144.0),
+    ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workloads::{self, Scale};
+
+    #[test]
+    fn targets_name_workloads_and_contenders_that_exist() {
+        for target in ALL {
+            let known = workloads::ALL.iter().find(|workload| workload.name == target.workload);
+            let contenders = (known.expect(target.workload).contenders)(Scale { quick: true }, 0);
+            let is_known = |name| contenders.iter().any(|contender| contender.name == name);
+            assert!(is_known(target.of) && target.against.is_none_or(is_known), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_met_by_what_is_on_their_side() {
+        assert!(Bound::AtMost(1.1).is_met(1.1) && !Bound::AtMost(1.1).is_met(1.2));
+        assert!(Bound::AtLeast(0.9).is_met(0.9) && !Bound::AtLeast(0.9).is_met(0.8));
+    }
+}

@@ -7,7 +7,7 @@ use crate::measure::{Metric, Spread};
 use crate::suite::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 12] = [
+const COLUMNS: [Metric; 18] = [
     Metric::TimeMs,
     Metric::WorkingSetMs,
     Metric::P50Us,
@@ -20,6 +20,12 @@ const COLUMNS: [Metric; 12] = [
     Metric::SwitchesPerFault,
     Metric::GuestMib,
     Metric::MemoryPerTouch,
+    Metric::MemoryPerData,
+    Metric::MadviseP50Us,
+    Metric::MadviseP99Us,
+    Metric::PrefaultedPercent,
+    Metric::IdleCpuPercent,
+    Metric::IdleKibPerGuest,
 ];
 
 /// A workload: a row for each contender with the medians of its rounds, the time with its spread.
