@@ -169,7 +169,11 @@ impl FaultLoop {
                     arrived.blocked = None;
                     self.count_arrived(arrived.prefault, done);
                     let filled = if zeros { FilledWith::SourceZeros } else { FilledWith::Source };
-                    self.settle(done, filled);
+                    if arrived.prefault.is_some() {
+                        self.settle(done, filled);
+                    } else {
+                        self.settle_around(done, filled);
+                    }
                     arrived.pages.start = done.end;
                 }
                 Err(Obstacle::Present) => {

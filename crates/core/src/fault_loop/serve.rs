@@ -51,7 +51,9 @@ impl FaultLoop {
             (Kind::Missing { .. }, Content::Zeros) => {
                 let put = self.memory.put_zeros(PageRange::single(page), kind.access());
                 match put {
-                    Ok(done) => self.settle(done, FilledWith::Zeros),
+                    Ok(done) => {
+                        self.settle(done, FilledWith::Zeros);
+                    }
                     Err(obstacle) => return self.obstructed(index, obstacle),
                 }
                 Ok(())
@@ -94,8 +96,7 @@ impl FaultLoop {
         };
         match done {
             Ok((done, filled)) => {
-                self.memory.counters.neighbour_pages += done.len().saturating_sub(1);
-                self.settle(done, filled);
+                self.settle_around(done, filled);
                 self.fill_neighbours(PageRange { start: done.end, end: run.end })?;
                 self.fill_neighbours(PageRange { start: run.start, end: page })
             }
@@ -133,8 +134,7 @@ impl FaultLoop {
             match put {
                 Ok(done) if done.is_empty() => return Ok(()),
                 Ok(done) => {
-                    self.memory.counters.neighbour_pages += done.len();
-                    self.settle(done, filled);
+                    self.settle_around(done, filled);
                     rest.start = done.end;
                 }
                 Err(Obstacle::Present) => {
@@ -167,6 +167,11 @@ impl FaultLoop {
                 let latency = now.saturating_duration_since(fault.read_at);
                 self.latency.record(latency);
                 self.memory.counters.protect_faults += 1;
+                // A page filled ahead may be touched first by a write.
+                if self.options.trace && self.memory.states.touch(page) {
+                    let time = now.saturating_duration_since(self.since);
+                    self.trace.push(TraceEntry::new(page, true, FilledWith::Present, time));
+                }
                 Ok(())
             }
             Err(obstacle) => self.obstructed(index, obstacle),
@@ -174,10 +179,11 @@ impl FaultLoop {
     }
 
     /// Every missing-page fault in `done` is served: the pages were installed after it was read,
-    /// and the install woke its threads.
-    pub(super) fn settle(&mut self, done: PageRange, filled: FilledWith) {
+    /// and the install woke its threads. Returns how many there were, each on a page of its own.
+    pub(super) fn settle(&mut self, done: PageRange, filled: FilledWith) -> u64 {
         let Self { hand, memory, latency, trace, since, options, .. } = self;
         let mut clock = None;
+        let mut served = 0;
         for fault in hand.missing_in(done) {
             let now = *clock.get_or_insert_with(Instant::now);
             fault.phase = Phase::Served;
@@ -192,7 +198,15 @@ impl FaultLoop {
                 let time = now.saturating_duration_since(*since);
                 trace.push(TraceEntry::new(fault.page, write, filled, time));
             }
+            served += 1;
         }
+        served
+    }
+
+    /// Pages were installed for a fault: those that no fault asked for are its neighbours.
+    pub(super) fn settle_around(&mut self, done: PageRange, filled: FilledWith) {
+        let served = self.settle(done, filled);
+        self.memory.counters.neighbour_pages += done.len().saturating_sub(served);
     }
 
     /// What to do with a fault whose install met an obstacle.
@@ -317,7 +331,9 @@ impl FaultLoop {
     }
 }
 
-/// The pages at the start of `pages` that `len` bytes are about.
+/// The pages at the start of `pages` that `len` bytes are about. A source may know of more than
+/// it was asked for.
 pub(super) fn first(pages: PageRange, len: u64, page_size: PageSize) -> PageRange {
-    PageRange::new(pages.start.0, pages.start.0 + (len >> page_size.shift()))
+    let count = (len >> page_size.shift()).min(pages.len());
+    PageRange::new(pages.start.0, pages.start.0 + count)
 }
