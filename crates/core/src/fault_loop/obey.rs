@@ -87,7 +87,8 @@ impl FaultLoop {
         if let Some(mut written) = written {
             for region in self.memory.layout().regions() {
                 for (run, state) in states.runs(region.pages) {
-                    if state == PageState::Removed {
+                    // A poisoned page has a mark in the page table that looks like a written page.
+                    if matches!(state, PageState::Removed | PageState::Poisoned) {
                         remove(&mut written, run);
                     }
                 }
