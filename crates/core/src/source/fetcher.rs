@@ -11,6 +11,9 @@ use super::{Source, SourceError};
 /// Fetches in flight at once, for one source.
 const MAX_THREADS: usize = 8;
 
+/// Of those, fetches that nobody waits for: a fault finds a thread free however slow they are.
+const MAX_BACKGROUND: usize = 6;
+
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -50,12 +53,33 @@ struct Queue {
     background: VecDeque<FetchJob>,
     threads: usize,
     idle: usize,
+    /// Threads at work on a fetch that nobody waits for.
+    in_background: usize,
     closed: bool,
 }
 
 impl Queue {
     fn waiting(&self) -> usize {
         self.demand.len() + self.background.len()
+    }
+
+    /// Jobs that a thread could begin now.
+    fn startable(&self) -> usize {
+        let room = MAX_BACKGROUND - self.in_background;
+        self.demand.len() + self.background.len().min(room)
+    }
+
+    /// The next job to begin, demand first.
+    fn start_next(&mut self) -> Option<(FetchJob, Urgency)> {
+        if let Some(job) = self.demand.pop_front() {
+            return Some((job, Urgency::Demand));
+        }
+        if self.in_background == MAX_BACKGROUND {
+            return None;
+        }
+        let job = self.background.pop_front()?;
+        self.in_background += 1;
+        Some((job, Urgency::Background))
     }
 }
 
@@ -78,7 +102,7 @@ impl Fetcher {
             Urgency::Demand => queue.demand.push_back(job),
             Urgency::Background => queue.background.push_back(job),
         }
-        if queue.idle < queue.waiting() && queue.threads < MAX_THREADS {
+        if queue.idle < queue.startable() && queue.threads < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
             let started = thread::Builder::new()
                 .name("uffd-fetch".to_owned())
@@ -142,7 +166,9 @@ impl Shared {
     }
 
     fn run(&self) {
-        while let Some(job) = self.next() {
+        let mut done = None;
+        while let Some((job, urgency)) = self.next(done) {
+            done = Some(urgency);
             let offset = job.offset;
             // A source that panics is a source that failed: its fault is answered all the same.
             let fetched = catch_unwind(AssertUnwindSafe(|| {
@@ -155,11 +181,14 @@ impl Shared {
         }
     }
 
-    /// The next job, or `None` when it is time for this thread to end.
-    fn next(&self) -> Option<FetchJob> {
+    /// The next job after one that is `done`, or `None` when it is time for this thread to end.
+    fn next(&self, done: Option<Urgency>) -> Option<(FetchJob, Urgency)> {
         let mut queue = self.lock();
+        if done == Some(Urgency::Background) {
+            queue.in_background -= 1;
+        }
         loop {
-            let next = queue.demand.pop_front().or_else(|| queue.background.pop_front());
+            let next = queue.start_next();
             if next.is_some() {
                 return next;
             }
@@ -172,7 +201,7 @@ impl Shared {
                 self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle -= 1;
-            if timeout.timed_out() && queue.waiting() == 0 {
+            if timeout.timed_out() && queue.startable() == 0 {
                 queue.threads -= 1;
                 return None;
             }
@@ -220,21 +249,28 @@ mod tests {
             });
             FetchJob { offset, len: 10, done }
         };
-        // All threads are busy with the first jobs.
-        for offset in 0..MAX_THREADS as u64 {
+        // As many as may be are busy with what nobody waits for.
+        for offset in 0..MAX_BACKGROUND as u64 {
             fetcher.submit(job(offset), Urgency::Background);
             starts.recv().unwrap();
         }
         fetcher.submit(job(100), Urgency::Background);
+        // A fault is fetched for all the same, until all threads are busy.
+        let reserved = MAX_THREADS - MAX_BACKGROUND;
+        for offset in 0..reserved as u64 {
+            fetcher.submit(job(50 + offset), Urgency::Demand);
+            assert_eq!(starts.recv().unwrap(), 50 + offset);
+        }
         fetcher.submit(job(200), Urgency::Demand);
         go.send(()).unwrap();
         assert_eq!(starts.recv().unwrap(), 200);
-        go.send(()).unwrap();
+        (0..MAX_THREADS + 1).for_each(|_| go.send(()).unwrap());
         assert_eq!(starts.recv().unwrap(), 100);
-        (0..MAX_THREADS).for_each(|_| go.send(()).unwrap());
         let mut answered: Vec<_> = rx.iter().take(MAX_THREADS + 2).collect();
         answered.sort_unstable();
-        let expected = (0..MAX_THREADS as u64).chain([100, 200]).map(|offset| (offset, 10));
+        let background = 0..MAX_BACKGROUND as u64;
+        let demand = (0..reserved as u64).map(|offset| 50 + offset);
+        let expected = background.chain(demand).chain([100, 200]).map(|offset| (offset, 10));
         assert_eq!(answered, expected.collect::<Vec<_>>());
     }
 }
