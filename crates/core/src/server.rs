@@ -144,7 +144,8 @@ impl Server {
     }
 
     /// Stops accepting, gives up handoffs under way and removes the socket. Guests go on being
-    /// served. Returns when that is done; may be called at any time, and again.
+    /// served. Returns when that is done, so that the observer is told of no guest afterwards;
+    /// may be called at any time and again, but not by the observer.
     pub fn stop(&self) {
         self.shared.stop.wake();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -170,6 +171,17 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(self) {
+        let shared = Arc::clone(&self.shared);
+        self.accept();
+        // The socket is gone. Whoever was in the middle of a handoff is told to give it up.
+        while shared.stop.is_awake() && shared.handoffs.load(Ordering::Acquire) > 0 {
+            let mut fds = [PollFd::new(shared.room.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            shared.room.clear();
+        }
+    }
+
+    fn accept(self) {
         let mut pause = PollTimeout::NONE;
         while !self.shared.stop.is_awake() {
             let full = self.shared.handoffs.load(Ordering::Acquire) >= MOST_HANDOFFS;
