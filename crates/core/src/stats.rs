@@ -17,7 +17,7 @@ pub struct Counters {
     pub protect_faults: u64,
     /// Faults of another thread on a page whose fault was already in hand; served with it.
     pub duplicate_faults: u64,
-    /// Fault events whose address lies in no region; their threads were woken.
+    /// Faults on pages that were unmapped before they could be served; their threads were woken.
     pub stray_faults: u64,
 
     /// Pages installed with the source's bytes, whatever for.

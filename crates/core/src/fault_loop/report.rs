@@ -10,6 +10,9 @@ const TRACE_EVERY: Duration = Duration::from_millis(100);
 /// Or when there are this many of them.
 const TRACE_BATCH: usize = 1024;
 
+/// Statistics are not told more often.
+const STATS_EVERY: Duration = Duration::from_millis(1);
+
 #[derive(Default)]
 pub(super) struct Reporting {
     stats_every: Option<Duration>,
@@ -25,8 +28,9 @@ pub(super) struct Reporting {
 
 impl Reporting {
     pub(super) fn configure(&mut self, stats_every: Option<Duration>, trace: bool) {
-        self.stats_every = stats_every;
-        self.stats_due = stats_every.map(|every| Instant::now() + every);
+        // More often would leave no time for faults; later than the clock can tell is never.
+        self.stats_every = stats_every.map(|every| every.max(STATS_EVERY));
+        self.stats_due = self.stats_every.and_then(|every| Instant::now().checked_add(every));
         self.trace = trace;
         self.trace_due = None;
     }
@@ -57,7 +61,8 @@ impl FaultLoop {
             return;
         }
         // From now on, not from when it was due: a loop that was busy owes no arrears.
-        self.reporting.stats_due = self.reporting.stats_every.map(|every| now + every);
+        self.reporting.stats_due =
+            self.reporting.stats_every.and_then(|every| now.checked_add(every));
         let stats = self.stats();
         self.observer.stats(stats);
     }

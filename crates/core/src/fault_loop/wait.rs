@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::hand::Phase;
 use super::{FaultLoop, Halt, Turn};
-use crate::kernel::{EventReader, Outcome};
+use crate::kernel::EventReader;
 use crate::session::SessionError;
 
 /// What is waited for, as numbers of the watch.
@@ -94,7 +94,7 @@ impl FaultLoop {
     /// The earliest time at which there is something to do, whatever arrives.
     fn next_due(&self) -> Option<Instant> {
         let parked = self.hand.iter().filter(|fault| fault.phase == Phase::Parked);
-        let given_up = parked.map(|fault| fault.read_at + self.options.fault_deadline).min();
+        let given_up = parked.filter_map(|fault| fault.read_at.checked_add(self.options.fault_deadline)).min();
         let probe = self.process.is_none().then(|| Instant::now() + PROBE_EVERY);
         [
             self.hand.next_due(),
@@ -152,11 +152,6 @@ impl FaultLoop {
         if let Some(process) = &self.process {
             return if process.has_exited() { Err(Halt::GuestExited) } else { Ok(()) };
         }
-        let Some(region) = self.memory.layout().regions().first() else { return Ok(()) };
-        let len = self.memory.page_size().bytes();
-        match self.memory.uffd().probe_write_protect(region.base, len) {
-            Outcome::Gone => Err(Halt::GuestExited),
-            _ => Ok(()),
-        }
+        if self.memory.uffd().is_gone() { Err(Halt::GuestExited) } else { Ok(()) }
     }
 }

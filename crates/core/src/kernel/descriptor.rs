@@ -125,6 +125,13 @@ impl Uffd {
         self.write_protect(addr, len, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
     }
 
+    /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
+    /// about is the lowest a process can map, where no guest has memory.
+    pub fn is_gone(&self) -> bool {
+        const LOWEST: GuestAddr = GuestAddr(0x1_0000);
+        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
+    }
+
     fn write_protect(&self, addr: GuestAddr, len: u64, mode: u64) -> Outcome {
         let range = sys::uffdio_range { start: addr.0, len };
         let mut arg = sys::uffdio_writeprotect { range, mode };

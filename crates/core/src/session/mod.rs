@@ -220,7 +220,8 @@ impl Session {
         answer()
     }
 
-    /// What the observer is told from now on.
+    /// What the observer is told from now on: statistics every so often (a millisecond at least),
+    /// and the trace as it grows.
     pub fn report(&self, stats_every: Option<Duration>, trace: bool) {
         self.mailbox.command(Command::Report { stats_every, trace });
     }
