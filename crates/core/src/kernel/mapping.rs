@@ -40,7 +40,7 @@ impl<'a> Bytes<'a> {
     }
 
     pub(super) fn addr(&self) -> u64 {
-        self.start.addr().get() as u64
+        self.start.as_ptr().expose_provenance() as u64
     }
 }
 

@@ -67,7 +67,7 @@ impl Pagemap {
                 size: size_of::<PmScanArg>() as u64,
                 start: from,
                 end: end.0,
-                vec: found.as_mut_ptr().addr() as u64,
+                vec: found.as_mut_ptr().expose_provenance() as u64,
                 vec_len: found.len() as u64,
                 category_inverted: PAGE_IS_PFNZERO,
                 category_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
