@@ -1,8 +1,13 @@
 //! A stage for proofs: a snapshot, a server, and guests in processes of their own that hand off
 //! over the real socket.
 
+mod case;
 mod hugepages;
+mod observe;
+pub mod sources;
 mod stage;
 
+pub use case::{Case, HUGE, SMALL, Setting};
 pub use hugepages::HugePages;
+pub use observe::{ThreadCost, cost_of, threads_named, until, waiting_threads};
 pub use stage::{Held, Served, Stage, StageBuilder};

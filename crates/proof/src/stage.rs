@@ -18,7 +18,7 @@ use uffd_guest::pattern::Pattern;
 use uffd_guest::snapshot::{self, ZeroPages};
 
 /// How long anything may take before a proof fails instead of hanging.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What is to be staged.
 pub struct StageBuilder {
