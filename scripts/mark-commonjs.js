@@ -1,4 +1,11 @@
-// The package is ESM; this marks the second build, dist/cjs, as CommonJS.
+// The package is ESM; this marks the second build, dist/cjs, as CommonJS, and tells it where the
+// native part is.
 import { writeFileSync } from 'node:fs'
 
-writeFileSync(new URL('../dist/cjs/package.json', import.meta.url), '{ "type": "commonjs" }\n')
+const write = (name, text) => writeFileSync(new URL(`../dist/cjs/${name}`, import.meta.url), text)
+const native = { types: './native.d.cts', default: './native.cjs' }
+const manifest = { type: 'commonjs', imports: { '#native': native } }
+
+write('package.json', `${JSON.stringify(manifest, undefined, 2)}\n`)
+write('native.cjs', "module.exports = require('../../native/index.cjs')\n")
+write('native.d.cts', "export * from '../../native/index.cjs'\n")

@@ -4,6 +4,53 @@
  */
 export const errorCodes = {
   ERR_UFFD_INVALID_OPTION: 'an option has a wrong name, type or value; the message names it',
+  ERR_UFFD_ABORTED: 'an AbortSignal fired before what it belongs to was done',
+  ERR_UFFD_PLATFORM: 'this system cannot run uffd-rs: Linux on x64 or arm64 is needed',
+  ERR_UFFD_INTERNAL: 'a defect of uffd-rs; please report it',
+
+  ERR_UFFD_SNAPSHOT_MISSING: 'there is no snapshot file at this path',
+  ERR_UFFD_SNAPSHOT_DENIED: 'no permission to read the snapshot file',
+  ERR_UFFD_SNAPSHOT_NOT_A_FILE: 'the snapshot is a directory, a socket or the like',
+  ERR_UFFD_SNAPSHOT_EMPTY: 'the snapshot file has no bytes',
+  ERR_UFFD_SNAPSHOT_IO: 'the snapshot file cannot be opened or mapped',
+
+  ERR_UFFD_SOCKET_PATH: 'the path of the socket is no path of a file',
+  ERR_UFFD_SOCKET_PATH_TOO_LONG: 'the path of the socket is longer than Linux takes',
+  ERR_UFFD_SOCKET_NO_DIRECTORY: 'the directory of the socket does not exist',
+  ERR_UFFD_SOCKET_DENIED: 'no permission to make the socket, or to take over the one there is',
+  ERR_UFFD_SOCKET_NOT_A_SOCKET: 'something else than a socket is at its path',
+  ERR_UFFD_SOCKET_IN_USE: 'another process listens on the socket',
+  ERR_UFFD_SOCKET_IO: 'the kernel refused the socket for another reason',
+  ERR_UFFD_RESOURCES: 'descriptors, threads or memory that serving needs cannot be had',
+
+  ERR_UFFD_SERVER_CLOSED: 'the server was closed, so that no guest will come',
+  ERR_UFFD_ACCEPT_TIMEOUT: 'no guest came before the deadline',
+  ERR_UFFD_ACCEPT: 'the socket broke and accepts no guest any more',
+  ERR_UFFD_ACCEPT_EXHAUSTED: 'no descriptor is free to accept a guest; it waits',
+  ERR_UFFD_ACCEPT_LOST: 'a connection was lost while it was accepted',
+
+  ERR_UFFD_HANDOFF_JSON: 'a guest was refused: its message is no JSON array of regions',
+  ERR_UFFD_HANDOFF_FIELD: 'a guest was refused: a field of a region is missing or wrong',
+  ERR_UFFD_HANDOFF_PAGE_SIZE: 'a guest was refused: its page size cannot be served',
+  ERR_UFFD_HANDOFF_REGION: 'a guest was refused: its regions cannot lie as they do',
+  ERR_UFFD_HANDOFF_SNAPSHOT: 'a guest was refused: the snapshot is too short for it',
+  ERR_UFFD_HANDOFF_DESCRIPTOR: 'a guest was refused: it sent no userfaultfd, or two',
+  ERR_UFFD_HANDOFF_TRUNCATED: 'a guest was refused: its descriptors did not all arrive',
+  ERR_UFFD_HANDOFF_TOO_LARGE: 'a guest was refused: its message is too long',
+  ERR_UFFD_HANDOFF_TIMEOUT: 'a guest was refused: it took too long for its handoff',
+  ERR_UFFD_HANDOFF_CLOSED: 'a guest was refused: it hung up before its handoff was complete',
+  ERR_UFFD_HANDOFF_CANCELLED: 'a handoff was given up because the server was closed',
+  ERR_UFFD_HANDOFF_IO: 'a handoff failed for a reason of the kernel',
+  ERR_UFFD_FEATURES: 'a guest was refused: its userfaultfd has features that cannot be served',
+  ERR_UFFD_DIRTY_TRACKING: 'a guest was refused: its dirty pages cannot be tracked',
+
+  ERR_UFFD_EVENTS: 'a guest failed: its page faults cannot be read',
+  ERR_UFFD_STRAY_FAULT: 'a guest failed: it touched memory its handoff did not name',
+  ERR_UFFD_REFUSED: 'a guest failed: the kernel refused to install a page',
+  ERR_UFFD_PAGE: 'a guest failed: a page cannot be had; see `page`, `offset` and the message',
+  ERR_UFFD_NO_SUCH_PAGES: 'pages were asked for that no region of the guest has',
+  ERR_UFFD_GUEST_ENDED: 'the guest ended before the answer',
+
   ERR_UFFD_INVALID_TEMPLATE: 'a sandbox template cannot be read or one of its fields is wrong',
   ERR_UFFD_FIRECRACKER_ABORTED: 'the AbortSignal of a request fired before its answer came',
   ERR_UFFD_FIRECRACKER_ACCESS: 'no permission to connect to the API socket',
@@ -50,5 +97,22 @@ export class UffdValidationError extends UffdError {
     super(code, message)
     this.field = field
     this.value = value
+  }
+}
+
+/** A page of a guest cannot be had or installed. */
+export class UffdPageError extends UffdError {
+  override readonly name = 'UffdPageError'
+
+  /** The page: its offset in the snapshot divided by the page size. */
+  readonly page: number
+
+  /** Where the page lies in the snapshot, in bytes. */
+  readonly offset: bigint
+
+  constructor(code: UffdErrorCode, message: string, page: number, offset: bigint) {
+    super(code, message)
+    this.page = page
+    this.offset = offset
   }
 }

@@ -1,2 +1,33 @@
-export { errorCodes, UffdError, UffdValidationError, type UffdErrorCode } from './errors.js'
+export {
+  errorCodes,
+  UffdError,
+  UffdPageError,
+  UffdValidationError,
+  type UffdErrorCode,
+} from './errors.js'
+export { type GuestEnd } from './guest/end.js'
+export { type Abortable, type Guest, type GuestEvents } from './guest/guest.js'
+export {
+  pageStates,
+  type DirtyPages,
+  type PageState,
+  type PageStates,
+  type RegionStates,
+} from './guest/page-states.js'
+export { type PageRange, type Pages } from './guest/pages.js'
+export { listen } from './server/listen.js'
+export { type ListenOptions } from './server/options.js'
+export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'
+export { Trace, type FilledWith, type TraceEntry } from './trace.js'
+export {
+  type EndReason,
+  type Latency,
+  type Notice,
+  type NoticeKind,
+  type PageCounts,
+  type PrefaultReport,
+  type Region,
+  type Stats,
+  type Tracking,
+} from '#native'
 export * from './firecracker/index.js'

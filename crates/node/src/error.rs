@@ -1,0 +1,100 @@
+//! Errors of the core, on their way to JavaScript: their codes and messages as they are.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+
+use napi_derive::napi;
+use uffd_core::handoff::AcceptError;
+use uffd_core::server::{Refusal, ServerError};
+use uffd_core::session::{NoSuchPages, SessionError};
+use uffd_core::source::SnapshotError;
+
+use crate::codes::CODES;
+
+/// An exception with a code of ours.
+pub(crate) type Thrown = napi::Error<&'static str>;
+
+/// An error as plain data, for events.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Debug)]
+pub struct ErrorInfo {
+    /// Stable.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The page at fault.
+    pub page: Option<f64>,
+    /// Where that page lies in the snapshot, in bytes.
+    pub offset: Option<u64>,
+}
+
+impl ErrorInfo {
+    fn new(code: &str, message: impl Display) -> Self {
+        debug_assert!(CODES.contains(&code), "{code} is missing from codes.rs");
+        Self { code: code.to_owned(), message: message.to_string(), page: None, offset: None }
+    }
+
+    /// Something this host cannot give.
+    pub(crate) fn resources(message: impl Display) -> Self {
+        Self::new("ERR_UFFD_RESOURCES", message)
+    }
+}
+
+impl From<&SessionError> for ErrorInfo {
+    fn from(error: &SessionError) -> Self {
+        let info = Self::new(error.code(), error);
+        match error {
+            SessionError::Refused { page, offset, .. }
+            | SessionError::Unservable { page, offset, .. } => {
+                Self { page: Some(page.0 as f64), offset: Some(*offset), ..info }
+            }
+            _ => info,
+        }
+    }
+}
+
+impl From<&Refusal> for ErrorInfo {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Session(error) => error.into(),
+            Refusal::Handoff(error) => Self::new(error.code(), error),
+        }
+    }
+}
+
+impl From<&AcceptError> for ErrorInfo {
+    fn from(error: &AcceptError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<&ServerError> for ErrorInfo {
+    fn from(error: &ServerError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<&SnapshotError> for ErrorInfo {
+    fn from(error: &SnapshotError) -> Self {
+        let code = match error {
+            SnapshotError::Open { cause, .. } => match cause.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => "ERR_UFFD_SNAPSHOT_MISSING",
+                ErrorKind::PermissionDenied => "ERR_UFFD_SNAPSHOT_DENIED",
+                _ => "ERR_UFFD_SNAPSHOT_IO",
+            },
+            SnapshotError::NotAFile { .. } => "ERR_UFFD_SNAPSHOT_NOT_A_FILE",
+            SnapshotError::Empty { .. } => "ERR_UFFD_SNAPSHOT_EMPTY",
+            SnapshotError::Map { .. } => "ERR_UFFD_SNAPSHOT_IO",
+        };
+        Self::new(code, error)
+    }
+}
+
+/// An option that TypeScript should have refused already.
+pub(crate) fn invalid_option(message: impl Display) -> Thrown {
+    Thrown::new("ERR_UFFD_INVALID_OPTION", message.to_string())
+}
+
+pub(crate) fn no_such_pages(error: &NoSuchPages) -> Thrown {
+    Thrown::new("ERR_UFFD_NO_SUCH_PAGES", error.to_string())
+}

@@ -1,0 +1,97 @@
+use napi::bindgen_prelude::BigUint64Array;
+use napi_derive::napi;
+use uffd_core::trace::TraceEntry;
+
+use crate::end_report::EndReport;
+use crate::error::ErrorInfo;
+use crate::export::PageExport;
+use crate::guest::NativeGuest;
+use crate::notice::Notice;
+use crate::outbox::{Answer, News};
+use crate::prefault_report::PrefaultReport;
+use crate::stats::Stats;
+
+/// Something the native part has to tell.
+#[napi(discriminant = "type", discriminant_case = "camelCase", object_from_js = false)]
+pub enum NativeEvent {
+    /// The socket accepts.
+    Listening,
+    /// It never will.
+    ListenFailed { error: ErrorInfo },
+    /// The socket is gone.
+    Closed,
+    /// A guest is being served from now on.
+    Arrived { guest: NativeGuest },
+    /// A guest was refused, and so many before it that are not reported.
+    Refused { error: ErrorInfo, unseen: u32 },
+    /// A connection could not be accepted; with `forGood`, none will be.
+    Troubled { error: ErrorInfo, for_good: bool },
+    /// Statistics.
+    Stats { guest: u32, stats: Stats },
+    /// First touches, two words each. Ask for more with `wantTrace` unless this is the `last`.
+    Trace { guest: u32, words: BigUint64Array, last: bool },
+    /// A notice.
+    Notice { guest: u32, notice: Notice },
+    /// A prefault was carried out.
+    Prefaulted { request: u32, report: PrefaultReport },
+    /// The answer to `export`.
+    Exported { request: u32, export: PageExport },
+    /// The answer to `stats`.
+    Counted { request: u32, stats: Stats },
+    /// The answer to `trace`, two words an entry.
+    Traced { request: u32, words: BigUint64Array },
+    /// The answer to `settle`.
+    Settled { request: u32 },
+    /// A command came too late.
+    TooLate { request: u32 },
+    /// A guest has ended. The last event about it.
+    Ended { guest: u32, end: EndReport },
+}
+
+impl NativeEvent {
+    /// What JavaScript is told, unless it was told already.
+    pub(crate) fn of(news: News) -> Option<Self> {
+        Some(match news {
+            News::Listening => Self::Listening,
+            News::ListenFailed(error) => Self::ListenFailed { error },
+            News::Closed => Self::Closed,
+            News::Arrived { about, session } => {
+                Self::Arrived { guest: NativeGuest::new(about, session) }
+            }
+            News::Refused { error, unseen } => Self::Refused { error, unseen },
+            News::Troubled { error, for_good } => Self::Troubled { error, for_good },
+            News::Stats(about) => {
+                Self::Stats { guest: about.id, stats: Stats::from(&*about.take_stats()?) }
+            }
+            News::Trace(about) => {
+                let words = words(&about.take_trace());
+                Self::Trace { guest: about.id, words, last: false }
+            }
+            News::LastTrace(about, entries) => {
+                Self::Trace { guest: about.id, words: words(&entries), last: true }
+            }
+            News::Notice(about, notice) => {
+                let notice = Notice::new(&notice, about.took_notice());
+                Self::Notice { guest: about.id, notice }
+            }
+            News::Answer { request, answer } => Self::answer(request, answer),
+            News::Ended(about, end) => Self::Ended { guest: about.id, end: *end },
+        })
+    }
+
+    fn answer(request: u32, answer: Answer) -> Self {
+        match answer {
+            Answer::Prefault(report) => Self::Prefaulted { request, report: report.into() },
+            Answer::Export(export) => Self::Exported { request, export: (*export).into() },
+            Answer::Stats(stats) => Self::Counted { request, stats: Stats::from(&*stats) },
+            Answer::Trace(entries) => Self::Traced { request, words: words(&entries) },
+            Answer::Settled => Self::Settled { request },
+            Answer::Ended => Self::TooLate { request },
+        }
+    }
+}
+
+pub(crate) fn words(entries: &[TraceEntry]) -> BigUint64Array {
+    let words: Vec<u64> = entries.iter().flat_map(|entry| entry.to_words()).collect();
+    words.into()
+}

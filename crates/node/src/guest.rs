@@ -1,0 +1,175 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::bindgen_prelude::{BigUint64Array, Float64Array};
+use napi_derive::napi;
+use uffd_core::policy;
+use uffd_core::session::{Ended, Reply, Session};
+use uffd_core::units::PageRange;
+
+use crate::error::{Thrown, invalid_option, no_such_pages};
+use crate::event::words;
+use crate::outbox::{About, Answer, News};
+use crate::prefault::NativePrefault;
+use crate::region::Region;
+
+/// Who learns of the first write to a page that was filled for a read.
+#[napi(string_enum = "lowercase")]
+#[derive(Debug)]
+pub enum Tracking {
+    /// Nobody: dirty pages are not tracked.
+    Off,
+    /// The fault loop, by a write-protect fault.
+    Sync,
+    /// The kernel, where the VMM negotiated WP_ASYNC.
+    Async,
+}
+
+/// A guest's session. Commands return a number, which comes back with the answer.
+#[napi]
+pub struct NativeGuest {
+    about: Arc<About>,
+    session: Arc<Session>,
+}
+
+impl NativeGuest {
+    pub(crate) const fn new(about: Arc<About>, session: Arc<Session>) -> Self {
+        Self { about, session }
+    }
+
+    /// A number for a request, and where its answer goes.
+    fn request<T: 'static>(&self) -> (u32, Reply<T>)
+    where
+        Answer: From<Result<T, Ended>>,
+    {
+        let outbox = Arc::clone(&self.about.outbox);
+        let request = outbox.new_request();
+        let reply = Reply::new(move |result| {
+            outbox.tell(News::Answer { request, answer: Answer::from(result) });
+        });
+        (request, reply)
+    }
+}
+
+#[napi]
+impl NativeGuest {
+    /// Names the guest in events.
+    #[napi(getter, catch_unwind)]
+    pub fn id(&self) -> u32 {
+        self.about.id
+    }
+
+    /// Its process, where that can be seen from here.
+    #[napi(getter, catch_unwind)]
+    pub fn pid(&self) -> Option<i32> {
+        self.session.pid()
+    }
+
+    /// Its page size in bytes.
+    #[napi(getter, catch_unwind)]
+    pub fn page_size(&self) -> f64 {
+        self.session.layout().page_size().bytes() as f64
+    }
+
+    /// Its regions, in the order of snapshot offsets.
+    #[napi(getter, catch_unwind)]
+    pub fn regions(&self) -> Vec<Region> {
+        let layout = self.session.layout();
+        let region = |region| Region::new(region, layout.page_size());
+        layout.regions().iter().map(region).collect()
+    }
+
+    /// Whether and how its dirty pages are tracked.
+    #[napi(getter, catch_unwind)]
+    pub fn tracking(&self) -> Tracking {
+        match self.session.tracking() {
+            policy::Tracking::Off => Tracking::Off,
+            policy::Tracking::Sync => Tracking::Sync,
+            policy::Tracking::Async => Tracking::Async,
+        }
+    }
+
+    /// Which events are wanted: statistics every so many milliseconds, and the trace.
+    #[napi(catch_unwind)]
+    pub fn report(&self, stats_every_ms: Option<u32>, trace: bool) {
+        let every = stats_every_ms.map(|ms| Duration::from_millis(u64::from(ms.max(1))));
+        self.session.report(every, trace);
+    }
+
+    /// The last batch of the trace was dealt with.
+    #[napi(catch_unwind)]
+    pub fn want_trace(&self) {
+        self.session.want_trace();
+    }
+
+    /// Installs pages: pairs of a first page and the page after the last.
+    #[napi(catch_unwind)]
+    pub fn prefault(&self, ranges: Float64Array) -> Result<NativePrefault, Thrown> {
+        let ranges = page_ranges(&ranges)?;
+        let (request, reply) = self.request();
+        let id =
+            self.session.prefault_with(ranges, reply).map_err(|error| no_such_pages(&error))?;
+        Ok(NativePrefault::new(Arc::clone(&self.session), id, request))
+    }
+
+    /// The state of all pages.
+    #[napi(catch_unwind)]
+    pub fn export(&self) -> u32 {
+        let (request, reply) = self.request();
+        self.session.export_with(reply);
+        request
+    }
+
+    /// Counters and latencies.
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> u32 {
+        let (request, reply) = self.request();
+        self.session.stats_with(reply);
+        request
+    }
+
+    /// The trace so far.
+    #[napi(catch_unwind)]
+    pub fn trace(&self) -> u32 {
+        let (request, reply) = self.request();
+        self.session.trace_with(0, reply);
+        request
+    }
+
+    /// The whole trace, of a guest that has ended; two words an entry.
+    #[napi(catch_unwind)]
+    pub fn kept_trace(&self) -> BigUint64Array {
+        self.about.with_kept_trace(words)
+    }
+
+    /// Answers once no fault is in hand.
+    #[napi(catch_unwind)]
+    pub fn settle(&self) -> u32 {
+        let (request, reply) = self.request();
+        self.session.settle_with(reply);
+        request
+    }
+
+    /// Ends the session; its end is an event.
+    #[napi(catch_unwind)]
+    pub fn begin_stop(&self) {
+        self.session.begin_stop();
+    }
+}
+
+/// Pages have numbers below 2^32, so a double holds them exactly.
+fn page_ranges(pairs: &[f64]) -> Result<Vec<PageRange>, Thrown> {
+    const MOST: f64 = (1_u64 << 32) as f64;
+    let (pairs, []) = pairs.as_chunks::<2>() else {
+        return Err(invalid_option("ranges of pages come in pairs"));
+    };
+    let range = |&[start, end]: &[f64; 2]| {
+        let is_page = |page: f64| page.fract() == 0.0 && (0.0..=MOST).contains(&page);
+        if !is_page(start) || !is_page(end) || start > end {
+            return Err(invalid_option(format!("{start}..{end} is no range of pages")));
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+        Ok(PageRange::new(start as u64, end as u64))
+    };
+    pairs.iter().map(range).collect()
+}

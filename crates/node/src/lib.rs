@@ -1,0 +1,29 @@
+//! The core as JavaScript sees it. This crate translates and decides nothing; one file a
+//! JavaScript type.
+//!
+//! Whatever the core has to say goes through one [`outbox`] a server, from which JavaScript
+//! collects it when the [`bell`] rings. So a busy event loop holds up nobody: statistics replace
+//! each other, the trace waits in the fault loop, and nothing grows without bound.
+
+// What is exported is public to JavaScript, whatever Rust thinks of it.
+#![allow(unreachable_pub)]
+
+mod bell;
+mod codes;
+mod end_report;
+mod error;
+mod event;
+mod export;
+mod guest;
+mod guest_program;
+mod latency;
+mod listen_options;
+mod notice;
+mod outbox;
+mod prefault;
+mod prefault_report;
+mod reception;
+mod region;
+mod reporter;
+mod server;
+mod stats;

@@ -1,0 +1,282 @@
+//! The outbox: what the core's threads have to say, until JavaScript collects it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uffd_core::session::{Ended, Export, Notice, PrefaultReport, Session};
+use uffd_core::stats::Stats;
+use uffd_core::trace::TraceEntry;
+
+use crate::bell::{Bell, Ring};
+use crate::end_report::EndReport;
+use crate::error::ErrorInfo;
+
+/// Refusals that wait to be collected; more are only counted.
+const MOST_REFUSALS: usize = 256;
+
+/// Notices of one guest that wait to be collected; more are only counted.
+const MOST_NOTICES: u32 = 64;
+
+/// Entries of one guest's trace that wait to be collected. The rest stays in the fault loop,
+/// which keeps all of them anyhow.
+const MOST_ENTRIES: usize = 16 << 10;
+
+/// Something to tell JavaScript.
+pub(crate) enum News {
+    Listening,
+    ListenFailed(ErrorInfo),
+    Closed,
+    Arrived {
+        about: Arc<About>,
+        session: Arc<Session>,
+    },
+    Refused {
+        error: ErrorInfo,
+        unseen: u32,
+    },
+    Troubled {
+        error: ErrorInfo,
+        for_good: bool,
+    },
+    /// The latest statistics of a guest are in its slot.
+    Stats(Arc<About>),
+    /// A batch of its trace is in its slot.
+    Trace(Arc<About>),
+    /// The rest of its trace.
+    LastTrace(Arc<About>, Vec<TraceEntry>),
+    Notice(Arc<About>, Notice),
+    Answer {
+        request: u32,
+        answer: Answer,
+    },
+    Ended(Arc<About>, Box<EndReport>),
+}
+
+/// What a command was answered with.
+pub(crate) enum Answer {
+    Prefault(PrefaultReport),
+    Export(Box<Export>),
+    Stats(Box<Stats>),
+    Trace(Vec<TraceEntry>),
+    Settled,
+    /// The session had ended before it could answer.
+    Ended,
+}
+
+impl<T> From<Result<T, Ended>> for Answer
+where
+    T: Into<Self>,
+{
+    fn from(result: Result<T, Ended>) -> Self {
+        result.map_or(Self::Ended, Into::into)
+    }
+}
+
+impl From<PrefaultReport> for Answer {
+    fn from(report: PrefaultReport) -> Self {
+        Self::Prefault(report)
+    }
+}
+
+impl From<Export> for Answer {
+    fn from(export: Export) -> Self {
+        Self::Export(Box::new(export))
+    }
+}
+
+impl From<Stats> for Answer {
+    fn from(stats: Stats) -> Self {
+        Self::Stats(Box::new(stats))
+    }
+}
+
+impl From<Vec<TraceEntry>> for Answer {
+    fn from(entries: Vec<TraceEntry>) -> Self {
+        Self::Trace(entries)
+    }
+}
+
+impl From<()> for Answer {
+    fn from((): ()) -> Self {
+        Self::Settled
+    }
+}
+
+/// A guest's part of the outbox: what replaces itself instead of queueing up.
+pub(crate) struct About {
+    pub(crate) id: u32,
+    pub(crate) outbox: Arc<Outbox>,
+    stats: Mutex<Option<Box<Stats>>>,
+    trace: Mutex<Option<Vec<TraceEntry>>>,
+    notices: AtomicU32,
+    unseen_notices: AtomicU32,
+    /// The whole trace, once the guest has ended.
+    whole_trace: Mutex<Vec<TraceEntry>>,
+}
+
+impl About {
+    fn new(outbox: &Arc<Outbox>) -> Self {
+        Self {
+            id: outbox.next_guest.fetch_add(1, Ordering::Relaxed),
+            outbox: Arc::clone(outbox),
+            stats: Mutex::default(),
+            trace: Mutex::default(),
+            notices: AtomicU32::new(0),
+            unseen_notices: AtomicU32::new(0),
+            whole_trace: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn take_stats(&self) -> Option<Box<Stats>> {
+        lock(&self.stats).take()
+    }
+
+    pub(crate) fn take_trace(&self) -> Vec<TraceEntry> {
+        lock(&self.trace).take().unwrap_or_default()
+    }
+
+    /// One notice was collected: how many were left out before it.
+    pub(crate) fn took_notice(&self) -> u32 {
+        self.notices.fetch_sub(1, Ordering::AcqRel);
+        self.unseen_notices.swap(0, Ordering::AcqRel)
+    }
+
+    pub(crate) fn keep_trace(&self, entries: Vec<TraceEntry>) {
+        *lock(&self.whole_trace) = entries;
+    }
+
+    pub(crate) fn with_kept_trace<T>(&self, read: impl FnOnce(&[TraceEntry]) -> T) -> T {
+        read(&lock(&self.whole_trace))
+    }
+}
+
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    bell: Bell,
+    next_guest: AtomicU32,
+    next_request: AtomicU32,
+    /// JavaScript is gone: whatever is said is forgotten.
+    abandoned: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    news: VecDeque<News>,
+    refusals: usize,
+    unseen_refusals: u32,
+    /// A connection could not be accepted, for now; this was said already.
+    troubled: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(ring: Ring) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            bell: Bell::new(ring),
+            next_guest: AtomicU32::new(1),
+            next_request: AtomicU32::new(1),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    /// A part for a new guest.
+    pub(crate) fn new_guest(self: &Arc<Self>) -> Arc<About> {
+        Arc::new(About::new(self))
+    }
+
+    /// A number for a request. It may come again after 2^32 others.
+    pub(crate) fn new_request(&self) -> u32 {
+        self.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn tell(&self, news: News) {
+        self.push(lock(&self.queue), news);
+    }
+
+    pub(crate) fn refused(&self, error: ErrorInfo) {
+        let mut queue = lock(&self.queue);
+        if queue.refusals >= MOST_REFUSALS {
+            queue.unseen_refusals = queue.unseen_refusals.saturating_add(1);
+            return;
+        }
+        queue.refusals += 1;
+        let unseen = std::mem::take(&mut queue.unseen_refusals);
+        self.push(queue, News::Refused { error, unseen });
+    }
+
+    /// Said once until it is collected, as it happens again and again.
+    pub(crate) fn troubled(&self, error: ErrorInfo, for_good: bool) {
+        let mut queue = lock(&self.queue);
+        if for_good || !std::mem::replace(&mut queue.troubled, true) {
+            self.push(queue, News::Troubled { error, for_good });
+        }
+    }
+
+    pub(crate) fn stats(&self, about: &Arc<About>, stats: Stats) {
+        let mut slot = lock(&about.stats);
+        if slot.replace(Box::new(stats)).is_none() {
+            drop(slot);
+            self.tell(News::Stats(Arc::clone(about)));
+        }
+    }
+
+    /// Takes a batch if none waits to be collected; returns how many entries it took.
+    pub(crate) fn trace(&self, about: &Arc<About>, entries: &[TraceEntry]) -> usize {
+        let mut slot = lock(&about.trace);
+        if slot.is_some() {
+            return 0;
+        }
+        let batch = &entries[..entries.len().min(MOST_ENTRIES)];
+        *slot = Some(batch.to_vec());
+        drop(slot);
+        self.tell(News::Trace(Arc::clone(about)));
+        batch.len()
+    }
+
+    pub(crate) fn notice(&self, about: &Arc<About>, notice: Notice) {
+        if about.notices.fetch_add(1, Ordering::AcqRel) >= MOST_NOTICES {
+            about.notices.fetch_sub(1, Ordering::AcqRel);
+            about.unseen_notices.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.tell(News::Notice(Arc::clone(about), notice));
+        }
+    }
+
+    /// Everything there is to tell.
+    pub(crate) fn collect(&self) -> VecDeque<News> {
+        // Before the queue is emptied: what is added afterwards rings again.
+        self.bell.answered();
+        let mut queue = lock(&self.queue);
+        queue.refusals = 0;
+        queue.troubled = false;
+        std::mem::take(&mut queue.news)
+    }
+
+    /// Nothing more will be told.
+    pub(crate) fn finish(&self) {
+        self.bell.remove();
+    }
+
+    /// JavaScript is gone.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.bell.remove();
+        let forgotten = std::mem::take(&mut lock(&self.queue).news);
+        drop(forgotten);
+    }
+
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, news: News) {
+        if self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        queue.news.push_back(news);
+        drop(queue);
+        self.bell.ring();
+    }
+}
+
+/// Nothing that can panic runs under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

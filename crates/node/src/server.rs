@@ -1,0 +1,165 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use napi::{CleanupEnvHook, Env};
+use napi_derive::napi;
+use uffd_core::server::{Server, ServerOptions};
+use uffd_core::source::{Fetcher, FileSource};
+
+use crate::bell::Ring;
+use crate::error::{ErrorInfo, Thrown};
+use crate::event::NativeEvent;
+use crate::listen_options::NativeListenOptions;
+use crate::outbox::{News, Outbox};
+use crate::reception::{Reception, Sessions};
+
+/// A server and the guests it received. Starting and closing happen on threads of their own,
+/// and nothing here waits.
+#[napi]
+pub struct NativeServer {
+    shared: Arc<Shared>,
+    /// Called when the environment ends with the server open or guests running.
+    hook: Option<CleanupEnvHook<Arc<Shared>>>,
+}
+
+struct Shared {
+    outbox: Arc<Outbox>,
+    sessions: Arc<Sessions>,
+    phase: Mutex<Phase>,
+}
+
+enum Phase {
+    Starting,
+    Open(Server),
+    Closed,
+}
+
+#[napi]
+impl NativeServer {
+    /// Opens the snapshot and binds the socket; an event tells how that went. `ring` is called
+    /// when there is something to collect.
+    #[napi(
+        constructor,
+        catch_unwind,
+        ts_args_type = "options: NativeListenOptions, ring: () => void"
+    )]
+    pub fn new(env: Env, options: NativeListenOptions, ring: Ring) -> Result<Self, Thrown> {
+        let (socket, snapshot) = options.paths();
+        let options = options.server()?;
+        let shared = Arc::new(Shared {
+            outbox: Outbox::new(ring),
+            sessions: Arc::default(),
+            phase: Mutex::new(Phase::Starting),
+        });
+        let hook = env
+            .add_env_cleanup_hook(Arc::clone(&shared), |shared| shared.abandon())
+            .map_err(|error| Thrown::new("ERR_UFFD_INTERNAL", error.reason.to_string()))?;
+        let starting = Arc::clone(&shared);
+        let started = thread::Builder::new()
+            .name("uffd-listen".to_owned())
+            .spawn(move || starting.start(&socket, &snapshot, options));
+        if let Err(error) = started {
+            let message = format!("cannot start a thread to listen on: {error}");
+            shared.fail(ErrorInfo::resources(message));
+        }
+        Ok(Self { shared, hook: Some(hook) })
+    }
+
+    /// What happened since the last time, in order.
+    #[napi(catch_unwind)]
+    pub fn collect(&mut self, env: Env) -> Vec<NativeEvent> {
+        let news = self.shared.outbox.collect();
+        for news in &news {
+            if let News::Ended(about, _) = news {
+                self.shared.sessions.remove(about.id);
+            }
+        }
+        let over = news.iter().any(|news| matches!(news, News::Closed | News::Ended(..)))
+            && self.shared.is_over();
+        let events = news.into_iter().filter_map(NativeEvent::of).collect();
+        if over {
+            self.shared.outbox.finish();
+            if let Some(hook) = self.hook.take() {
+                // It can only fail if the environment is ending.
+                let _ = env.remove_env_cleanup_hook(hook);
+            }
+        }
+        events
+    }
+
+    /// Stops accepting and removes the socket; an event tells when that is done.
+    #[napi(catch_unwind)]
+    pub fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        let close = move || shared.close();
+        let closing = close.clone();
+        if thread::Builder::new().name("uffd-close".to_owned()).spawn(closing).is_err() {
+            // Slower for the event loop, and just as right.
+            close();
+        }
+    }
+}
+
+impl Shared {
+    fn start(&self, socket: &Path, snapshot: &Path, options: ServerOptions) {
+        match self.serve(socket, snapshot, options) {
+            Ok(server) => {
+                let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+                if matches!(*phase, Phase::Closed) {
+                    drop(phase);
+                    server.stop();
+                    self.outbox.tell(News::Closed);
+                } else {
+                    *phase = Phase::Open(server);
+                    drop(phase);
+                    self.outbox.tell(News::Listening);
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn serve(
+        &self,
+        socket: &Path,
+        snapshot: &Path,
+        options: ServerOptions,
+    ) -> Result<Server, ErrorInfo> {
+        let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
+        let fetcher = Arc::new(Fetcher::new(Arc::new(source)));
+        let outbox = Arc::clone(&self.outbox);
+        let sessions = Arc::clone(&self.sessions);
+        let reception = Arc::new(Reception { outbox, sessions });
+        Server::start(socket, fetcher, options, reception).map_err(|error| ErrorInfo::from(&error))
+    }
+
+    fn fail(&self, error: ErrorInfo) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
+        self.outbox.tell(News::ListenFailed(error));
+        self.outbox.tell(News::Closed);
+    }
+
+    /// Waits until the socket is gone. A server that is just starting sees to that itself.
+    fn close(&self) {
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let was = std::mem::replace(&mut *phase, Phase::Closed);
+        drop(phase);
+        if let Phase::Open(server) = was {
+            server.stop();
+            self.outbox.tell(News::Closed);
+        }
+    }
+
+    /// JavaScript is ending, at any moment and without notice.
+    fn abandon(&self) {
+        self.outbox.abandon();
+        self.sessions.begin_stop();
+        self.close();
+    }
+
+    fn is_over(&self) -> bool {
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*phase, Phase::Closed) && self.sessions.is_empty()
+    }
+}

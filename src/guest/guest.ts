@@ -1,0 +1,263 @@
+import { EventEmitter } from 'node:events'
+import {
+  type NativeEvent,
+  type NativeGuest,
+  type Notice,
+  type PrefaultReport,
+  type Region,
+  type Stats,
+  type Tracking,
+} from '#native'
+import { orAborted } from '../abort.js'
+import { type KeepAlive } from '../keep-alive.js'
+import { calling } from '../native-errors.js'
+import { tell } from '../tell.js'
+import { Trace } from '../trace.js'
+import { abortSignal, object, optional, options } from '../validate.js'
+import { warn } from '../warn.js'
+import { guestEnd, type GuestEnd } from './end.js'
+import { PageStates, type DirtyPages } from './page-states.js'
+import { pageRanges, type Pages } from './pages.js'
+import { guestEnded, type Answer, type Requests } from './requests.js'
+
+/** What a guest tells; the values are the arguments of the listeners. */
+export interface GuestEvents {
+  /**
+   * Counters and latencies, every `statsIntervalMs` of the server. One that JavaScript was too
+   * busy to take is replaced by the next.
+   */
+  stats: [stats: Stats]
+  /** First touches in order, in batches. None is lost, however late they are taken. */
+  trace: [entries: Trace]
+  /**
+   * Something worth a line in a log. Up to 64 are kept for the first listener.
+   */
+  notice: [notice: Notice]
+  /** The guest has ended: exactly once, after everything else. */
+  end: [end: GuestEnd]
+}
+
+/** An operation that can be given up. */
+export interface Abortable {
+  /** Gives it up when it fires. */
+  readonly signal?: AbortSignal | undefined
+}
+
+type GuestEvent = Extract<NativeEvent, { type: 'stats' | 'trace' | 'notice' | 'ended' }>
+
+/** What a guest needs of its server. */
+export interface Surroundings {
+  readonly requests: Requests
+  readonly keepAlive: KeepAlive
+  readonly statsIntervalMs: number
+}
+
+const mostKeptNotices = 64
+
+const checkAbortable = object<Abortable>({ signal: optional(abortSignal) })
+
+/** Where the server reaches its guests, out of users' sight. */
+export const internals = new WeakMap<Guest, (event: GuestEvent) => void>()
+
+/**
+ * A microVM whose memory is being served. It is served whether or not anybody holds or listens
+ * to this object, until it exits, is stopped, or cannot be served any longer.
+ */
+export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable {
+  readonly #native: NativeGuest
+  readonly #surroundings: Surroundings
+  readonly #id: number
+  readonly #ended: Promise<GuestEnd>
+  readonly #resolveEnded: (end: GuestEnd) => void
+  readonly #keptNotices: Notice[] = []
+  #end: GuestEnd | undefined
+  #endIsAwaited = false
+  #subscribed = ''
+
+  /** The process id of the VMM, or `undefined` where it cannot be seen from here. */
+  readonly pid: number | undefined
+
+  /** Its memory, in the order of snapshot offsets. */
+  readonly regions: readonly Region[]
+
+  /** Its page size in bytes: 4096 or 2097152. */
+  readonly pageSize: number
+
+  /** How its dirty pages are tracked: not (`off`), by faults (`sync`), by the kernel (`async`). */
+  readonly tracking: Tracking
+
+  /** Guests come from a server. */
+  constructor(native: NativeGuest, surroundings: Surroundings) {
+    super()
+    this.#native = native
+    this.#surroundings = surroundings
+    this.#id = native.id
+    this.pid = native.pid ?? undefined
+    this.regions = native.regions
+    this.pageSize = native.pageSize
+    this.tracking = native.tracking
+    let resolveEnded: (end: GuestEnd) => void
+    this.#ended = new Promise((resolve) => {
+      resolveEnded = resolve
+    })
+    this.#resolveEnded = resolveEnded!
+    internals.set(this, (event) => this.#take(event))
+    this.#watchListeners()
+  }
+
+  /** Resolves when the guest has ended, with the reason; is never rejected. */
+  get ended(): Promise<GuestEnd> {
+    this.#endIsAwaited = true
+    return this.#ended
+  }
+
+  /**
+   * Installs pages before they are asked for, in the order given, while faults are served; never
+   * over a page the guest gave back. Its report accounts for every page. If the signal fires,
+   * the rest is counted as `skipped`: that is an answer, not an error.
+   *
+   * @throws {UffdError} ERR_UFFD_NO_SUCH_PAGES if the guest lacks one of the pages; then nothing
+   * is installed. ERR_UFFD_GUEST_ENDED if it has ended.
+   */
+  async prefault(pages: Pages, abortable: Abortable = {}): Promise<PrefaultReport> {
+    const ranges = pageRanges(pages, this.regions, options().field('pages'))
+    const { signal } = checkAbortable(abortable, options())
+    this.#throwIfEnded()
+    const prefault = calling(() => this.#native.prefault(ranges))
+    const cancel = () => prefault.cancel()
+    if (signal?.aborted) cancel()
+    signal?.addEventListener('abort', cancel, { once: true })
+    try {
+      const { report } = await this.#answer('prefaulted', prefault.request)
+      return report
+    } finally {
+      signal?.removeEventListener('abort', cancel)
+    }
+  }
+
+  /** First touches so far, in order; of a guest that has ended, all of them. */
+  async trace(): Promise<Trace> {
+    if (this.#end !== undefined) return Trace.of(calling(() => this.#native.keptTrace()))
+    const { words } = await this.#answer('traced', this.#native.trace())
+    return Trace.of(words)
+  }
+
+  /** The states of all pages at one moment. */
+  async pageStates(): Promise<PageStates> {
+    return new PageStates(this.regions, await this.#export())
+  }
+
+  /** What a diff snapshot has to hold. Pause the guest first, or it is old when it is read. */
+  async dirtyPages(): Promise<DirtyPages> {
+    const { dirty, dirtyCount, empty, emptyCount, exact } = await this.#export()
+    return { dirty, dirtyCount, empty, emptyCount, exact }
+  }
+
+  /** Counters and latencies now; of a guest that has ended, the final ones. */
+  async stats(): Promise<Stats> {
+    if (this.#end !== undefined) return this.#end.stats
+    const { stats } = await this.#answer('counted', this.#native.stats())
+    return stats
+  }
+
+  /** Resolves once no fault is in hand and no event unread: with a paused guest, for good. */
+  async settle(abortable: Abortable = {}): Promise<void> {
+    const { signal } = checkAbortable(abortable, options())
+    this.#throwIfEnded()
+    const settled = this.#answer('settled', this.#native.settle())
+    await orAborted('Waiting for the guest to settle', signal, settled)
+  }
+
+  /**
+   * Serves the guest no longer: what is in hand is served as far as that goes at once, and every
+   * waiting thread is woken. Pages it misses later block it, so end or pause it first. Resolves
+   * with its end, whatever that was; may be called again.
+   */
+  async stop(): Promise<GuestEnd> {
+    this.#native.beginStop()
+    return await this.#surroundings.keepAlive.during(this.ended)
+  }
+
+  /** The same as {@link stop}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  override removeAllListeners(event?: keyof GuestEvents): this {
+    super.removeAllListeners(event)
+    if (event === undefined) this.#watchListeners()
+    this.#subscribe()
+    return this
+  }
+
+  async #export() {
+    this.#throwIfEnded()
+    const answer = await this.#answer('exported', this.#native.export())
+    return answer.export
+  }
+
+  async #answer<T extends Answer['type']>(
+    type: T,
+    request: number,
+  ): Promise<Extract<Answer, { type: T }>> {
+    const { requests, keepAlive } = this.#surroundings
+    const answer = await keepAlive.during(requests.answerTo(request, this.#id))
+    if (answer.type !== type) throw new TypeError(`Expected ${type}, got ${answer.type}`)
+    return answer as Extract<Answer, { type: T }>
+  }
+
+  #throwIfEnded(): void {
+    if (this.#end !== undefined) throw guestEnded()
+  }
+
+  /** Statistics and trace cost something, so they are asked for while somebody listens. */
+  #watchListeners(): void {
+    const later = () => queueMicrotask(() => this.#subscribe())
+    const internal = this as EventEmitter
+    internal.on('newListener', later)
+    internal.on('removeListener', later)
+  }
+
+  #subscribe(): void {
+    if (this.listenerCount('notice') > 0) {
+      for (const notice of this.#keptNotices.splice(0)) tell(this, 'notice', notice)
+    }
+    const stats = this.listenerCount('stats') > 0
+    const trace = this.listenerCount('trace') > 0
+    const wanted = `${stats} ${trace}`
+    if (this.#end !== undefined || wanted === this.#subscribed) return
+    this.#subscribed = wanted
+    this.#native.report(stats ? this.#surroundings.statsIntervalMs : undefined, trace)
+  }
+
+  #take(event: GuestEvent): void {
+    switch (event.type) {
+      case 'stats':
+        return tell(this, 'stats', event.stats)
+      case 'trace':
+        tell(this, 'trace', Trace.of(event.words))
+        if (!event.last) this.#native.wantTrace()
+        return
+      case 'notice':
+        return this.#notice(event.notice)
+      case 'ended':
+        return this.#finish(guestEnd(event.end))
+    }
+  }
+
+  #notice(notice: Notice): void {
+    if (this.listenerCount('notice') > 0) return tell(this, 'notice', notice)
+    if (this.#keptNotices.length < mostKeptNotices) this.#keptNotices.push(notice)
+  }
+
+  #finish(end: GuestEnd): void {
+    this.#end = end
+    this.#surroundings.requests.giveUp(this.#id)
+    if (end.error !== undefined && !this.#endIsAwaited && this.listenerCount('end') === 0) {
+      const who = this.pid === undefined ? 'A guest' : `The guest of process ${this.pid}`
+      warn(`${who} is served no longer: ${end.error.message}`, end.error.code)
+    }
+    tell(this, 'end', end)
+    this.#resolveEnded(end)
+  }
+}

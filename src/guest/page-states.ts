@@ -1,0 +1,60 @@
+import { type PageCounts, type PageExport, type Region } from '#native'
+
+/**
+ * A page's state. `unfaulted`: never installed, the guest has not needed it yet. `faulted`:
+ * installed. `removed`: given back by the guest, reads as zeros. `poisoned`: its source failed,
+ * accesses raise SIGBUS.
+ */
+export type PageState = (typeof pageStates)[number]
+
+/** The states in the order of their numbers in {@link RegionStates.states}. */
+export const pageStates = ['unfaulted', 'faulted', 'removed', 'poisoned'] as const
+
+/** The states of a region's pages at one moment. */
+export interface RegionStates extends Region {
+  /** One byte a page, in page order: an index into {@link pageStates}. */
+  readonly states: Uint8Array
+}
+
+/** The states of all pages of a guest at one moment. */
+export class PageStates {
+  /** Region by region, in the order of snapshot offsets. */
+  readonly regions: readonly RegionStates[]
+
+  /** How many pages there are in each state. */
+  readonly counts: PageCounts
+
+  constructor(regions: readonly Region[], { states, counts }: PageExport) {
+    this.regions = regions.map((region, index) => ({ ...region, states: states[index]! }))
+    this.counts = counts
+  }
+
+  /** The state of one page, or `undefined` if the guest has no such page. */
+  stateOf(page: number): PageState | undefined {
+    for (const { firstPage, states } of this.regions) {
+      const state = states[page - firstPage]
+      if (state !== undefined) return pageStates[state]
+    }
+    return undefined
+  }
+}
+
+/** What a diff snapshot of the guest has to hold. */
+export interface DirtyPages {
+  /**
+   * Pages that differ from the snapshot and are not empty, as a Roaring bitmap in the portable
+   * format, which every Roaring library reads.
+   */
+  readonly dirty: Buffer
+  /** How many of them there are. */
+  readonly dirtyCount: number
+  /** Pages that read as zeros, in the same format. None of them is in `dirty`. */
+  readonly empty: Buffer
+  /** How many of them there are. */
+  readonly emptyCount: number
+  /**
+   * Whether `dirty` holds only pages that were written. Without dirty tracking it is `false`,
+   * and `dirty` holds every page that was installed and could have been written since.
+   */
+  readonly exact: boolean
+}

@@ -1,0 +1,21 @@
+import { aborted } from '../abort.js'
+import { checkListenOptions, type ListenOptions } from './options.js'
+import { Server } from './server.js'
+
+/**
+ * Serves guests of one snapshot on one socket. Resolves when the socket accepts: from then on
+ * Firecracker can be told to load the snapshot.
+ *
+ * @throws {UffdError} with a code that says what is wrong: the option, the snapshot, the socket.
+ */
+export async function listen(listenOptions: ListenOptions): Promise<Server> {
+  const checked = checkListenOptions(listenOptions)
+  const { signal } = checked
+  const what = `Listening on ${checked.native.socket}`
+  if (signal?.aborted) throw aborted(what, signal)
+  try {
+    return await new Server(checked).listening()
+  } catch (error) {
+    throw signal?.aborted ? aborted(what, signal) : error
+  }
+}

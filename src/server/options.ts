@@ -1,0 +1,118 @@
+import { type NativeListenOptions } from '#native'
+import {
+  abortSignal,
+  boolean,
+  type Check,
+  filePath,
+  integer,
+  milliseconds,
+  object,
+  oneOf,
+  optional,
+  options,
+  socketFile,
+} from '../validate.js'
+
+/** How a server is to behave. Everything but the two paths has a default that is safe. */
+export interface ListenOptions {
+  /**
+   * Where Firecracker is told to connect: the `backend_path` of its `mem_backend`. A stale
+   * socket file is taken over, one that is listened on is not. At most 107 bytes.
+   */
+  readonly socket: string
+  /** The guest's memory file, as Firecracker wrote it; may be sparse. Must not change. */
+  readonly snapshot: string
+  /**
+   * Whether dirty pages are tracked. `auto`: if the VMM registered its memory for write
+   * protection. `on`: always; a guest for which the kernel will not is refused. `off`: never.
+   * @default 'auto'
+   */
+  readonly dirtyTracking?: 'auto' | 'on' | 'off' | undefined
+  /**
+   * How many pages may be filled when one is missed: as many as the access pattern asks for
+   * (`true`), exactly one (`false`), or as the pattern asks, at most so many (a number).
+   * @default true
+   */
+  readonly faultAround?: boolean | number | undefined
+  /**
+   * What becomes of a page that cannot be had before `faultDeadlineMs`. `poison`: accesses raise
+   * SIGBUS, which ends a stock Firecracker. `kill`: the guest is killed and its session fails.
+   * `fail`: the session fails; the guest's threads wait for you to end it.
+   * @default 'poison'
+   */
+  readonly onUnservable?: 'poison' | 'kill' | 'fail' | undefined
+  /**
+   * How long a fault may wait for a page that cannot be had, in milliseconds.
+   * @default 30_000
+   */
+  readonly faultDeadlineMs?: number | undefined
+  /**
+   * How long a guest may take from its connection to the end of its handoff, in milliseconds.
+   * @default 10_000
+   */
+  readonly handoffTimeoutMs?: number | undefined
+  /**
+   * Whether a guest is killed when its session fails: its threads would wait for ever.
+   * @default false
+   */
+  readonly killOnFailure?: boolean | undefined
+  /**
+   * Whether first touches are recorded, 16 bytes each, for `guest.trace()` and its event.
+   * @default true
+   */
+  readonly trace?: boolean | undefined
+  /**
+   * Whether a fault loop may try to read for some microseconds before it sleeps: shorter
+   * latencies for a little CPU time while a guest is faulting.
+   * @default true
+   */
+  readonly shortWaits?: boolean | undefined
+  /**
+   * How often a guest emits `stats`, in milliseconds, while somebody listens.
+   * @default 1000
+   */
+  readonly statsIntervalMs?: number | undefined
+  /** Stops the server and its guests when it fires, as `stop()` does. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** The defaults that the native part does not know. */
+const defaultStatsIntervalMs = 1000
+
+const pages: Check<boolean | number> = (value, at) =>
+  typeof value === 'boolean'
+    ? value
+    : typeof value === 'number'
+      ? integer({ min: 1, max: 2 ** 32 - 1, unit: 'pages' })(value, at)
+      : at.expected('true, false or a number of pages', value)
+
+const checkOptions = object<ListenOptions>({
+  socket: socketFile,
+  snapshot: filePath,
+  dirtyTracking: optional(oneOf(['auto', 'on', 'off'])),
+  faultAround: optional(pages),
+  onUnservable: optional(oneOf(['poison', 'kill', 'fail'])),
+  faultDeadlineMs: optional(milliseconds),
+  handoffTimeoutMs: optional(milliseconds),
+  killOnFailure: optional(boolean),
+  trace: optional(boolean),
+  shortWaits: optional(boolean),
+  statsIntervalMs: optional(milliseconds),
+  signal: optional(abortSignal),
+})
+
+/** Checked options: those of the native part, and those of this side. */
+export interface CheckedOptions {
+  readonly native: NativeListenOptions
+  readonly statsIntervalMs: number
+  readonly signal: AbortSignal | undefined
+}
+
+export function checkListenOptions(given: unknown): CheckedOptions {
+  const {
+    statsIntervalMs = defaultStatsIntervalMs,
+    signal,
+    ...native
+  } = checkOptions(given, options())
+  return { native: native as NativeListenOptions, statsIntervalMs, signal }
+}

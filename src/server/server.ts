@@ -1,0 +1,285 @@
+import { EventEmitter } from 'node:events'
+import native, { type NativeEvent, type NativeServer } from '#native'
+import { aborted } from '../abort.js'
+import { UffdError } from '../errors.js'
+import { Guest, internals } from '../guest/guest.js'
+import { Requests } from '../guest/requests.js'
+import { KeepAlive } from '../keep-alive.js'
+import { calling, fromNative } from '../native-errors.js'
+import { tell } from '../tell.js'
+import { abortSignal, type Check, milliseconds, object, optional, options } from '../validate.js'
+import { warn } from '../warn.js'
+import { Arrivals } from './arrivals.js'
+import { type CheckedOptions } from './options.js'
+
+/** What a server tells; the values are the arguments of the listeners. */
+export interface ServerEvents {
+  /**
+   * A guest was refused, and why. The second argument counts refusals before this one that are
+   * not told because JavaScript was busy for too long: normally 0. With no listener, a refusal
+   * becomes a warning of the process.
+   */
+  refused: [error: UffdError, unseen: number]
+  /**
+   * A connection could not be accepted; the server goes on trying. With no listener, a warning.
+   */
+  trouble: [error: UffdError]
+  /** The server accepts no more, and its socket is gone. */
+  close: []
+}
+
+/** How to wait for a guest. */
+export interface AcceptOptions {
+  /**
+   * How long to wait, in milliseconds, or `Infinity`.
+   * @default 60_000
+   */
+  readonly timeoutMs?: number | undefined
+  /** Gives up the wait when it fires. */
+  readonly signal?: AbortSignal | undefined
+}
+
+const defaultAcceptTimeoutMs = 60_000
+
+const patience: Check<number> = (value, at) =>
+  value === Infinity ? Infinity : milliseconds(value, at)
+
+const checkAcceptOptions = object<AcceptOptions>({
+  timeoutMs: optional(patience),
+  signal: optional(abortSignal),
+})
+
+/**
+ * One socket and one snapshot, and a guest for every VM that connects. It keeps the process
+ * alive while it listens or serves, unless it was `unref()`ed.
+ */
+export class Server extends EventEmitter<ServerEvents> implements AsyncDisposable {
+  readonly #native: NativeServer
+  readonly #options: CheckedOptions
+  readonly #keepAlive = new KeepAlive()
+  readonly #requests = new Requests()
+  readonly #arrivals = new Arrivals()
+  readonly #guests = new Map<number, Guest>()
+  readonly #listening = deferred<void>()
+  readonly #closed = deferred<void>()
+  readonly #onAbort = () => void this.stop()
+  #lastRefusal: UffdError | undefined
+  #refusals = 0
+  #state: 'open' | 'closing' | 'closed' = 'open'
+  #referenced = true
+  #holding = false
+
+  /** Servers come from `listen`. */
+  constructor(checked: CheckedOptions) {
+    super()
+    this.#options = checked
+    this.#native = calling(() => new native.NativeServer(checked.native, () => this.#collect()))
+    this.#hold()
+    checked.signal?.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  /** The socket's path, as given. */
+  get socket(): string {
+    return this.#options.native.socket
+  }
+
+  /** The snapshot's path, as given. */
+  get snapshot(): string {
+    return this.#options.native.snapshot
+  }
+
+  /** The guests that are being served now, accepted or not. */
+  get guests(): readonly Guest[] {
+    return [...this.#guests.values()]
+  }
+
+  /**
+   * The next guest. Every guest is served from its handoff on, whether or not it was accepted,
+   * and is given to one caller.
+   *
+   * @throws {UffdError} ERR_UFFD_ACCEPT_TIMEOUT, ERR_UFFD_ABORTED, or ERR_UFFD_SERVER_CLOSED.
+   */
+  async accept(acceptOptions: AcceptOptions = {}): Promise<Guest> {
+    const checked = checkAcceptOptions(acceptOptions, options())
+    const { timeoutMs = defaultAcceptTimeoutMs, signal } = checked
+    const what = `Waiting for a guest on ${this.socket}`
+    if (signal?.aborted) throw aborted(what, signal)
+    const refusalsBefore = this.#refusals
+    const { guest, cancel } = this.#arrivals.next()
+    const onAbort = () => cancel(aborted(what, signal!))
+    const onTimeout = () => cancel(this.#acceptTimeout(timeoutMs, refusalsBefore))
+    // The server keeps the process alive, not the wait for it.
+    const timer = timeoutMs === Infinity ? undefined : setTimeout(onTimeout, timeoutMs).unref()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    try {
+      const next = await guest
+      if (next === undefined) throw closedError(this.socket)
+      return next
+    } finally {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Each guest, as it comes, until the server is closed. Leaving the loop closes nothing. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Guest, void, void> {
+    for (;;) {
+      const guest = await this.#arrivals.next().guest
+      if (guest === undefined) return
+      yield guest
+    }
+  }
+
+  /**
+   * Accepts no more guests and removes the socket; resolves when that is done. Guests go on
+   * being served, and keep the process alive. May be called again.
+   */
+  async close(): Promise<void> {
+    if (this.#state === 'open') {
+      this.#state = 'closing'
+      this.#native.close()
+    }
+    await this.#keepAlive.during(this.#closed.promise)
+  }
+
+  /** Closes the server and stops its guests; resolves when all of them have ended. */
+  async stop(): Promise<void> {
+    await this.close()
+    await Promise.all(this.guests.map((guest) => guest.stop()))
+  }
+
+  /** The same as {@link stop}: nothing is left behind. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  /** Lets the process end although the server listens or one of its guests is being served. */
+  unref(): this {
+    this.#referenced = false
+    this.#hold()
+    return this
+  }
+
+  /** Takes back {@link unref}. */
+  ref(): this {
+    this.#referenced = true
+    this.#hold()
+    return this
+  }
+
+  /** @internal Resolves when the socket accepts. */
+  async listening(): Promise<this> {
+    const { signal } = this.#options
+    if (signal?.aborted) this.#onAbort()
+    await this.#keepAlive.during(this.#listening.promise)
+    return this
+  }
+
+  #collect(): void {
+    for (const event of this.#native.collect()) this.#take(event)
+    this.#hold()
+  }
+
+  #take(event: NativeEvent): void {
+    switch (event.type) {
+      case 'listening':
+        return this.#listening.resolve()
+      case 'listenFailed':
+        return this.#listening.reject(fromNative(event.error))
+      case 'closed':
+        return this.#finish()
+      case 'arrived':
+        return this.#arrive(new Guest(event.guest, this.#surroundings()), event.guest.id)
+      case 'refused':
+        return this.#refuse(fromNative(event.error), event.unseen)
+      case 'troubled':
+        return this.#trouble(fromNative(event.error), event.forGood)
+      case 'stats':
+      case 'trace':
+      case 'notice':
+      case 'ended': {
+        const guest = this.#guests.get(event.guest)
+        if (event.type === 'ended') this.#guests.delete(event.guest)
+        if (guest !== undefined) internals.get(guest)?.(event)
+        return
+      }
+      default:
+        return this.#requests.answer(event)
+    }
+  }
+
+  #surroundings() {
+    return {
+      requests: this.#requests,
+      keepAlive: this.#keepAlive,
+      statsIntervalMs: this.#options.statsIntervalMs,
+    }
+  }
+
+  #arrive(guest: Guest, id: number): void {
+    this.#guests.set(id, guest)
+    this.#arrivals.add(guest)
+  }
+
+  #refuse(error: UffdError, unseen: number): void {
+    this.#refusals += 1 + unseen
+    this.#lastRefusal = error
+    if (this.listenerCount('refused') > 0) return tell(this, 'refused', error, unseen)
+    // Handoffs under way are given up by closing; that is no news.
+    if (error.code === 'ERR_UFFD_HANDOFF_CANCELLED') return
+    warn(`A guest was refused on ${this.socket}: ${error.message}`, error.code)
+  }
+
+  #trouble(error: UffdError, forGood: boolean): void {
+    if (forGood) this.#arrivals.end(error)
+    if (this.listenerCount('trouble') > 0) tell(this, 'trouble', error)
+    else warn(error.message, error.code)
+  }
+
+  #finish(): void {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    this.#options.signal?.removeEventListener('abort', this.#onAbort)
+    this.#listening.reject(closedError(this.socket))
+    this.#arrivals.end()
+    tell(this, 'close')
+    this.#closed.resolve()
+  }
+
+  #acceptTimeout(timeoutMs: number, refusalsBefore: number): UffdError {
+    const refused = this.#refusals - refusalsBefore
+    const cause = refused > 0 ? this.#lastRefusal : undefined
+    const why =
+      cause === undefined ? '' : `; ${refused} refused, the last because: ${cause.message}`
+    return new UffdError(
+      'ERR_UFFD_ACCEPT_TIMEOUT',
+      `No guest came to ${this.socket} within ${timeoutMs} ms${why}`,
+      cause && { cause },
+    )
+  }
+
+  /** Keeps the process alive if that is wanted and there is something to do. */
+  #hold(): void {
+    const wanted = this.#referenced && (this.#state !== 'closed' || this.#guests.size > 0)
+    if (wanted === this.#holding) return
+    this.#holding = wanted
+    if (wanted) this.#keepAlive.hold()
+    else this.#keepAlive.release()
+  }
+}
+
+function closedError(socket: string): UffdError {
+  return new UffdError('ERR_UFFD_SERVER_CLOSED', `The server on ${socket} was closed`)
+}
+
+function deferred<T>() {
+  let resolve: (value: T) => void
+  let reject: (error: UffdError) => void
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve
+    reject = onReject
+  })
+  // Whoever awaits it is told; nobody has to.
+  promise.catch(() => {})
+  return { promise, resolve: resolve!, reject: reject! }
+}
