@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::super::{FilledWith, Fingerprint, SnapshotId, TraceEntry};
 use super::varint::{self, unzigzag, zigzag};
-use super::{FormatError, MOST_MICROS, Pages, Trace, micros};
-use crate::units::{PageIndex, PageSize};
+use super::{FormatError, MOST_MICROS, Trace, micros, no_page_twice, page_of};
+use crate::units::PageSize;
 
 /// A larger file is no trace: room for the entries of some 300 GiB of touched memory.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -43,8 +43,8 @@ impl Trace {
         bytes
     }
 
-    /// Reads the binary format. Takes no more memory than eight times the length of `bytes`,
-    /// whatever they say.
+    /// Reads the binary format. Takes at most ten times the memory of `bytes`, whatever they
+    /// say.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let says = check_start(bytes)?;
         let has = bytes.len() as u64;
@@ -186,7 +186,6 @@ fn entries(mut content: Reader<'_>, snapshot: &SnapshotId) -> Result<Vec<TraceEn
         invalid(at, "number of entries", says, format!("at most the {most} there is room for"))
     })?;
     let mut entries = Vec::with_capacity(count);
-    let mut pages = Pages::of(snapshot);
     let (mut next, mut time) = (0_i64, 0_i64);
     for number in 0..count {
         let at = content.at;
@@ -195,7 +194,7 @@ fn entries(mut content: Reader<'_>, snapshot: &SnapshotId) -> Result<Vec<TraceEn
         let page = next + unzigzag(word >> 3);
         let page =
             u64::try_from(page).map_err(|_| invalid(at, "page of an entry", page, "0 or more"))?;
-        pages.add(number, PageIndex(page))?;
+        let page = page_of(snapshot, number, page)?;
 
         let at = content.at;
         let step = unzigzag(content.varint("time of an entry")?);
@@ -206,10 +205,11 @@ fn entries(mut content: Reader<'_>, snapshot: &SnapshotId) -> Result<Vec<TraceEn
         })?;
         let filled = FilledWith::from_bits(word >> 1);
         let micros = Duration::from_micros(now);
-        entries.push(TraceEntry::new(PageIndex(page), word & 1 != 0, filled, micros));
-        (next, time) = (page.cast_signed() + 1, now.cast_signed());
+        entries.push(TraceEntry::new(page, word & 1 != 0, filled, micros));
+        (next, time) = (page.next().0.cast_signed(), now.cast_signed());
     }
     content.end("entries")?;
+    no_page_twice(&entries)?;
     Ok(entries)
 }
 

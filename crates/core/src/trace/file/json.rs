@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{FilledWith, SnapshotId, TraceEntry};
-use super::{FormatError, MOST_MICROS, Pages, Trace, micros, this_program};
+use super::{FormatError, MOST_MICROS, Trace, micros, no_page_twice, page_of, this_program};
 use crate::units::{PageIndex, PageSize};
 
 /// What the view says it is.
@@ -121,12 +121,12 @@ impl Trace {
         }
         let view: View = serde_json::from_str(text).map_err(malformed)?;
         let snapshot = view.snapshot.try_into()?;
-        let mut pages = Pages::of(&snapshot);
         let mut entries = Vec::with_capacity(view.entries.len());
         for (number, entry) in view.entries.into_iter().enumerate() {
-            pages.add(number, PageIndex(entry.page))?;
-            entries.push(entry.check(number, snapshot.page_size)?);
+            let page = page_of(&snapshot, number, entry.page)?;
+            entries.push(entry.check(number, page, snapshot.page_size)?);
         }
+        no_page_twice(&entries)?;
         Ok(Self { snapshot, created_by: view.created_by, entries })
     }
 }
@@ -146,9 +146,12 @@ impl TryFrom<SnapshotView> for SnapshotId {
 }
 
 impl EntryView {
-    /// The entry, whose page is one of the snapshot.
-    fn check(self, number: usize, page_size: PageSize) -> Result<TraceEntry, FormatError> {
-        let page = PageIndex(self.page);
+    fn check(
+        self,
+        number: usize,
+        page: PageIndex,
+        page_size: PageSize,
+    ) -> Result<TraceEntry, FormatError> {
         let offset = page.offset(page_size);
         if let Some(found) = self.offset.filter(|found| *found != offset) {
             return Err(FormatError::Json(format!(

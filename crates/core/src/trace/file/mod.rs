@@ -12,8 +12,6 @@ mod varint;
 
 use std::time::Duration;
 
-use roaring::RoaringBitmap;
-
 pub(super) use disk::open_regular;
 pub use error::{EntryError, FormatError, TraceError};
 pub use format::MAX_FILE_BYTES;
@@ -36,11 +34,11 @@ impl Trace {
     /// A trace of `snapshot` with these entries, in the order of the touches. Their times are
     /// rounded down to whole microseconds, which is what a file keeps.
     pub fn new(snapshot: SnapshotId, mut entries: Vec<TraceEntry>) -> Result<Self, EntryError> {
-        let mut pages = Pages::of(&snapshot);
         for (number, entry) in entries.iter_mut().enumerate() {
-            pages.add(number, entry.page())?;
+            page_of(&snapshot, number, entry.page().0)?;
             *entry = whole_micros(*entry);
         }
+        no_page_twice(&entries)?;
         Ok(Self { snapshot, created_by: this_program(), entries })
     }
 
@@ -95,25 +93,25 @@ const MOST_MICROS: u64 = u64::MAX / 1000;
 /// A guest has at most so many pages; every state and export counts on it.
 const MOST_PAGES: u64 = 1 << 32;
 
-/// The pages a trace has so far, to find those that do not belong.
-struct Pages {
-    count: u64,
-    seen: RoaringBitmap,
+/// A page number that came from outside, if the snapshot has that page.
+fn page_of(snapshot: &SnapshotId, entry: usize, number: u64) -> Result<PageIndex, EntryError> {
+    let (page, count) = (PageIndex(number), snapshot.page_count().min(MOST_PAGES));
+    if number < count { Ok(page) } else { Err(EntryError::NoSuchPage { entry, page, count }) }
 }
 
-impl Pages {
-    fn of(snapshot: &SnapshotId) -> Self {
-        Self { count: snapshot.page_count().min(MOST_PAGES), seen: RoaringBitmap::new() }
-    }
-
-    /// Takes in the page of the entry with this number, counted from 0.
-    fn add(&mut self, entry: usize, page: PageIndex) -> Result<(), EntryError> {
-        match u32::try_from(page.0) {
-            Ok(_) if page.0 >= self.count => {}
-            Ok(number) if self.seen.insert(number) => return Ok(()),
-            Ok(_) => return Err(EntryError::Repeated { entry, page }),
-            Err(_) => {}
-        }
-        Err(EntryError::NoSuchPage { entry, page, count: self.count })
-    }
+/// Refuses entries of which two have the same page.
+fn no_page_twice(entries: &[TraceEntry]) -> Result<(), EntryError> {
+    // Sorted numbers take less memory than a set, and no choice of pages makes them slow.
+    let mut pages: Vec<u32> =
+        entries.iter().filter_map(|entry| u32::try_from(entry.page().0).ok()).collect();
+    pages.sort_unstable();
+    let Some(twice) = pages.windows(2).find(|two| two[0] == two[1]) else { return Ok(()) };
+    let page = PageIndex(u64::from(twice[0]));
+    let (entry, _) = entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| entry.page() == page)
+        .nth(1)
+        .expect("the page was found twice");
+    Err(EntryError::Repeated { entry, page })
 }
