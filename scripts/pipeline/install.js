@@ -1,0 +1,45 @@
+// Brings what the checkout needs: npm packages in the locked versions, and the native part.
+import { existsSync, readFileSync } from 'node:fs'
+import { run, root } from './run.js'
+import { command, StageError } from './stage.js'
+
+const readJson = (path) => JSON.parse(readFileSync(`${root}/${path}`, 'utf8'))
+
+/** Whether node_modules holds every locked package in its locked version, and no other. */
+export function isInstalled(
+  locked = readJson('package-lock.json').packages,
+  installed = installedPackages(),
+) {
+  if (installed === undefined) return false
+  const strangers = Object.keys(installed).some((path) => !(path in locked))
+  const missing = Object.entries(locked).some(([path, { version, optional, devOptional }]) => {
+    if (path === '') return false
+    const there = installed[path]
+    // Packages for other platforms are locked and never installed.
+    return there === undefined ? !optional && !devOptional : there.version !== version
+  })
+  return !strangers && !missing
+}
+
+function installedPackages() {
+  const list = 'node_modules/.package-lock.json'
+  return existsSync(`${root}/${list}`) ? readJson(list).packages : undefined
+}
+
+/** Installs npm packages unless that is done. */
+export async function install() {
+  const oldest = 20
+  if (Number.parseInt(process.versions.node) < oldest) {
+    throw new StageError(`Node.js ${oldest} or later is needed, this is ${process.versions.node}`)
+  }
+  if (isInstalled()) return console.log('node_modules is as package-lock.json says')
+  await command('npm', 'ci', '--no-audit', '--no-fund')()
+}
+
+/** Builds the native part and the TypeScript. Cargo knows what is left to do. */
+export const build = (script) => async () => {
+  const { status } = await run('cargo', ['--version'], { quiet: true })
+  if (status !== 0) throw new StageError('Rust is needed to build the native part: install rustup')
+  await command('npm', 'run', '--silent', script)()
+  await command('npm', 'run', '--silent', 'build:ts')()
+}
