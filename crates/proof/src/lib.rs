@@ -9,5 +9,5 @@ mod stage;
 
 pub use case::{Case, HUGE, SMALL, Setting};
 pub use hugepages::HugePages;
-pub use observe::{ThreadCost, cost_of, threads_named, until, waiting_threads};
+pub use observe::{ThreadCost, assert_idle, cost_of, threads_named, until, waiting_threads};
 pub use stage::{Held, Served, Stage, StageBuilder};

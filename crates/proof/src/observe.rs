@@ -58,3 +58,28 @@ pub fn cost_of(tid: i32) -> Option<ThreadCost> {
     let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(ThreadCost { sleeps: sleeps?.trim().parse().ok()?, ticks: ticks(14)? + ticks(15)? })
 }
+
+/// Checks that the fault loops of this process sleep, by what they cost while it passes half a
+/// second: a loop that spins uses up all of it.
+///
+/// # Panics
+/// If one of them does not sleep.
+pub fn assert_idle() {
+    let loops = || -> Vec<(i32, ThreadCost)> {
+        let tids = threads_named("uffd-guest");
+        tids.into_iter().filter_map(|tid| Some((tid, cost_of(tid)?))).collect()
+    };
+    // A loop that was just at work may still be about to sleep.
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        let before = loops();
+        std::thread::sleep(Duration::from_millis(500));
+        let after = loops();
+        let moved = before.iter().filter(|loop_| !after.contains(loop_)).count();
+        if moved == 0 {
+            return;
+        }
+        busy = after;
+    }
+    panic!("a fault loop with nothing to do does not sleep: {busy:?}");
+}
