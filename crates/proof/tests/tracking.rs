@@ -1,0 +1,197 @@
+//! Dirty tracking: whether it is on, and that an export names exactly the pages that were written.
+
+use roaring::RoaringBitmap;
+use uffd_core::policy::Tracking;
+use uffd_core::session::{DirtyTracking, Export};
+use uffd_guest::options::{Options, Register};
+use uffd_guest::pattern::Content;
+use uffd_proof::sources::{Broken, Failure};
+use uffd_proof::{Case, HUGE, SMALL, Served, Setting, StageBuilder};
+use userfaultfd_sys as sys;
+
+const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
+const PAGES: u64 = 10;
+
+fn open(page_size: u64, tracking: DirtyTracking) -> Setting {
+    open_with(page_size, tracking, |stage| stage)
+}
+
+fn open_with(
+    page_size: u64,
+    tracking: DirtyTracking,
+    change: impl FnOnce(StageBuilder) -> StageBuilder,
+) -> Setting {
+    let case = Case { guest: GUEST, page_size, tracking: false };
+    let pattern = case.pattern().with_lone_zeros(200);
+    case.open_with(pattern, &[PAGES - 3, 3], |stage| {
+        change(stage.session(|options| options.dirty_tracking = tracking))
+    })
+}
+
+fn stock(_: &mut Options) {}
+
+fn registered(options: &mut Options) {
+    options.register = Register::WriteProtect;
+    options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    if options.pattern.page_size == HUGE {
+        options.features |= sys::UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    }
+}
+
+fn kernel_tracks(options: &mut Options) {
+    registered(options);
+    options.features |= sys::UFFD_FEATURE_WP_ASYNC | sys::UFFD_FEATURE_WP_UNPOPULATED;
+}
+
+#[test]
+fn whether_pages_are_tracked_follows_the_option_and_the_registration() {
+    use DirtyTracking::{Auto, Off, On};
+    for page_size in [SMALL, HUGE] {
+        let table: [(DirtyTracking, fn(&mut Options), Tracking); 9] = [
+            (Auto, stock, Tracking::Off),
+            (Auto, registered, Tracking::Sync),
+            (Auto, kernel_tracks, Tracking::Async),
+            (On, stock, Tracking::Sync),
+            (On, registered, Tracking::Sync),
+            (On, kernel_tracks, Tracking::Async),
+            (Off, stock, Tracking::Off),
+            (Off, registered, Tracking::Off),
+            (Off, kernel_tracks, Tracking::Off),
+        ];
+        for (option, guest, expected) in table {
+            let setting = open(page_size, option);
+            let guest = setting.guest_with(guest);
+            assert_eq!(guest.session.tracking(), expected, "{option:?}");
+            guest.thread(0).touch(0, 3).unwrap();
+            let on = expected != Tracking::Off;
+            assert!(guest.pagemap(0, 3).unwrap().all(|page| page.wp == on), "{option:?}");
+        }
+    }
+}
+
+/// What a guest does, and what an export must say of it.
+fn a_life(guest: &Served) -> (RoaringBitmap, RoaringBitmap) {
+    let thread = guest.thread(0);
+    thread.touch(0, 2).unwrap(); // read
+    thread.write(2, 1, 4).unwrap(); // written whole
+    thread.touch(3, 1).unwrap();
+    thread.write_word(3, 1, 4, 64).unwrap(); // read, then written
+    thread.write(4, 2, 4).unwrap();
+    thread.madvise(4, 2).unwrap(); // given back, and 5 read again
+    thread.touch(5, 1).unwrap();
+    thread.madvise(6, 2).unwrap(); // never touched and given back, over the border; 7 written
+    thread.write_word(7, 1, 4, 0).unwrap();
+    let removed = uffd_core::units::PageRange::new(8, 9); // 8 prefaulted, 9 left alone
+    guest.session.prefault(vec![removed]).unwrap();
+    let read: Vec<u32> = [0_u32, 1, 3, 8].into();
+    let zero = |page: &u32| thread.read_page(u64::from(*page)).unwrap() == Content::Zeros;
+    let zeros = read.into_iter().filter(zero);
+    (RoaringBitmap::from([2, 3, 7]), RoaringBitmap::from_iter([4, 5, 6].into_iter().chain(zeros)))
+}
+
+fn check(export: &Export) {
+    assert!(export.dirty.is_disjoint(&export.empty), "{export:?}");
+    for bitmap in [&export.dirty, &export.empty] {
+        let mut bytes = Vec::new();
+        bitmap.serialize_into(&mut bytes).unwrap();
+        // The portable format begins with a cookie that other implementations know.
+        let cookie = u16::from_le_bytes([bytes[0], bytes[1]]);
+        assert!(matches!(cookie, 12346 | 12347), "{cookie}");
+        assert_eq!(&RoaringBitmap::deserialize_from(&bytes[..]).unwrap(), bitmap);
+    }
+}
+
+#[test]
+fn an_export_names_exactly_what_was_written_and_what_is_empty() {
+    for page_size in [SMALL, HUGE] {
+        for guest in [stock as fn(&mut Options), registered, kernel_tracks] {
+            let setting = open(page_size, DirtyTracking::On);
+            let guest = setting.guest_with(guest);
+            let (dirty, empty) = a_life(&guest);
+            let export = guest.session.export().unwrap();
+            check(&export);
+            assert!(export.exact);
+            assert_eq!(export.dirty, dirty, "{:?}", guest.session.tracking());
+            assert_eq!(export.empty, empty, "{:?}", guest.session.tracking());
+            // Taken again, it says the same.
+            assert_eq!(guest.session.export().unwrap().dirty, dirty);
+        }
+    }
+}
+
+#[test]
+fn without_tracking_an_export_names_all_that_could_have_been_written_and_says_so() {
+    for page_size in [SMALL, HUGE] {
+        let setting = open(page_size, DirtyTracking::Off);
+        let guest = setting.guest();
+        let (dirty, _) = a_life(&guest);
+        let export = guest.session.export().unwrap();
+        check(&export);
+        assert!(!export.exact);
+        assert!(export.dirty.is_superset(&dirty));
+        let installed = RoaringBitmap::from([0, 1, 2, 3, 5, 7, 8]);
+        assert!(export.dirty.is_superset(&installed), "{:?}", export.dirty);
+        assert_eq!(export.empty, RoaringBitmap::from([4, 6]));
+    }
+}
+
+#[test]
+fn each_page_raises_one_protect_fault_however_often_it_is_written() {
+    for page_size in [SMALL, HUGE] {
+        let setting = open(page_size, DirtyTracking::On);
+        let guest = setting.guest();
+        let thread = guest.thread(0);
+        thread.touch(0, PAGES).unwrap();
+        for stamp in 1..4 {
+            thread.write_word(0, PAGES, stamp, 8).unwrap();
+        }
+        let counters = guest.stats().counters;
+        assert_eq!((counters.protect_faults, counters.write_faults), (PAGES, 0));
+        assert_eq!(guest.stats().pages.dirty, PAGES);
+        // Given back and read again, the page reports its next write.
+        thread.madvise(1, 1).unwrap();
+        thread.touch(1, 1).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!(!export.dirty.contains(1) && export.empty.contains(1));
+        thread.write_word(1, 1, 9, 8).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!(export.dirty.contains(1) && !export.empty.contains(1));
+        assert_eq!(guest.stats().counters.protect_faults, PAGES + 1);
+    }
+}
+
+#[test]
+fn many_threads_that_write_one_protected_page_all_go_on() {
+    for page_size in [SMALL, HUGE] {
+        let setting = open(page_size, DirtyTracking::On);
+        let guest = setting.guest();
+        guest.thread(0).touch(0, 1).unwrap();
+        let held = guest.hold();
+        let writes: Vec<_> =
+            (0..6).map(|number| guest.thread(number).start_write_word(0, 1, 3, 0)).collect();
+        uffd_proof::until("all writers to wait", || uffd_proof::waiting_threads(guest.pid()) == 6);
+        drop(held);
+        for write in writes {
+            assert_eq!(write.get().unwrap().pages, 1);
+        }
+        let counters = guest.stats().counters;
+        assert_eq!((counters.protect_faults, counters.duplicate_faults), (1, 5));
+    }
+}
+
+/// The mark of a poisoned page looks like a written page to PAGEMAP_SCAN.
+#[test]
+fn a_poisoned_page_is_neither_dirty_nor_empty() {
+    for guest in [stock as fn(&mut Options), kernel_tracks] {
+        let setting = open_with(SMALL, DirtyTracking::On, |stage| {
+            stage.source(|file| Broken::new(file, SMALL..2 * SMALL, Failure::Truncated))
+        });
+        let guest = setting.guest_with(guest);
+        assert_eq!(guest.thread(0).read_page(1).unwrap(), Content::Poisoned);
+        guest.thread(0).write(2, 1, 5).unwrap();
+        let export = guest.session.export().unwrap();
+        assert_eq!(export.counts.poisoned, 1);
+        assert_eq!(export.dirty, RoaringBitmap::from([2]), "{:?}", guest.session.tracking());
+        assert!(!export.empty.contains(1));
+    }
+}
