@@ -4,8 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::Result;
@@ -99,6 +101,19 @@ pub(crate) fn allow_descriptors(count: u64) -> Result<()> {
         );
     }
     Ok(setrlimit(Resource::RLIMIT_NOFILE, count, hard)?)
+}
+
+/// Keeps a thread on the first core, or off it.
+pub(crate) fn pin(tid: i32, first: bool) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut set = CpuSet::new();
+    for core in if first { 0..1 } else { 1..cores } {
+        set.set(core)?;
+    }
+    if cores > 1 {
+        sched_setaffinity(Pid::from_raw(tid), &set)?;
+    }
+    Ok(())
 }
 
 /// What threads used up so far.

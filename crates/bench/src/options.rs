@@ -15,10 +15,12 @@ usage: uffd-bench [options]
 
   --quick          smaller guests and 3 rounds: about two minutes
   --rounds N       rounds of each workload (default 5, with --quick 3)
-  --only NAME      only workloads whose name contains NAME; may be repeated
+  --only NAME      only this workload; `cold-` means all that begin so; may be repeated
   --list           names and describes the workloads
   --json FILE      where the figures go (default bench-results/TIME.json)
   --plots DIR      also draws SVG files into this directory
+  --free           leaves it to the scheduler where threads run; otherwise handlers stay on the
+                   first core and guests on the others, so that one round is like the next
   --dir DIR        where snapshots are kept meanwhile (default: the system's directory for
                    temporary files); on tmpfs a cold snapshot cannot be measured
   --help           this text
@@ -43,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
     pub(crate) plots: Option<PathBuf>,
     pub(crate) dir: Option<PathBuf>,
+    pub(crate) free: bool,
 }
 
 /// A command line that cannot be obeyed.
@@ -54,7 +57,7 @@ pub(crate) enum UsageError {
     NoValue(String),
     #[error("--rounds is {0:?}, expected a number from 1 on")]
     Rounds(String),
-    #[error("--only {0:?} matches no workload; see --list")]
+    #[error("--only {0:?} is no workload; see --list")]
     NoWorkload(String),
 }
 
@@ -70,6 +73,7 @@ impl Options {
                 "--help" | "-h" => return Ok(Command::Help),
                 "--list" => return Ok(Command::List),
                 "--quick" => options.quick = true,
+                "--free" => options.free = true,
                 "--rounds" => options.rounds = Some(rounds(value()?)?),
                 "--only" => options.only.push(known(value()?)?),
                 "--json" => options.json = Some(value()?.into()),
@@ -88,8 +92,13 @@ impl Options {
 
     /// Whether a workload is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+        self.only.is_empty() || self.only.iter().any(|asked| is_meant(asked, name))
     }
+}
+
+/// A name, or its beginning and a dash.
+fn is_meant(asked: &str, name: &str) -> bool {
+    name == asked || asked.ends_with('-') && name.starts_with(asked)
 }
 
 fn rounds(value: OsString) -> Result<u64, UsageError> {
@@ -97,10 +106,10 @@ fn rounds(value: OsString) -> Result<u64, UsageError> {
     value.parse().ok().filter(|&rounds| rounds > 0).ok_or(UsageError::Rounds(value))
 }
 
-fn known(part: OsString) -> Result<String, UsageError> {
-    let part = part.to_string_lossy().into_owned();
-    let known = workloads::ALL.iter().any(|workload| workload.name.contains(part.as_str()));
-    if known { Ok(part) } else { Err(UsageError::NoWorkload(part)) }
+fn known(asked: OsString) -> Result<String, UsageError> {
+    let asked = asked.to_string_lossy().into_owned();
+    let known = workloads::ALL.iter().any(|workload| is_meant(&asked, workload.name));
+    if known { Ok(asked) } else { Err(UsageError::NoWorkload(asked)) }
 }
 
 #[cfg(test)]
@@ -115,7 +124,9 @@ mod tests {
     fn options_are_read() {
         let Ok(Command::Run(options)) = parse("--quick --rounds 7 --only random") else { panic!() };
         assert!(options.quick && options.rounds() == 7);
-        assert!(options.wants("random") && !options.wants("sequential"));
+        assert!(options.wants("random") && !options.wants("cold-random"));
+        let Ok(Command::Run(options)) = parse("--only cold-") else { panic!() };
+        assert!(options.wants("cold-random") && !options.wants("random"));
         assert!(matches!(parse("--list"), Ok(Command::List)));
     }
 
@@ -125,6 +136,6 @@ mod tests {
         assert_eq!(message("--fast"), "--fast is not an option; see --help");
         assert_eq!(message("--json"), "--json needs a value");
         assert_eq!(message("--rounds 0"), r#"--rounds is "0", expected a number from 1 on"#);
-        assert_eq!(message("--only tea"), r#"--only "tea" matches no workload; see --list"#);
+        assert_eq!(message("--only tea"), r#"--only "tea" is no workload; see --list"#);
     }
 }

@@ -20,13 +20,20 @@ use crate::stand::{Service, Stand};
 use touched::Touched;
 
 /// One run of one contender.
-pub(crate) fn run(contender: &Contender, snapshots: &mut Snapshots) -> Result<Measure> {
+pub(crate) fn run(
+    contender: &Contender,
+    snapshots: &mut Snapshots,
+    pinned: bool,
+) -> Result<Measure> {
     if let Script::Idle { guests, millis } = contender.script {
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
     let ahead = ahead(contender, snapshots)?;
     let file = snapshots.file(contender.snapshot, contender.cold)?;
     let stand = Stand::set_up(contender, &file, snapshots.dir())?;
+    if pinned {
+        stand.pin()?;
+    }
     let measure = match &contender.script {
         Script::Touch { bench, .. } => touch(contender, &stand, bench, ahead)?,
         Script::Fill | Script::Idle { .. } => fill(contender, &stand)?,

@@ -115,6 +115,14 @@ impl Stand {
         Ok(Self { guest, service: Service::Session { session, tid } })
     }
 
+    /// Keeps handler and guest on cores of their own. Threads they start later follow them.
+    pub(crate) fn pin(&self) -> Result<()> {
+        if let Some(tid) = self.tid() {
+            host::pin(tid, true)?;
+        }
+        host::pin(self.guest.pid(), false)
+    }
+
     /// The thread that serves the guest.
     pub(crate) const fn tid(&self) -> Option<i32> {
         match &self.service {

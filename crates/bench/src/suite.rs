@@ -18,6 +18,7 @@ use crate::{Result, report, run};
 pub(crate) struct Results {
     pub(crate) machine: Machine,
     pub(crate) quick: bool,
+    pub(crate) pinned: bool,
     pub(crate) rounds: u64,
     /// Seconds since 1970.
     pub(crate) at: u64,
@@ -43,11 +44,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut results = Results {
         machine: Machine::here(),
         quick: options.quick,
+        pinned: !options.free,
         rounds: options.rounds(),
         at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         workloads: Vec::new(),
     };
-    println!("{}", results.machine);
+    let placed = if options.free { "free" } else { "handlers and guests on their own cores" };
+    println!("{}; {placed}", results.machine);
     let mut snapshots = Snapshots::in_dir(options.dir.as_deref())?;
     let mut failures = Vec::new();
     for workload in workloads::ALL.iter().filter(|workload| options.wants(workload.name)) {
@@ -98,7 +101,7 @@ fn rounds(
                 options.rounds(),
                 plans[at].name
             ));
-            let measure = run::run(&plans[at], snapshots);
+            let measure = run::run(&plans[at], snapshots, !options.free);
             progress("");
             let measure = measure.map_err(|error| format!("{}: {error}", plans[at].name))?;
             contenders[at].rounds.push(measure);
@@ -117,7 +120,7 @@ fn progress(what: &str) {
 }
 
 impl WorkloadResults {
-    fn contender(&self, name: &str) -> Option<&ContenderResults> {
+    pub(crate) fn contender(&self, name: &str) -> Option<&ContenderResults> {
         self.contenders.iter().find(|contender| contender.name == name)
     }
 }
@@ -136,16 +139,25 @@ impl Results {
 
     /// The figure of a target in each round, if its workload was run.
     pub(crate) fn figure(&self, target: &Target) -> Option<Spread> {
-        let workload = self.workload(target.workload)?;
-        let of = workload.contender(target.of)?;
-        let Some(against) = target.against else { return of.spread(target.metric) };
-        let against = workload.contender(against)?;
+        let Target { workload, metric, of, against, .. } = *target;
+        match against {
+            Some(against) => self.ratio(workload, metric, of, against),
+            None => self.workload(workload)?.contender(of)?.spread(metric),
+        }
+    }
+
+    /// The ratio of two contenders in each round.
+    pub(crate) fn ratio(
+        &self,
+        workload: &str,
+        metric: Metric,
+        of: &str,
+        against: &str,
+    ) -> Option<Spread> {
+        let workload = self.workload(workload)?;
+        let (of, against) = (workload.contender(of)?, workload.contender(against)?);
         let pairs = of.rounds.iter().zip(&against.rounds);
-        Spread::of(
-            pairs.filter_map(|(of, against)| {
-                Some(of.get(target.metric)? / against.get(target.metric)?)
-            }),
-        )
+        Spread::of(pairs.filter_map(|(of, against)| Some(of.get(metric)? / against.get(metric)?)))
     }
 
     /// All targets whose workload was run.

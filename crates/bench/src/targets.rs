@@ -186,6 +186,13 @@ pub(crate) const ALL: &[Target] = &[
         Bound::AtMost(0.7),
     ),
     ratio("REMOVE: madvise p50", "give-back", Metric::P50Us, (DEFAULTS, FLOOR), Bound::AtMost(1.1)),
+    ratio(
+        "REMOVE: time of all madvise calls",
+        "give-back",
+        Metric::TimeMs,
+        (DEFAULTS, FLOOR),
+        Bound::AtMost(1.1),
+    ),
     figure(
         "idle guests: CPU of all of them, % of a core",
         "idle",

@@ -33,6 +33,7 @@ pub(crate) fn of(results: &Results) -> Value {
         "machine": results.machine,
         "at": results.at,
         "quick": results.quick,
+        "pinned": results.pinned,
         "rounds": results.rounds,
         "workloads": workloads.collect::<Vec<_>>(),
         "targets": targets.collect::<Vec<_>>(),

@@ -1,6 +1,7 @@
-//! Tells what was measured: tables on the terminal and JSON.
+//! Tells what was measured: tables on the terminal, JSON and charts.
 
 mod json;
+mod plots;
 mod table;
 
 use std::fs;
@@ -40,5 +41,9 @@ pub(crate) fn save(results: &Results, options: &Options) -> Result<()> {
     }
     fs::write(&path, serde_json::to_string_pretty(&json::of(results))?)?;
     println!("\nall figures: {}", path.display());
+    if let Some(dir) = &options.plots {
+        plots::draw(results, dir)?;
+        println!("charts: {}", dir.display());
+    }
     Ok(())
 }

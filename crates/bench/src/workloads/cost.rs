@@ -28,7 +28,7 @@ pub(super) const IDLE: Workload = Workload {
     name: "idle",
     about: "256 guests (quick: 64) of 64 MiB touch 64 pages each and then nothing",
     contenders: |scale, _| {
-        let script = Script::Idle { guests: scale.of(256), millis: scale.of(20_000) };
+        let script = Script::Idle { guests: scale.of(256), millis: scale.of(8_000) };
         let idle = small(scale, DEFAULTS, Handler::defaults(), script);
         vec![Contender { snapshot: Snapshot::small(1 << 14), ..idle }]
     },
