@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tempfile::TempDir;
+use uffd_core::handoff::AcceptError;
 use uffd_core::server::{Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Notice, Observer, Reply, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
@@ -128,6 +129,7 @@ enum Arrival {
     Observer(Receiver<Told>),
     Guest(Session),
     Refused(Refusal),
+    Troubled(AcceptError),
 }
 
 /// What an observer was told.
@@ -161,6 +163,9 @@ impl ServerObserver for Arrivals {
     }
     fn refused(&self, refusal: Refusal) {
         let _ = self.0.send(Arrival::Refused(refusal));
+    }
+    fn troubled(&self, error: AcceptError) {
+        let _ = self.0.send(Arrival::Troubled(error));
     }
 }
 
@@ -196,13 +201,54 @@ impl Stage {
     /// Why a guest with other options is refused.
     pub fn refusal(&self, change: impl FnOnce(&mut Options)) -> Refusal {
         let _guest = self.spawn(change);
+        self.next_refusal()
+    }
+
+    /// Waits for the next refusal of a peer that connected by itself.
+    pub fn next_refusal(&self) -> Refusal {
         loop {
             match self.next() {
                 Arrival::Refused(refusal) => return refusal,
-                Arrival::Observer(_) => {}
+                Arrival::Observer(_) | Arrival::Troubled(_) => {}
                 Arrival::Guest(session) => panic!("expected a refusal, got {session:?}"),
             }
         }
+    }
+
+    /// Whether the server has told of nothing that was not asked for here.
+    pub fn nothing_new(&self) -> bool {
+        self.arrivals.is_empty()
+    }
+
+    /// Why a connection could not be accepted, the next time that happens.
+    pub fn next_trouble(&self) -> AcceptError {
+        match self.next() {
+            Arrival::Troubled(error) => error,
+            other => panic!("expected trouble, got {other:?}"),
+        }
+    }
+
+    /// Waits for a guest that was started by [`start_guest`](Self::start_guest), or a refusal.
+    pub fn next_guest_or_refusal(&self) -> Result<Session, Refusal> {
+        loop {
+            match self.next() {
+                Arrival::Guest(session) => return Ok(session),
+                Arrival::Refused(refusal) => return Err(refusal),
+                Arrival::Observer(_) | Arrival::Troubled(_) => {}
+            }
+        }
+    }
+
+    /// Starts a guest and does not ask what became of it.
+    pub fn start_guest(&self, change: impl FnOnce(&mut Options)) -> Guest {
+        self.spawn(change)
+    }
+
+    /// Runs guests by another program.
+    #[must_use]
+    pub fn guests_by(mut self, program: impl Into<PathBuf>) -> Self {
+        self.guest = program.into();
+        self
     }
 
     fn spawn(&self, change: impl FnOnce(&mut Options)) -> Guest {
@@ -256,6 +302,19 @@ impl Served {
                 }
             }
         }
+    }
+
+    /// Drops the session; how it ended, and the guest, which lives on.
+    pub fn drop_session(self) -> ((End, Stats), Guest) {
+        let Self { guest, session, told } = self;
+        drop(session);
+        let end = loop {
+            match told.recv_timeout(DEADLINE).expect("the session ends") {
+                Told::Notice(_) => {}
+                Told::Ended(end, stats) => break (end, *stats),
+            }
+        };
+        (end, guest)
     }
 
     /// Waits for the next notice.
