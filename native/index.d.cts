@@ -41,6 +41,26 @@ export declare class NativePrefault {
   cancel(): void
 }
 
+/** The trace of one snapshot. Never changes. */
+export declare class NativeSavedTrace {
+  /** The snapshot it belongs to. */
+  get snapshot(): TraceSnapshot
+  /** The program that made it, and its version. */
+  get createdBy(): string
+  /** What it amounts to. */
+  summary(): TraceSummary
+  /** Its entries, two words each. */
+  words(): BigUint64Array
+  /** The pages to prefault, in order: pairs of a first page and the page after the last. */
+  ranges(): Float64Array
+  /** The view for people. */
+  toJson(): string
+  /** This trace and others of the same snapshot as one. */
+  merge(how: MergeOption, others: Array<NativeSavedTrace>): NativeSavedTrace
+  /** Saves it, all or nothing: resolves when it is on disk, or with why it is not. */
+  save(path: string): Promise<ErrorInfo | undefined>
+}
+
 /**
  * A server and the guests it received. Starting and closing happen on threads of their own,
  * and nothing here waits.
@@ -55,7 +75,15 @@ export declare class NativeServer {
   collect(): Array<NativeEvent>
   /** Stops accepting and removes the socket; an event tells when that is done. */
   close(): void
+  /** The process exits: ends everything, and tells nobody. */
+  abandon(): void
 }
+
+/**
+ * Whether something can be used: `granted`, `denied` by the kernel to this process, `absent`
+ * from the kernel, or `refused` for another reason.
+ */
+export type Access = 'granted' | 'denied' | 'absent' | 'refused'
 
 /** Whether dirty pages are tracked. */
 export type DirtyTrackingOption = 'auto' | 'on' | 'off'
@@ -106,6 +134,24 @@ export interface GuestSnapshot {
   zerosAsData?: boolean
 }
 
+/** What this host lets this process do. */
+export interface Host {
+  /** `userfaultfd(2)` for faults of the kernel too, which KVM needs. */
+  systemCall: Access
+  /** `userfaultfd(2)` for faults of user mode only. */
+  userModeOnly: Access
+  /** `/dev/userfaultfd`, for faults of the kernel too. */
+  device: Access
+  /** The `UFFD_FEATURE_…` bits the kernel offers, if a userfaultfd can be had at all. */
+  features?: bigint
+  /** Descriptors of processes. */
+  pidfd: Access
+  /** `SO_PEERPIDFD`. */
+  peerPidfd: Access
+  /** Memory with a descriptor. */
+  memfd: Access
+}
+
 /**
  * How long faults took: from the moment the event was read to the end of the install. In
  * microseconds, with fractions.
@@ -126,6 +172,12 @@ export interface Latency {
   /** The slowest. */
   max: number
 }
+
+/** Loads a trace from a file; with a snapshot, refuses the trace of any other. */
+export declare function loadTrace(path: string, snapshot?: string | undefined | null): Promise<NativeSavedTrace | ErrorInfo>
+
+/** Which pages of several traces are kept. */
+export type MergeOption = 'union' | 'intersection'
 
 /** Something the native part has to tell. */
 export type NativeEvent =
@@ -232,6 +284,12 @@ export interface PrefaultReport {
   firstFailed?: number
 }
 
+/** Tries what serving needs, and leaves nothing behind. */
+export declare function probeHost(): Host
+
+/** Makes a trace of first touches, two words each, and of the snapshot they were made on. */
+export declare function recordTrace(snapshot: string, pageSize: number, words: BigUint64Array): Promise<NativeSavedTrace | ErrorInfo>
+
 /** A run of guest memory that is contiguous both in the guest process and in the snapshot. */
 export interface Region {
   /** Where the region starts in the guest process. */
@@ -307,6 +365,30 @@ export interface Stats {
   pages: PageCounts
   /** Latency of the faults served. */
   latency: Latency
+}
+
+/** Which snapshot a trace belongs to. */
+export interface TraceSnapshot {
+  /** The length of the memory file in bytes. */
+  length: bigint
+  /** The page size of its guests in bytes. */
+  pageSize: number
+  /** A hash of samples of its contents. */
+  fingerprint: string
+}
+
+/** What a trace amounts to. */
+export interface TraceSummary {
+  /** Pages in the trace. */
+  pages: number
+  /** Their bytes. */
+  bytes: bigint
+  /** Pages whose first touch was a write. */
+  writes: number
+  /** Pages that a replay prefaults. */
+  replayed: number
+  /** The time from the earliest touch to the latest, in microseconds. */
+  spanMicros: number
 }
 
 /** Who learns of the first write to a page that was filled for a read. */

@@ -15,6 +15,7 @@ export {
   type RegionStates,
 } from './guest/page-states.js'
 export { type PageRange, type Pages } from './guest/pages.js'
+export { SavedTrace, type LoadTraceOptions, type RecordedOn } from './saved-trace.js'
 export { listen } from './server/listen.js'
 export { type ListenOptions } from './server/options.js'
 export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'
@@ -28,6 +29,8 @@ export {
   type PrefaultReport,
   type Region,
   type Stats,
+  type TraceSnapshot,
+  type TraceSummary,
   type Tracking,
 } from '#native'
 export * from './firecracker/index.js'

@@ -8,6 +8,7 @@ use uffd_core::handoff::AcceptError;
 use uffd_core::server::{Refusal, ServerError};
 use uffd_core::session::{NoSuchPages, SessionError};
 use uffd_core::source::SnapshotError;
+use uffd_core::trace::{EntryError, TraceError};
 
 use crate::codes::CODES;
 
@@ -37,6 +38,11 @@ impl ErrorInfo {
     /// Something this host cannot give.
     pub(crate) fn resources(message: impl Display) -> Self {
         Self::new("ERR_UFFD_RESOURCES", message)
+    }
+
+    /// A page size that TypeScript should have refused already.
+    pub(crate) fn no_page_size(bytes: u32) -> Self {
+        Self::new("ERR_UFFD_INVALID_OPTION", format!("pageSize is {bytes}, not 4096 or 2097152"))
     }
 }
 
@@ -87,6 +93,18 @@ impl From<&SnapshotError> for ErrorInfo {
             SnapshotError::Map { .. } => "ERR_UFFD_SNAPSHOT_IO",
         };
         Self::new(code, error)
+    }
+}
+
+impl From<TraceError> for ErrorInfo {
+    fn from(error: TraceError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<EntryError> for ErrorInfo {
+    fn from(error: EntryError) -> Self {
+        Self::new(error.code(), error)
     }
 }
 

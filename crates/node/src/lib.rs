@@ -7,6 +7,7 @@
 
 // What is exported is public to JavaScript, whatever Rust thinks of it.
 #![allow(unreachable_pub)]
+#![cfg_attr(test, allow(dead_code, reason = "napi exports nothing to a test"))]
 
 mod bell;
 mod codes;
@@ -16,6 +17,7 @@ mod event;
 mod export;
 mod guest;
 mod guest_program;
+mod host;
 mod latency;
 mod listen_options;
 mod notice;
@@ -25,5 +27,6 @@ mod prefault_report;
 mod reception;
 mod region;
 mod reporter;
+mod saved_trace;
 mod server;
 mod stats;

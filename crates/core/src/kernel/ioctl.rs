@@ -3,6 +3,7 @@
 
 use userfaultfd_sys as sys;
 
+nix::ioctl_readwrite!(api, sys::UFFDIO, sys::_UFFDIO_API, sys::uffdio_api);
 nix::ioctl_readwrite!(copy, sys::UFFDIO, sys::_UFFDIO_COPY, sys::uffdio_copy);
 nix::ioctl_readwrite!(zeropage, sys::UFFDIO, sys::_UFFDIO_ZEROPAGE, sys::uffdio_zeropage);
 nix::ioctl_readwrite!(

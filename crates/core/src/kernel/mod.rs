@@ -5,6 +5,7 @@
 mod descriptor;
 mod events;
 mod features;
+mod host;
 mod ioctl;
 mod mapping;
 mod pagemap;
@@ -14,6 +15,7 @@ mod watch;
 pub use descriptor::{Outcome, Protection, Uffd};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
+pub use host::{Access, Host};
 pub(crate) use mapping::mincore_is_truthful;
 pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};

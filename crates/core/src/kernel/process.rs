@@ -69,7 +69,7 @@ impl AsFd for Process {
     }
 }
 
-fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {
+pub(super) fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {
     // SAFETY: plain integers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0_u32) })?;
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;

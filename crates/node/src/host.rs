@@ -1,0 +1,63 @@
+use napi_derive::napi;
+use uffd_core::kernel;
+
+/// Whether something can be used: `granted`, `denied` by the kernel to this process, `absent`
+/// from the kernel, or `refused` for another reason.
+#[napi(string_enum = "lowercase")]
+#[derive(Clone, Copy, Debug)]
+pub enum Access {
+    /// It can.
+    Granted,
+    /// This process may not.
+    Denied,
+    /// The kernel does not have it.
+    Absent,
+    /// The kernel would not.
+    Refused,
+}
+
+impl From<kernel::Access> for Access {
+    fn from(access: kernel::Access) -> Self {
+        match access {
+            kernel::Access::Granted => Self::Granted,
+            kernel::Access::Denied => Self::Denied,
+            kernel::Access::Absent => Self::Absent,
+            kernel::Access::Refused(_) => Self::Refused,
+        }
+    }
+}
+
+/// What this host lets this process do.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `userfaultfd(2)` for faults of the kernel too, which KVM needs.
+    pub system_call: Access,
+    /// `userfaultfd(2)` for faults of user mode only.
+    pub user_mode_only: Access,
+    /// `/dev/userfaultfd`, for faults of the kernel too.
+    pub device: Access,
+    /// The `UFFD_FEATURE_…` bits the kernel offers, if a userfaultfd can be had at all.
+    pub features: Option<u64>,
+    /// Descriptors of processes.
+    pub pidfd: Access,
+    /// `SO_PEERPIDFD`.
+    pub peer_pidfd: Access,
+    /// Memory with a descriptor.
+    pub memfd: Access,
+}
+
+/// Tries what serving needs, and leaves nothing behind.
+#[napi(catch_unwind)]
+pub fn probe_host() -> Host {
+    let host = kernel::Host::probe();
+    Host {
+        system_call: host.system_call.into(),
+        user_mode_only: host.user_mode_only.into(),
+        device: host.device.into(),
+        features: host.features,
+        pidfd: host.pidfd.into(),
+        peer_pidfd: host.peer_pidfd.into(),
+        memfd: host.memfd.into(),
+    }
+}
