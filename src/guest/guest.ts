@@ -184,8 +184,12 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   }
 
   override removeAllListeners(event?: keyof GuestEvents): this {
-    super.removeAllListeners(event)
-    if (event === undefined) this.#watchListeners()
+    if (event === undefined) {
+      super.removeAllListeners()
+      this.#watchListeners()
+    } else {
+      super.removeAllListeners(event)
+    }
     this.#subscribe()
     return this
   }

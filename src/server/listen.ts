@@ -13,9 +13,13 @@ export async function listen(listenOptions: ListenOptions): Promise<Server> {
   const { signal } = checked
   const what = `Listening on ${checked.native.socket}`
   if (signal?.aborted) throw aborted(what, signal)
+  const server = new Server(checked)
   try {
-    return await new Server(checked).listening()
+    await server.listening()
   } catch (error) {
     throw signal?.aborted ? aborted(what, signal) : error
   }
+  if (!signal?.aborted) return server
+  await server.stop()
+  throw aborted(what, signal)
 }

@@ -10,6 +10,7 @@ import { tell } from '../tell.js'
 import { abortSignal, type Check, milliseconds, object, optional, options } from '../validate.js'
 import { warn } from '../warn.js'
 import { Arrivals } from './arrivals.js'
+import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
 import { type CheckedOptions } from './options.js'
 
 /** What a server tells; the values are the arguments of the listeners. */
@@ -74,6 +75,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     super()
     this.#options = checked
     this.#native = calling(() => new native.NativeServer(checked.native, () => this.#collect()))
+    leaveNothingAtExit(this.#native)
     this.#hold()
     checked.signal?.addEventListener('abort', this.#onAbort, { once: true })
   }
@@ -168,11 +170,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   }
 
   /** @internal Resolves when the socket accepts. */
-  async listening(): Promise<this> {
-    const { signal } = this.#options
-    if (signal?.aborted) this.#onAbort()
+  async listening(): Promise<void> {
     await this.#keepAlive.during(this.#listening.promise)
-    return this
   }
 
   #collect(): void {
@@ -239,6 +238,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   #finish(): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'
+    nothingToLeave(this.#native)
     this.#options.signal?.removeEventListener('abort', this.#onAbort)
     this.#listening.reject(closedError(this.socket))
     this.#arrivals.end()
