@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use uffd_core::session::{PrefaultReport, Reply, SessionOptions};
+use uffd_core::trace::{SnapshotId, Trace};
 use uffd_core::units::PageRange;
 use uffd_guest::driver::{Guest, Pending};
 use uffd_guest::protocol::{Bench, BenchReport, Op};
@@ -153,7 +154,7 @@ fn prefault(
     Ok(Some(receiver))
 }
 
-/// What another guest faulted on, in order, as runs of pages.
+/// What another guest faulted on, and what was filled around it, in order.
 fn record(
     contender: &Contender,
     bench: &Bench,
@@ -167,15 +168,9 @@ fn record(
     stand.guest.thread(0).bench(Bench { work: 0, ..bench.clone() })?;
     let Service::Session { session, .. } = &stand.service else { return Ok(Vec::new()) };
     let trace = session.trace(0)?;
+    let snapshot = SnapshotId::of_path(&file, session.layout().page_size())?;
     stand.take_down()?;
-    let mut runs: Vec<PageRange> = Vec::new();
-    for page in trace.iter().map(|entry| entry.page()) {
-        match runs.last_mut() {
-            Some(run) if run.end == page => run.end = page.next(),
-            _ => runs.push(PageRange::single(page)),
-        }
-    }
-    Ok(runs)
+    Ok(Trace::new(snapshot, trace)?.ranges_with_neighbours())
 }
 
 fn fill(contender: &Contender, stand: &Stand) -> Result<Measure> {

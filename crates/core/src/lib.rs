@@ -29,3 +29,4 @@ pub mod states;
 pub mod stats;
 pub mod trace;
 pub mod units;
+mod window;

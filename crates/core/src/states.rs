@@ -194,18 +194,8 @@ impl PageStates {
         PageRange::new(page.0 - count(behind), page.0 + count(ahead))
     }
 
-    /// How many pages at the start of `range` are installed, without a gap.
-    pub fn installed_from(&self, range: PageRange) -> usize {
-        self.iter(range).take_while(|state| state.is_installed()).count()
-    }
-
-    /// How many pages at the end of `range` are installed, without a gap.
-    pub fn installed_until(&self, range: PageRange) -> usize {
-        self.iter(range).rev().take_while(|state| state.is_installed()).count()
-    }
-
     /// How many pages of `range` the guest has touched while they were missing.
-    pub fn touched_in(&self, range: PageRange) -> usize {
+    pub fn count_touched(&self, range: PageRange) -> usize {
         self.slice(range).iter().filter(|byte| **byte & TOUCHED != 0).count()
     }
 

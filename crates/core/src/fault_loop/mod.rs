@@ -15,7 +15,6 @@ mod report;
 mod serve;
 mod setup;
 mod wait;
-mod window;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -36,7 +35,6 @@ use report::Reporting;
 use wait::Patience;
 
 pub(crate) use setup::Setup;
-pub(crate) use window::widest as widest_window;
 
 /// Pauses while the address space is changing: it takes the guest's thread a moment to go on.
 const CHANGING: (Duration, Duration) = (Duration::from_micros(10), Duration::from_millis(5));

@@ -14,7 +14,7 @@ use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange};
 
 /// Bytes of a slice while faults keep coming, and while there are none.
-const SLICE: (u64, u64) = (64 << 10, 2 << 20);
+const SLICE: (u64, u64) = (32 << 10, 2 << 20);
 
 /// Bytes of one fetch.
 const FETCH: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::hand::{Fault, Kind, Phase, Trouble};
-use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn, window};
+use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn};
 use crate::memory::Obstacle;
 use crate::policy::{self, Access, Content};
 use crate::session::{Cause, Notice, SessionError, Unservable};
@@ -11,6 +11,30 @@ use crate::source::{Chunk, SourceError};
 use crate::states::PageState;
 use crate::trace::{FilledWith, TraceEntry};
 use crate::units::{PageIndex, PageRange, PageSize};
+use crate::window;
+
+/// Unfaulted pages around a fault, its own among them.
+#[derive(Clone, Copy)]
+struct Around {
+    /// Filled whatever they hold.
+    run: PageRange,
+    /// Filled where they are zeros and the missed page is too; no narrower than `run`.
+    zeros: PageRange,
+}
+
+impl Around {
+    const fn only(page: PageIndex) -> Self {
+        Self { run: PageRange::single(page), zeros: PageRange::single(page) }
+    }
+}
+
+/// Which pages around a fault are filled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fill {
+    All,
+    /// Those that the source has as zeros.
+    Zeros,
+}
 
 impl FaultLoop {
     pub(super) fn serve(&mut self) -> Turn {
@@ -60,28 +84,49 @@ impl FaultLoop {
             }
             (Kind::Missing { .. }, Content::Poison) => self.poison(index),
             (Kind::Missing { .. }, Content::Source) => {
-                let window = if alone {
-                    PageRange::single(page)
-                } else {
-                    let widest = self.options.fault_around.pages(self.memory.page_size());
-                    window::around(&self.memory.states, self.memory.layout(), page, widest)
-                };
-                let run = self.memory.states.unfaulted_around(page, window);
-                self.serve_from_source(index, run)
+                let around = if alone { Around::only(page) } else { self.around(page) };
+                self.serve_from_source(index, around)
             }
         }
     }
 
+    /// The unfaulted pages that are worth filling together with `page`.
+    fn around(&self, page: PageIndex) -> Around {
+        let page_size = self.memory.page_size();
+        let widest = self.options.fault_around.pages(page_size);
+        let Some(region) = self.memory.layout().region_of(page) else { return Around::only(page) };
+        let unfaulted = |window| self.memory.states.unfaulted_around(page, window);
+        let run = unfaulted(window::around(&self.memory.states, region.pages, page, widest));
+        // The shared zero page costs no memory and hardly any time.
+        let zeros = if page_size == PageSize::Small && !self.memory.tracking().is_on() {
+            unfaulted(window::aligned(region.pages, page, widest))
+        } else {
+            run
+        };
+        Around { run, zeros }
+    }
+
+    /// The start of `pages` that the source has as zeros.
+    fn zeros_of_source(&self, pages: PageRange) -> PageRange {
+        let page_size = self.memory.page_size();
+        let (offset, len) = (pages.start.offset(page_size), self.memory.bytes_of(pages));
+        match self.source.lookup(offset, len, page_size.bytes()) {
+            Chunk::Zeros(len) => first(pages, len, page_size),
+            Chunk::Ready(_) | Chunk::Absent(_) => PageRange { end: pages.start, ..pages },
+        }
+    }
+
     /// Serves the fault first, with the run from its page on; then the part of the run before it.
-    fn serve_from_source(&mut self, index: usize, run: PageRange) -> Turn {
+    fn serve_from_source(&mut self, index: usize, around: Around) -> Turn {
+        let Around { run, zeros } = around;
         let Fault { page, kind, .. } = *self.hand.get(index);
         let access = kind.access();
         let ahead = PageRange { start: page, end: run.end };
         let page_size = self.memory.page_size();
         let (offset, len) = (page.offset(page_size), self.memory.bytes_of(ahead));
         let done = match self.source.lookup(offset, len, page_size.bytes()) {
-            Chunk::Zeros(len) => {
-                let pages = first(ahead, len, page_size);
+            Chunk::Zeros(_) => {
+                let pages = self.zeros_of_source(PageRange { start: page, end: zeros.end });
                 self.memory.put_zeros(pages, access).map(|done| (done, FilledWith::SourceZeros))
             }
             Chunk::Ready(bytes) => {
@@ -97,17 +142,22 @@ impl FaultLoop {
         match done {
             Ok((done, filled)) => {
                 self.settle_around(done, filled);
-                self.fill_neighbours(PageRange { start: done.end, end: run.end })?;
-                self.fill_neighbours(PageRange { start: run.start, end: page })
+                self.fill_neighbours(PageRange { start: done.end, end: run.end }, Fill::All)?;
+                self.fill_neighbours(PageRange { start: run.start, end: page }, Fill::All)?;
+                if filled == FilledWith::SourceZeros {
+                    let before = PageRange { start: zeros.start, end: run.start };
+                    self.fill_neighbours(before, Fill::Zeros)?;
+                }
+                Ok(())
             }
             // The map could not be read: reading the file tells why, away from the loop.
             Err(Obstacle::Unreadable) => {
                 self.fetch_for_fault(index, PageRange::single(page));
                 Ok(())
             }
-            Err(Obstacle::Unmapped) if run.len() > 1 => {
+            Err(Obstacle::Unmapped) if zeros.len() > 1 => {
                 self.hand.get_mut(index).alone = true;
-                self.serve_from_source(index, PageRange::single(page))
+                self.serve_from_source(index, Around::only(page))
             }
             Err(obstacle) => self.obstructed(index, obstacle),
         }
@@ -115,7 +165,7 @@ impl FaultLoop {
 
     /// Fills unfaulted pages around a fault as far as that goes without trouble: nobody waits
     /// for them.
-    fn fill_neighbours(&mut self, pages: PageRange) -> Turn {
+    fn fill_neighbours(&mut self, pages: PageRange, fill: Fill) -> Turn {
         let mut rest = pages;
         let page_size = self.memory.page_size();
         while !rest.is_empty() {
@@ -124,6 +174,10 @@ impl FaultLoop {
                 Chunk::Zeros(len) => {
                     let pages = first(rest, len, page_size);
                     (self.memory.put_zeros(pages, Access::Ahead), FilledWith::SourceZeros)
+                }
+                chunk if fill == Fill::Zeros => {
+                    rest.start = first(rest, chunk.len(), page_size).end;
+                    continue;
                 }
                 Chunk::Ready(bytes) => {
                     let pages = first(rest, bytes.len(), page_size);

@@ -43,7 +43,7 @@ pub enum FaultAround {
 impl FaultAround {
     pub(crate) fn pages(self, page_size: PageSize) -> u64 {
         // One page is wider than the widest window where pages are huge.
-        let sensible = crate::fault_loop::widest_window(page_size).max(1);
+        let sensible = crate::window::widest(page_size).max(1);
         match self {
             Self::Off => 1,
             Self::Adaptive => sensible,

@@ -18,6 +18,9 @@ use crate::kernel::{FileMap, mincore_is_truthful};
 /// Residency is looked up for this many bytes at once.
 const BLOCK: u64 = 256 << 10;
 
+/// The page size that the page cache counts in.
+const HOST_PAGE: u64 = 4096;
+
 /// For how long a block found in the page cache is taken to be there still. Evicted sooner, a
 /// page of it is read inside the install: slower for that moment, and still right.
 const WARM_FOR_MS: u32 = 1000;
@@ -134,20 +137,20 @@ impl FileSource {
         let end = offset + len;
         let mut at = offset;
         while at < end {
-            let start = at - at % BLOCK;
-            let stop = (start + BLOCK).min(self.len);
+            let (start, stop) = self.block_around(at);
             let known = &self.warm[self.block(at)];
             let now = self.now();
             let seen = known.load(Ordering::Relaxed);
             if seen == 0 || now.wrapping_sub(seen) > WARM_FOR_MS {
-                let resident = start + self.resident(start, stop - start);
-                if resident >= stop {
+                if self.is_resident(start, stop) {
                     if seen == 0 {
-                        self.map.populate(to_usize(start), to_usize(stop - start));
+                        self.data_in(start, stop).for_each(|(start, end)| {
+                            self.map.populate(to_usize(start), to_usize(end - start));
+                        });
                     }
                     known.store(now, Ordering::Relaxed);
                 } else {
-                    // A block with a hole in its residency: ask about the very pages.
+                    // A block with a gap in its residency: ask about the very pages.
                     let wanted = end.min(stop) - at;
                     let there = self.resident(at, wanted);
                     if there < wanted {
@@ -160,8 +163,41 @@ impl FileSource {
         len
     }
 
+    /// Whether all the data of a block is in the page cache. Its holes never are.
+    fn is_resident(&self, start: u64, stop: u64) -> bool {
+        self.data_in(start, stop)
+            .all(|(start, end)| self.resident(start, end - start) >= end - start)
+    }
+
+    /// The data between two block borders, rounded outwards to the host's pages.
+    fn data_in(&self, start: u64, stop: u64) -> impl Iterator<Item = (u64, u64)> {
+        let first = self.data.partition_point(|(_, end)| *end <= start);
+        self.data[first..]
+            .iter()
+            .take_while(move |(from, _)| *from < stop)
+            .map(move |(from, end)| (from.max(&start) & !(HOST_PAGE - 1), (*end).min(stop)))
+    }
+
     fn resident(&self, offset: u64, len: u64) -> u64 {
         self.map.resident(to_usize(offset), to_usize(len)) as u64
+    }
+
+    /// Where the block around `offset` starts and ends.
+    fn block_around(&self, offset: u64) -> (u64, u64) {
+        let start = offset - offset % BLOCK;
+        (start, (start + BLOCK).min(self.len))
+    }
+
+    /// Starts to read the blocks around a range, as the kernel does around a page fault: one
+    /// large request to the device costs little more than a small one, and what lies nearby is
+    /// wanted soon. Where the block before was in use, the one behind is read ahead.
+    fn read_around(&self, offset: u64, len: u64) {
+        let (start, _) = self.block_around(offset);
+        let (_, stop) = self.block_around(offset + len - 1);
+        let before = to_usize(start / BLOCK).checked_sub(1);
+        let walks = before.is_some_and(|block| self.warm[block].load(Ordering::Relaxed) != 0);
+        let stop = if walks { (stop + BLOCK).min(self.len) } else { stop };
+        self.will_need(start, stop - start);
     }
 
     fn block(&self, offset: u64) -> usize {
@@ -199,8 +235,7 @@ impl Source for FileSource {
     }
 
     fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        // One large request to the device rather than many small ones.
-        self.will_need(offset, buffer.len() as u64);
+        self.read_around(offset, buffer.len() as u64);
         match self.file.read_exact_at(buffer, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

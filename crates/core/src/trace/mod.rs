@@ -9,7 +9,7 @@
 //! # fn main() -> Result<(), uffd_core::trace::TraceError> {
 //! let snapshot = SnapshotId::of_path(Path::new("/snapshots/base/mem"), PageSize::Small)?;
 //! let trace = Trace::load_for(Path::new("/snapshots/base/boot.trace"), &snapshot)?;
-//! let pages = trace.ranges(); // what `Session::prefault` takes
+//! let pages = trace.ranges_with_neighbours(); // what `Session::prefault` takes
 //! # drop(pages); Ok(())
 //! # }
 //! ```

@@ -5,6 +5,7 @@ mod error;
 mod format;
 mod json;
 mod merge;
+mod refault;
 mod replay;
 #[cfg(test)]
 mod tests;

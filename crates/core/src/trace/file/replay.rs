@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::{FilledWith, TraceEntry};
+use super::refault::Refault;
 use super::{Trace, micros};
 use crate::units::{PageIndex, PageRange, PageSize};
 
@@ -22,23 +23,41 @@ pub struct TraceStats {
 }
 
 impl Trace {
-    /// The pages to prefault in the next restore, in the order of the trace.
+    /// The pages of the trace, in its order, to be prefaulted in the next restore.
     ///
     /// A page the guest had given back before it touched it again
     /// ([`FilledWith::Zeros`]) is left out: the next guest needs none of its bytes then either.
     /// So that pages can be installed many at once, the touches of each 256 KiB of trace are put
     /// in order of their pages: that moves no page further than the guest's vCPUs do.
     pub fn ranges(&self) -> Vec<PageRange> {
-        let pages: Vec<PageIndex> =
-            self.entries.iter().filter(|entry| replays(entry)).map(|entry| entry.page()).collect();
+        self.in_batches(self.replayed().map(PageRange::single).collect())
+    }
+
+    /// The same with the pages that were filled around the faults, which a trace does not name.
+    ///
+    /// They are found again by going through the faults once more. In a trace that was recorded
+    /// page by page there are none: its entries name every page that was touched.
+    pub fn ranges_with_neighbours(&self) -> Vec<PageRange> {
+        let refault = Refault::new(self.snapshot.page_count(), self.snapshot.page_size);
+        let (runs, refaults) = refault.all(self.replayed());
+        // With fault-around a page that was filled did not fault: entries that did betray a
+        // trace recorded without.
+        if refaults * 4 >= self.entries.len() { self.ranges() } else { self.in_batches(runs) }
+    }
+
+    fn replayed(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        self.entries.iter().filter(|entry| replays(entry)).map(|entry| entry.page())
+    }
+
+    fn in_batches(&self, runs: Vec<PageRange>) -> Vec<PageRange> {
         let mut ranges: Vec<PageRange> = Vec::new();
-        for batch in pages.chunks(together(self.snapshot.page_size)) {
+        for batch in runs.chunks(together(self.snapshot.page_size)) {
             let mut batch = batch.to_vec();
-            batch.sort_unstable();
-            for page in batch {
+            batch.sort_unstable_by_key(|run| run.start);
+            for run in batch {
                 match ranges.last_mut() {
-                    Some(last) if last.end == page => last.end = page.next(),
-                    _ => ranges.push(PageRange::single(page)),
+                    Some(last) if last.end == run.start => last.end = run.end,
+                    _ => ranges.push(run),
                 }
             }
         }

@@ -23,6 +23,35 @@ fn pages_are_moved_no_further_than_a_batch() {
     assert_eq!(ranges((0..63).map(|n| 2 * n).chain(500..600)).last(), Some(&(500, 600)));
 }
 
+/// The pages of `ranges`, and how many of them are not in `wanted`.
+fn covered(ranges: &[PageRange], wanted: &[u64]) -> (bool, usize) {
+    let found: std::collections::BTreeSet<u64> =
+        ranges.iter().flat_map(|range| range.pages()).map(|page| page.0).collect();
+    let all = wanted.iter().all(|page| found.contains(page));
+    (all, found.len() - wanted.iter().filter(|page| found.contains(page)).count())
+}
+
+#[test]
+fn what_was_filled_around_the_faults_of_a_walk_is_found_again() {
+    // The faults of a guest that reads 1000 pages in order, served with fault-around.
+    let faults = [0, 1, 2, 4, 8, 16, 32].into_iter().chain((64..1024).step_by(64));
+    let trace = reads(faults);
+    let all: Vec<u64> = (0..1000).collect();
+    assert_eq!(covered(&trace.ranges_with_neighbours(), &all), (true, 24));
+}
+
+#[test]
+fn a_trace_recorded_page_by_page_has_no_neighbours() {
+    let trace = reads((0..1000).chain(3000..3100));
+    assert_eq!(trace.ranges_with_neighbours(), trace.ranges());
+}
+
+#[test]
+fn lone_pages_stay_alone() {
+    let trace = reads((0..100).map(|n| n * 100));
+    assert_eq!(trace.ranges_with_neighbours(), trace.ranges());
+}
+
 #[test]
 fn huge_pages_keep_their_order() {
     let id = snapshot(100 * 512).with_page_size(PageSize::Huge);
@@ -50,6 +79,11 @@ proptest! {
         found.sort_unstable();
         prop_assert_eq!(&found, &wanted);
         prop_assert_eq!(trace.stats().replayed, wanted.len() as u64);
+        let with_neighbours = trace.ranges_with_neighbours();
+        prop_assert!(covered(&with_neighbours, &wanted).0);
+        let pages = PageRange::new(0, trace.snapshot().page_count());
+        let inside = with_neighbours.iter().all(|range| range.intersect(pages) == *range);
+        prop_assert!(inside);
     }
 }
 

@@ -1,0 +1,90 @@
+//! What fault-around filled while a trace was recorded: the faults, gone through once more.
+
+use rustc_hash::FxHashMap;
+
+use crate::units::{PageIndex, PageRange, PageSize};
+use crate::window::{self, Nearby};
+
+/// Pages of one block: as many as a word has bits.
+const BLOCK: u64 = 64;
+
+/// The pages installed and touched so far, in the blocks that have any.
+pub(super) struct Refault {
+    all: PageRange,
+    widest: u64,
+    blocks: FxHashMap<u64, Block>,
+}
+
+#[derive(Default)]
+struct Block {
+    installed: u64,
+    touched: u64,
+}
+
+impl Refault {
+    pub(super) fn new(pages: u64, page_size: PageSize) -> Self {
+        let (all, blocks) = (PageRange::new(0, pages), FxHashMap::default());
+        Self { all, widest: window::widest(page_size), blocks }
+    }
+
+    /// The runs that were filled for faults on `faults`, in order, and how many of these pages
+    /// were there already.
+    pub(super) fn all(
+        mut self,
+        faults: impl Iterator<Item = PageIndex>,
+    ) -> (Vec<PageRange>, usize) {
+        let (mut runs, mut refaults) = (Vec::new(), 0);
+        for page in faults {
+            if self.is_installed(page) {
+                refaults += 1;
+            } else {
+                let run = self.run(page);
+                run.pages().for_each(|page| *self.block(page).0 |= bit(page));
+                runs.push(run);
+            }
+            *self.block(page).1 |= bit(page);
+        }
+        (runs, refaults)
+    }
+
+    /// The missing pages around `page` that one fault fills.
+    fn run(&self, page: PageIndex) -> PageRange {
+        let window = window::around(self, self.all, page, self.widest);
+        let missing = |page: &PageIndex| !self.is_installed(*page);
+        let ahead = PageRange { start: page, end: window.end }.pages().take_while(missing);
+        let behind = PageRange { start: window.start, end: page }.pages().rev().take_while(missing);
+        let (ahead, behind) = (ahead.count() as u64, behind.count() as u64);
+        PageRange::new(page.0 - behind, page.0 + ahead)
+    }
+
+    fn is_installed(&self, page: PageIndex) -> bool {
+        self.blocks.get(&(page.0 / BLOCK)).is_some_and(|block| block.installed & bit(page) != 0)
+    }
+
+    fn is_touched(&self, page: PageIndex) -> bool {
+        self.blocks.get(&(page.0 / BLOCK)).is_some_and(|block| block.touched & bit(page) != 0)
+    }
+
+    fn block(&mut self, page: PageIndex) -> (&mut u64, &mut u64) {
+        let block = self.blocks.entry(page.0 / BLOCK).or_default();
+        (&mut block.installed, &mut block.touched)
+    }
+}
+
+impl Nearby for Refault {
+    fn installed_from(&self, range: PageRange) -> usize {
+        range.pages().take_while(|page| self.is_installed(*page)).count()
+    }
+
+    fn installed_until(&self, range: PageRange) -> usize {
+        range.pages().rev().take_while(|page| self.is_installed(*page)).count()
+    }
+
+    fn touched_in(&self, range: PageRange) -> usize {
+        range.pages().filter(|page| self.is_touched(*page)).count()
+    }
+}
+
+const fn bit(page: PageIndex) -> u64 {
+    1 << (page.0 % BLOCK)
+}

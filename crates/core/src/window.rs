@@ -1,0 +1,74 @@
+//! Fault-around: how many pages are filled when one is missed.
+
+use crate::states::PageStates;
+use crate::units::{PageIndex, PageRange, PageSize};
+
+/// What is known of the pages near a fault.
+pub(crate) trait Nearby {
+    /// How many pages at the start of `range` are installed, without a gap.
+    fn installed_from(&self, range: PageRange) -> usize;
+    /// How many pages at the end of `range` are installed, without a gap.
+    fn installed_until(&self, range: PageRange) -> usize;
+    /// How many pages of `range` were touched while they were missing.
+    fn touched_in(&self, range: PageRange) -> usize;
+}
+
+impl Nearby for PageStates {
+    fn installed_from(&self, range: PageRange) -> usize {
+        self.iter(range).take_while(|state| state.is_installed()).count()
+    }
+
+    fn installed_until(&self, range: PageRange) -> usize {
+        self.iter(range).rev().take_while(|state| state.is_installed()).count()
+    }
+
+    fn touched_in(&self, range: PageRange) -> usize {
+        self.count_touched(range)
+    }
+}
+
+/// The widest window, in bytes.
+const WIDEST: u64 = 256 << 10;
+
+/// How far is looked for signs of an access pattern, in pages; also the widest dense window.
+const LOOK: u64 = 64;
+
+/// Windows, in pages, and how many pages besides the missed one must have been touched there for
+/// the rest to be worth filling. A page in ten touched at random hardly ever gets there.
+const DENSE: [(u64, usize); 5] = [(64, 14), (32, 8), (16, 5), (8, 3), (4, 2)];
+
+/// The pages to fill for a fault on `page`: an aligned window around it, inside `region`.
+///
+/// Only the states decide, so there is nothing to keep for each stream of accesses. Where the
+/// pages right before (or behind) the fault are installed, somebody walks through this memory,
+/// and the window is as wide as the walk is long. Where many pages nearby were touched, in
+/// whatever order, it is as wide as they lie dense. Otherwise the page is filled on its own.
+pub(crate) fn around(
+    known: &impl Nearby,
+    region: PageRange,
+    page: PageIndex,
+    widest: u64,
+) -> PageRange {
+    if widest <= 1 {
+        return PageRange::single(page);
+    }
+    let window = |width| aligned(region, page, width);
+    let back = PageRange::new(page.0.saturating_sub(LOOK), page.0).intersect(region);
+    let ahead = PageRange::new(page.0 + 1, page.0 + 1 + LOOK).intersect(region);
+    let walked = known.installed_until(back).max(known.installed_from(ahead)) as u64;
+    let width = (walked + 1).next_power_of_two();
+    let is_dense = |(width, touched): &&(u64, usize)| known.touched_in(window(*width)) >= *touched;
+    let dense = DENSE.iter().find(is_dense).map_or(1, |(width, _)| *width);
+    window(width.max(dense).min(widest))
+}
+
+/// The aligned window of `width` pages around `page`, inside `region`.
+pub(crate) fn aligned(region: PageRange, page: PageIndex, width: u64) -> PageRange {
+    let start = page.0 - page.0 % width.max(1);
+    PageRange::new(start, start + width.max(1)).intersect(region)
+}
+
+/// The widest window for guests with pages of this size, in pages.
+pub(crate) const fn widest(page_size: PageSize) -> u64 {
+    WIDEST >> page_size.shift()
+}
