@@ -83,7 +83,7 @@ impl NativeSavedTrace {
     #[napi(catch_unwind)]
     pub fn ranges(&self) -> Float64Array {
         let pair = |range: uffd_core::units::PageRange| [range.start.0 as f64, range.end.0 as f64];
-        self.trace.ranges().into_iter().flat_map(pair).collect::<Vec<_>>().into()
+        self.trace.ranges_with_neighbours().into_iter().flat_map(pair).collect::<Vec<_>>().into()
     }
 
     /// The view for people.
