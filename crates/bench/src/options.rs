@@ -18,7 +18,7 @@ usage: uffd-bench [options]
   --only NAME      only this workload; `cold-` means all that begin so; may be repeated
   --list           names and describes the workloads
   --json FILE      where the figures go (default bench-results/TIME.json)
-  --plots DIR      also draws SVG files into this directory
+  --plots DIR      also draws charts as SVG into this directory, and writes results.md
   --free           leaves it to the scheduler where threads run; otherwise handlers stay on the
                    first core and guests on the others, so that one round is like the next
   --dir DIR        where snapshots are kept meanwhile (default: the system's directory for
@@ -90,6 +90,23 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
     }
 
+    /// The command that gives figures like these.
+    pub(crate) fn command(&self) -> String {
+        let script = if self.quick { "npm run bench:quick" } else { "npm run bench" };
+        let mut command = script.to_owned();
+        if self.free || self.rounds.is_some() || !self.only.is_empty() {
+            command.push_str(" --");
+        }
+        if self.free {
+            command.push_str(" --free");
+        }
+        if let Some(rounds) = self.rounds {
+            command.push_str(&format!(" --rounds {rounds}"));
+        }
+        self.only.iter().for_each(|name| command.push_str(&format!(" --only {name}")));
+        command
+    }
+
     /// Whether a workload is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|asked| is_meant(asked, name))
@@ -125,6 +142,7 @@ mod tests {
         let Ok(Command::Run(options)) = parse("--quick --rounds 7 --only random") else { panic!() };
         assert!(options.quick && options.rounds() == 7);
         assert!(options.wants("random") && !options.wants("cold-random"));
+        assert_eq!(options.command(), "npm run bench:quick -- --rounds 7 --only random");
         let Ok(Command::Run(options)) = parse("--only cold-") else { panic!() };
         assert!(options.wants("cold-random") && !options.wants("random"));
         assert!(matches!(parse("--list"), Ok(Command::List)));

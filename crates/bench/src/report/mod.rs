@@ -1,6 +1,7 @@
 //! Tells what was measured: tables on the terminal, JSON and charts.
 
 mod json;
+mod markdown;
 mod plots;
 mod table;
 
@@ -43,7 +44,8 @@ pub(crate) fn save(results: &Results, options: &Options) -> Result<()> {
     println!("\nall figures: {}", path.display());
     if let Some(dir) = &options.plots {
         plots::draw(results, dir)?;
-        println!("charts: {}", dir.display());
+        fs::write(dir.join("results.md"), markdown::of(results, &options.command()))?;
+        println!("charts and results.md: {}", dir.display());
     }
     Ok(())
 }

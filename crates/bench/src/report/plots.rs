@@ -136,13 +136,14 @@ impl Chart {
     fn draw(&self, path: &Path) -> Result<()> {
         let size = (WIDTH.unsigned_abs(), self.height().unsigned_abs());
         let area = SVGBackend::new(path, size).into_drawing_area();
-        let text = |size: i32, horizontal| {
-            let style = ("sans-serif", size).into_font().color(&TEXT);
+        // The backend writes sizes smaller by this factor.
+        let text = |size: f64, horizontal| {
+            let style = ("sans-serif", size * 1.24).into_font().color(&TEXT);
             style.pos(Pos::new(horizontal, VPos::Center))
         };
         let (title, heading, left) =
-            (text(15, HPos::Left), text(13, HPos::Left), text(12, HPos::Left));
-        let right = text(12, HPos::Right);
+            (text(15.0, HPos::Left), text(13.0, HPos::Left), text(12.0, HPos::Left));
+        let right = text(12.0, HPos::Right);
         area.draw(&Text::new(self.title, (8, 18), title))?;
         let mut y = TOP;
         for group in &self.groups {

@@ -28,9 +28,16 @@ const COLUMNS: [Metric; 18] = [
     Metric::IdleKibPerGuest,
 ];
 
-/// A workload: a row for each contender with the medians of its rounds, the time with its spread.
+/// A workload, its name and what it does above.
 pub(crate) fn workload(results: &WorkloadResults, took: Duration) -> String {
     let rounds = results.contenders.first().map_or(0, |contender| contender.rounds.len());
+    let (name, about) = (results.workload.name, results.workload.about);
+    let table = aligned(&workload_rows(results));
+    format!("{name}: {about} ({rounds} rounds, {} s)\n{table}", took.as_secs())
+}
+
+/// A row for each contender with the medians of its rounds, the time with its spread.
+pub(super) fn workload_rows(results: &WorkloadResults) -> Vec<Vec<String>> {
     let columns: Vec<Metric> = COLUMNS
         .into_iter()
         .filter(|metric| results.contenders.iter().any(|one| one.spread(*metric).is_some()))
@@ -47,18 +54,16 @@ pub(crate) fn workload(results: &WorkloadResults, took: Duration) -> String {
         }));
         rows.push(row);
     }
-    let workload = results.workload;
-    format!(
-        "{}: {} ({rounds} rounds, {} s)\n{}",
-        workload.name,
-        workload.about,
-        took.as_secs(),
-        aligned(&rows)
-    )
+    rows
 }
 
 /// The targets: figure, limit, and whether it is met.
 pub(crate) fn targets(results: &Results) -> String {
+    aligned(&target_rows(results))
+}
+
+/// A row for each target whose workload was run.
+pub(super) fn target_rows(results: &Results) -> Vec<Vec<String>> {
     let head = ["target", "workload", "figure (least–most)", "limit", ""].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     rows.extend(results.figures().map(|(target, figure)| {
@@ -71,7 +76,7 @@ pub(crate) fn targets(results: &Results) -> String {
             met.to_owned(),
         ]
     }));
-    aligned(&rows)
+    rows
 }
 
 fn with_ends(spread: Spread) -> String {
