@@ -301,6 +301,20 @@ fn a_guest_dies_as_told() {
 }
 
 #[test]
+fn a_guest_that_maps_the_file_needs_no_handler() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    uffd_guest::snapshot::create(file.path(), &SMALL, 64, Default::default()).unwrap();
+    let options = Options::new("/nowhere/uffd.sock", [48, 16], SMALL);
+    let guest = spawn(Options { map_file: Some(file.path().into()), ..options });
+    assert_source(&guest, SMALL);
+    guest.thread(0).write(3, 1, 7).unwrap();
+    assert_eq!(guest.thread(0).read_page(3).unwrap(), Content::Stamp(7));
+    let mut snapshot = vec![0; 4096];
+    SMALL.fill(3 * 4096, &mut snapshot);
+    assert!(fs::read(file.path()).unwrap()[3 * 4096..4 * 4096] == snapshot);
+}
+
+#[test]
 fn a_guest_without_a_handler_gives_up() {
     let options = Options::new("/nowhere/uffd.sock", [8], SMALL);
     let gave_up = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-guest"), options).spawn().unwrap_err();
