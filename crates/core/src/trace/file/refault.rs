@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::super::{FilledWith, TraceEntry};
 use crate::units::{PageIndex, PageRange, PageSize};
 use crate::window::{self, Nearby};
 
@@ -27,16 +28,17 @@ impl Refault {
         Self { all, widest: window::widest(page_size), blocks }
     }
 
-    /// The runs that were filled for faults on `faults`, in order, and how many of these pages
-    /// were there already.
-    pub(super) fn all(
+    /// The runs that were filled for the faults of `entries`, in order, and how many of their
+    /// pages were there already although they were missing when the trace was recorded.
+    pub(super) fn all<'a>(
         mut self,
-        faults: impl Iterator<Item = PageIndex>,
+        entries: impl Iterator<Item = &'a TraceEntry>,
     ) -> (Vec<PageRange>, usize) {
         let (mut runs, mut refaults) = (Vec::new(), 0);
-        for page in faults {
+        for entry in entries {
+            let page = entry.page();
             if self.is_installed(page) {
-                refaults += 1;
+                refaults += usize::from(entry.filled_with() != FilledWith::Present);
             } else {
                 let run = self.run(page);
                 run.pages().for_each(|page| *self.block(page).0 |= bit(page));

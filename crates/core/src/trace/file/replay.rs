@@ -39,7 +39,7 @@ impl Trace {
     /// page by page there are none: its entries name every page that was touched.
     pub fn ranges_with_neighbours(&self) -> Vec<PageRange> {
         let refault = Refault::new(self.snapshot.page_count(), self.snapshot.page_size);
-        let (runs, refaults) = refault.all(self.replayed());
+        let (runs, refaults) = refault.all(self.entries.iter().filter(|entry| replays(entry)));
         // With fault-around a page that was filled did not fault: entries that did betray a
         // trace recorded without.
         if refaults * 4 >= self.entries.len() { self.ranges() } else { self.in_batches(runs) }

@@ -47,6 +47,14 @@ fn a_trace_recorded_page_by_page_has_no_neighbours() {
 }
 
 #[test]
+fn writes_to_pages_that_were_filled_ahead_do_not_make_it_page_by_page() {
+    let faults = [0, 1, 2, 4, 8, 16, 32].map(|page| touch(page, false, FilledWith::Source, 0));
+    let writes = (33..64).map(|page| touch(page, true, FilledWith::Present, 0));
+    let trace = Trace::new(snapshot(64), faults.into_iter().chain(writes).collect()).unwrap();
+    assert_eq!(trace.ranges_with_neighbours(), [PageRange::new(0, 64)]);
+}
+
+#[test]
 fn lone_pages_stay_alone() {
     let trace = reads((0..100).map(|n| n * 100));
     assert_eq!(trace.ranges_with_neighbours(), trace.ranges());
