@@ -94,7 +94,8 @@ impl FaultLoop {
     /// The earliest time at which there is something to do, whatever arrives.
     fn next_due(&self) -> Option<Instant> {
         let parked = self.hand.iter().filter(|fault| fault.phase == Phase::Parked);
-        let given_up = parked.filter_map(|fault| fault.read_at.checked_add(self.options.fault_deadline)).min();
+        let given_up =
+            parked.filter_map(|fault| fault.read_at.checked_add(self.options.fault_deadline)).min();
         let probe = self.process.is_none().then(|| Instant::now() + PROBE_EVERY);
         [
             self.hand.next_due(),
