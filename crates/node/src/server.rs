@@ -19,6 +19,8 @@ use crate::reception::{Reception, Sessions};
 #[napi]
 pub struct NativeServer {
     shared: Arc<Shared>,
+    /// JavaScript was told that the socket is gone: no guest will arrive.
+    closed: bool,
     /// Called when the environment ends with the server open or guests running.
     hook: Option<CleanupEnvHook<Arc<Shared>>>,
 }
@@ -63,7 +65,7 @@ impl NativeServer {
             let message = format!("cannot start a thread to listen on: {error}");
             shared.fail(ErrorInfo::resources(message));
         }
-        Ok(Self { shared, hook: Some(hook) })
+        Ok(Self { shared, closed: false, hook: Some(hook) })
     }
 
     /// What happened since the last time, in order.
@@ -71,14 +73,14 @@ impl NativeServer {
     pub fn collect(&mut self, env: Env) -> Vec<NativeEvent> {
         let news = self.shared.outbox.collect();
         for news in &news {
-            if let News::Ended(about, _) = news {
-                self.shared.sessions.remove(about.id);
+            match news {
+                News::Ended(about, _) => self.shared.sessions.remove(about.id),
+                News::Closed => self.closed = true,
+                _ => {}
             }
         }
-        let over = news.iter().any(|news| matches!(news, News::Closed | News::Ended(..)))
-            && self.shared.is_over();
         let events = news.into_iter().filter_map(NativeEvent::of).collect();
-        if over {
+        if self.closed && self.shared.sessions.is_empty() {
             self.shared.outbox.finish();
             if let Some(hook) = self.hook.take() {
                 // It can only fail if the environment is ending.
@@ -99,6 +101,12 @@ impl NativeServer {
             close();
         }
     }
+
+    /// The process exits: ends everything, and tells nobody.
+    #[napi(catch_unwind)]
+    pub fn abandon(&self) {
+        self.shared.abandon();
+    }
 }
 
 impl Shared {
@@ -107,7 +115,6 @@ impl Shared {
             Ok(server) => {
                 let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
                 if matches!(*phase, Phase::Closed) {
-                    drop(phase);
                     server.stop();
                     self.outbox.tell(News::Closed);
                 } else {
@@ -140,11 +147,11 @@ impl Shared {
         self.outbox.tell(News::Closed);
     }
 
-    /// Waits until the socket is gone. A server that is just starting sees to that itself.
+    /// Waits until the socket is gone, whoever removes it. A server that is just starting sees to
+    /// that itself.
     fn close(&self) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let was = std::mem::replace(&mut *phase, Phase::Closed);
-        drop(phase);
         if let Phase::Open(server) = was {
             server.stop();
             self.outbox.tell(News::Closed);
@@ -156,10 +163,5 @@ impl Shared {
         self.outbox.abandon();
         self.sessions.begin_stop();
         self.close();
-    }
-
-    fn is_over(&self) -> bool {
-        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(*phase, Phase::Closed) && self.sessions.is_empty()
     }
 }
