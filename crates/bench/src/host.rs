@@ -103,6 +103,42 @@ pub(crate) fn allow_descriptors(count: u64) -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, count, hard)?)
 }
 
+/// How busy the machine is with other things.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Others {
+    begin: Instant,
+    busy: Duration,
+}
+
+impl Others {
+    /// From now on.
+    pub(crate) fn watch() -> Self {
+        Self { begin: Instant::now(), busy: busy_elsewhere() }
+    }
+
+    /// What all that is neither this process nor a guest took since then, in percent of all
+    /// cores. Time that a hypervisor took away counts as well.
+    pub(crate) fn percent(&self) -> f64 {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let whole = self.begin.elapsed().as_secs_f64() * cores as f64;
+        100.0 * busy_elsewhere().saturating_sub(self.busy).as_secs_f64() / whole
+    }
+}
+
+fn busy_elsewhere() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal, in hundredths of a second.
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|ticks| ticks.parse().ok()).collect();
+    let busy = ticks.iter().take(8).sum::<u64>() - ticks.iter().skip(3).take(2).sum::<u64>();
+    let own = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN].map(|who| {
+        getrusage(who).map_or(0, |usage| {
+            (usage.user_time() + usage.system_time()).num_microseconds().unsigned_abs()
+        })
+    });
+    Duration::from_millis(busy * 10).saturating_sub(Duration::from_micros(own.iter().sum()))
+}
+
 /// Keeps a thread on the first core, or off it.
 pub(crate) fn pin(tid: i32, first: bool) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use uffd_proof::HugePages;
 
-use crate::host::Machine;
+use crate::host::{Machine, Others};
 use crate::measure::{Measure, Metric, Spread};
 use crate::options::Options;
 use crate::snapshots::Snapshots;
@@ -22,6 +22,8 @@ pub(crate) struct Results {
     pub(crate) rounds: u64,
     /// Seconds since 1970.
     pub(crate) at: u64,
+    /// What other work took of the machine meanwhile, in percent.
+    pub(crate) others: f64,
     pub(crate) workloads: Vec<WorkloadResults>,
 }
 
@@ -47,12 +49,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         pinned: !options.free,
         rounds: options.rounds(),
         at: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        others: 0.0,
         workloads: Vec::new(),
     };
     let placed = if options.free { "free" } else { "handlers and guests on their own cores" };
     println!("{}; {placed}", results.machine);
     let mut snapshots = Snapshots::in_dir(options.dir.as_deref())?;
     let mut failures = Vec::new();
+    let others = Others::watch();
     for workload in workloads::ALL.iter().filter(|workload| options.wants(workload.name)) {
         let begin = Instant::now();
         match rounds(options, *workload, &mut snapshots) {
@@ -66,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
     }
+    results.others = others.percent();
     report::targets(&results);
     report::save(&results, options)?;
     if failures.is_empty() {

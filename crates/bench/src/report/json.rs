@@ -35,6 +35,7 @@ pub(crate) fn of(results: &Results) -> Value {
         "quick": results.quick,
         "pinned": results.pinned,
         "rounds": results.rounds,
+        "other_work_percent": results.others,
         "workloads": workloads.collect::<Vec<_>>(),
         "targets": targets.collect::<Vec<_>>(),
     })

@@ -10,8 +10,10 @@ pub(crate) fn of(results: &Results, command: &str) -> String {
     let placed = if results.pinned { "handlers and guests on cores of their own" } else { "free" };
     let mut text = format!(
         "# Results\n\nWritten by `{command}`; [benchmarks.md](../benchmarks.md) says how to read it.\n\n\
-         {}; {} rounds; {placed}.\n\n## Targets\n\n",
-        results.machine, results.rounds
+         {}; {} rounds; {placed}; {}.\n\n## Targets\n\n",
+        results.machine,
+        results.rounds,
+        super::other_work(results)
     );
     text.push_str(&as_markdown(&table::target_rows(results)));
     for workload in &results.workloads {

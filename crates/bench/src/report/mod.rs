@@ -28,7 +28,14 @@ pub(crate) fn workload(results: &WorkloadResults, took: Duration) {
 
 /// What had to be reached, and what was.
 pub(crate) fn targets(results: &Results) {
-    println!("\n{}", table::targets(results));
+    println!("\n{}\n\n{}", table::targets(results), other_work(results));
+}
+
+/// How far the figures are to be trusted.
+fn other_work(results: &Results) -> String {
+    let percent = table::number(results.others);
+    let verdict = if results.others > 10.0 { ": too much to trust what is close" } else { "" };
+    format!("other work took {percent} % of the machine meanwhile{verdict}")
 }
 
 /// Writes the files that were asked for.
