@@ -1,0 +1,22 @@
+import { command } from '../command.js'
+import { serveOptions } from './options.js'
+
+/** `uffd-rs-serve --socket PATH --snapshot FILE`: serves guests of one snapshot. */
+export const serve = command({
+  name: '',
+  summary: 'serves guests of a snapshot',
+  usage: ['--socket PATH --snapshot FILE [options]', '--demo', 'COMMAND --help'],
+  about: 'Serves the memory of Firecracker microVMs restored from a snapshot.',
+  options: serveOptions,
+  notes: `Commands:
+  doctor                    What this host can do, and what would have to change
+  demo                      The same as --demo
+  trace show|check|merge    Looks at traces and joins them
+
+SIGTERM and SIGINT end it in good order; a second one at once. A guest that still runs then
+waits at the next page it misses: end or pause it first.
+
+Exit status: 0 if no guest failed or was refused and every trace was saved, 1 otherwise, 2 if
+the command line is wrong.`,
+  run: async (values) => await (await import('./serve.js')).serveGuests(values),
+})

@@ -1,0 +1,90 @@
+import { duration } from '../arguments/duration.js'
+import {
+  choice,
+  flag,
+  negatable,
+  type Option,
+  requiredText,
+  text,
+  type Values,
+} from '../arguments/option.js'
+import { UsageError } from '../arguments/usage-error.js'
+import { milliseconds } from '../arguments/duration.js'
+import { levels } from '../output/output.js'
+
+/** Shows no figures. */
+const off = Symbol('off')
+
+const stats: Option<number | typeof off | undefined> = {
+  takes: 'TIME|off',
+  help: 'How often figures are shown.',
+  default: '1s',
+  read: (given) => (given === 'off' ? off : milliseconds(given)),
+  absent: undefined,
+}
+
+const faultAround: Option<boolean | number | undefined> = {
+  takes: 'on|off|PAGES',
+  help: 'Pages filled when one is missed: as many as the access pattern\nasks for, exactly one, or at most so many.',
+  default: 'on',
+  read: (given) => {
+    if (given === 'on' || given === 'off') return given === 'on'
+    if (!/^[1-9]\d{0,8}$/.test(given)) throw new UsageError('must be on, off or a number of pages')
+    return Number(given)
+  },
+  absent: undefined,
+}
+
+/** The table of what `uffd-rs-serve` takes; also its help. */
+export const serveOptions = {
+  socket: requiredText('PATH', {
+    help: 'Where Firecracker connects: the backend_path of its mem_backend.\nA stale socket file is taken over, a live one is not.',
+  }),
+  snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
+  prefetch: text('TRACE', {
+    help: 'Installs the pages of this trace before the guest asks for them.\nA trace of another snapshot is refused.',
+  }),
+  trace: text('FILE', {
+    help: 'Saves which pages were needed first, whenever a guest ends: all\nguests of this run as one, and what --prefetch had.',
+  }),
+  once: flag({ help: 'Serves one guest and ends.' }),
+  stats,
+  json: negatable({
+    help: 'JSON lines instead of text.',
+    default: 'text on a terminal, JSON lines otherwise',
+  }),
+  'log-level': choice(levels, { help: 'The least important of what is shown.', default: 'info' }),
+  'dirty-tracking': choice(['auto', 'on', 'off'], {
+    help: 'Tracks written pages: if the VMM registered for it, always or\nnever.',
+    default: 'auto',
+  }),
+  'fault-around': faultAround,
+  'on-unservable': choice(['poison', 'kill', 'fail'], {
+    help: 'For a page that cannot be had: SIGBUS for whoever touches it, end\nthe guest, or leave the guest waiting and fail.',
+    default: 'poison',
+  }),
+  'fault-deadline': duration({
+    help: 'How long a fault may wait for a page that cannot be had.',
+    default: '30s',
+  }),
+  'handoff-timeout': duration({
+    help: 'How long a guest may take for its handoff.',
+    default: '10s',
+  }),
+  'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
+  'short-waits': negatable({
+    help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
+    default: 'on',
+  }),
+  demo: flag({ help: 'Shows what this does on a guest of its own; needs nothing.' }),
+  version: flag({ help: 'Prints the version.' }),
+  help: flag({ help: 'Prints this.' }),
+}
+
+/** The values of these options. */
+export type ServeValues = Values<typeof serveOptions>
+
+/** How often figures are shown, in milliseconds, or never. */
+export function statsEvery({ stats: every }: ServeValues): number | undefined {
+  return every === off ? undefined : (every ?? 1000)
+}

@@ -1,0 +1,37 @@
+import { type Guest, type SavedTrace, type UffdError } from '../../index.js'
+import { several, whole } from '../output/numbers.js'
+import { type Output } from '../output/output.js'
+
+/** Installs the pages of a trace, while the guest's own faults are served; tells what came of it. */
+export async function prefetchInto(
+  guest: Guest,
+  number: number,
+  trace: SavedTrace,
+  output: Output,
+): Promise<void> {
+  const { pageSize } = trace.snapshot
+  if (pageSize !== guest.pageSize) {
+    return output.tell(
+      'warn',
+      { event: 'prefetch', guest: number, pageSize },
+      `Guest ${number} is not prefetched: the trace has pages of ${pageSize} bytes, and the guest ` +
+        `has pages of ${guest.pageSize}`,
+    )
+  }
+  try {
+    const report = await guest.prefault(trace.pages)
+    const { requested, installed, present, removed, failed, skipped } = report
+    output.tell(
+      failed > 0 ? 'warn' : 'info',
+      { event: 'prefetch', guest: number, ...report },
+      `Guest ${number}: prefetched ${whole(installed)} of ${several(requested, 'page')}; ` +
+        `${whole(present)} were present, ${whole(removed)} removed, ${whole(failed)} failed, ` +
+        `${whole(skipped)} skipped`,
+    )
+  } catch (error) {
+    const { code, message } = error as UffdError
+    const over = code === 'ERR_UFFD_GUEST_ENDED'
+    const facts = { event: 'prefetch', guest: number, code }
+    output.tell(over ? 'info' : 'warn', facts, `Guest ${number} is not prefetched: ${message}`)
+  }
+}

@@ -1,0 +1,115 @@
+import { type Guest, type GuestEnd, type SavedTrace, type Server, type Stats } from '../../index.js'
+import { faultRate } from '../output/figures.js'
+import { bytes, micros, several, whole } from '../output/numbers.js'
+import { type Output } from '../output/output.js'
+import { plainStats } from '../output/plain-stats.js'
+import { prefetchInto } from './prefetch.js'
+import { type Tally } from './tally.js'
+import { type TraceFile } from './trace-file.js'
+
+/** What a service works with. */
+export interface Surroundings {
+  readonly output: Output
+  readonly tally: Tally
+  readonly prefetch: SavedTrace | undefined
+  readonly traceFile: TraceFile | undefined
+  readonly withStats: boolean
+}
+
+/** Sees each guest of a server through to its end. */
+export class Service {
+  readonly #with: Surroundings
+  readonly #guests = new Set<Promise<void>>()
+  #count = 0
+
+  constructor(surroundings: Surroundings) {
+    this.#with = surroundings
+  }
+
+  /** Resolves when the server is closed and all its guests have ended. */
+  async serve(server: Server, once: boolean): Promise<void> {
+    try {
+      for await (const guest of server) {
+        const served = this.#serve(guest, ++this.#count)
+        this.#guests.add(served)
+        void served.finally(() => this.#guests.delete(served))
+        if (once) void server.close()
+      }
+    } catch (error) {
+      // The server has told of its broken socket; the guests it has are served on.
+      this.#with.tally.broken = true
+      this.#with.output.tell('error', { event: 'broken' }, (error as Error).message)
+    }
+    await Promise.all(this.#guests)
+  }
+
+  async #serve(guest: Guest, number: number): Promise<void> {
+    const { output, tally, prefetch, withStats } = this.#with
+    const { pid, pageSize, tracking, regions } = guest
+    const memoryBytes = Number(regions.reduce((sum, { size }) => sum + size, 0n))
+    const tracked = tracking === 'off' ? '' : `, dirty pages tracked (${tracking})`
+    output.tell(
+      'info',
+      { event: 'guest', guest: number, pid, memoryBytes, pageSize, tracking },
+      `Guest ${number} (pid ${pid ?? 'unseen'}): ${bytes(memoryBytes)} in pages of ` +
+        `${bytes(pageSize)}${tracked}`,
+    )
+    guest.on('notice', ({ kind, page, message, unseen }) => {
+      const facts = { event: 'notice', guest: number, kind, page, unseen }
+      output.tell('warn', facts, `Guest ${number}: ${message}`)
+    })
+    if (withStats) this.#showFigures(guest, number)
+    const prefetched = prefetch && prefetchInto(guest, number, prefetch, output)
+
+    const end = await guest.ended
+    await prefetched
+    output.gone(number)
+    tally.add(end.reason, end.stats.faults)
+    this.#tellEnd(number, end, pageSize)
+    await this.#saveTrace(guest, number)
+  }
+
+  #showFigures(guest: Guest, number: number): void {
+    let before: Stats | undefined
+    guest.on('stats', (stats) => {
+      const faultsPerSecond = faultRate(before, stats)
+      before = stats
+      const { pid, pageSize } = guest
+      this.#with.output.figures({ guest: number, pid, faultsPerSecond, pageSize, stats })
+    })
+  }
+
+  #tellEnd(guest: number, { reason, error, stats }: GuestEnd, pageSize: number): void {
+    const { latency, pages } = stats
+    const how = {
+      'guest-exited': 'exited',
+      stopped: 'was stopped; if it still runs, it waits at the next page it misses',
+      failed: `failed: ${error?.message}`,
+    }[reason]
+    const installed = bytes((stats.sourcePages + stats.zeroPages) * pageSize)
+    const code = error?.code
+    this.#with.output.tell(
+      reason === 'failed' ? 'error' : 'info',
+      { event: 'end', guest, reason, code, stats: plainStats(stats) },
+      `Guest ${guest} ${how}. ${micros(stats.uptimeMs * 1000)}, ${several(stats.faults, 'fault')} ` +
+        `(p50 ${micros(latency.p50)}, p99 ${micros(latency.p99)}), ${installed} installed, ` +
+        `${whole(pages.removed)} pages removed`,
+    )
+  }
+
+  async #saveTrace(guest: Guest, number: number): Promise<void> {
+    const { output, tally, traceFile } = this.#with
+    if (traceFile === undefined) return
+    const { path } = traceFile
+    try {
+      const pages = await traceFile.add(guest)
+      if (pages === undefined) return
+      const facts = { event: 'trace', guest: number, file: path, pages }
+      output.tell('info', facts, `Saved the trace to ${path}: ${several(pages, 'page')}`)
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string }
+      tally.unsavedTraces++
+      output.tell('error', { event: 'trace', guest: number, file: path, code }, message)
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import { type EndReason } from '../../index.js'
+import { micros, several, whole } from '../output/numbers.js'
+import { type Output } from '../output/output.js'
+
+/** What came of this run: the summary, and the exit status. */
+export class Tally {
+  readonly #start = performance.now()
+  readonly #ends: Record<EndReason, number> = { 'guest-exited': 0, stopped: 0, failed: 0 }
+  #faults = 0
+
+  /** Guests that were refused. */
+  refused = 0
+  /** Traces that could not be saved. */
+  unsavedTraces = 0
+  /** The socket broke. */
+  broken = false
+
+  add(reason: EndReason, faults: number): void {
+    this.#ends[reason]++
+    this.#faults += faults
+  }
+
+  get hasFailed(): boolean {
+    return this.#ends.failed + this.refused + this.unsavedTraces > 0 || this.broken
+  }
+
+  summarise(output: Output): void {
+    const { 'guest-exited': exited, stopped, failed } = this.#ends
+    const millis = performance.now() - this.#start
+    const { refused, unsavedTraces } = this
+    const counts = { exited, stopped, failed, refused }
+    const parts = Object.entries(counts).map(([what, count]) => `${whole(count)} ${what}`)
+    output.tell(
+      'info',
+      { event: 'summary', ...counts, unsavedTraces, faults: this.#faults, millis },
+      `Served ${several(exited + stopped + failed, 'guest')} in ${micros(millis * 1000)}: ` +
+        `${parts.join(', ')}; ${several(this.#faults, 'fault')}`,
+    )
+  }
+}

@@ -1,0 +1,58 @@
+import { constants } from 'node:fs'
+import { access } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { type Guest, SavedTrace, UffdError } from '../../index.js'
+
+/**
+ * The file a run's trace is saved to: the union over its guests in the order they ended, and of
+ * what was prefetched, since a prefetched page is no first touch any more. Replaces what an
+ * earlier run has left there.
+ */
+export class TraceFile {
+  readonly path: string
+  readonly #snapshot: string
+  #trace: SavedTrace | undefined
+  #last: Promise<unknown> = Promise.resolve()
+
+  private constructor(path: string, snapshot: string, prefetched: SavedTrace | undefined) {
+    this.path = path
+    this.#snapshot = snapshot
+    this.#trace = prefetched
+  }
+
+  /** Finds out now, and not at the end of the first guest, that there is no way to save. */
+  static async open(path: string, snapshot: string, prefetched: SavedTrace | undefined) {
+    try {
+      await access(dirname(path), constants.W_OK | constants.X_OK)
+    } catch (cause) {
+      const why = (cause as Error).message
+      throw new UffdError('ERR_UFFD_TRACE_SAVE', `Cannot save a trace at ${path}: ${why}`, {
+        cause,
+      })
+    }
+    return new TraceFile(path, snapshot, prefetched)
+  }
+
+  /**
+   * Adds the trace of a guest that has ended and saves; resolves with how many pages the file
+   * has. A guest that touched nothing changes nothing.
+   */
+  add(guest: Guest): Promise<number | undefined> {
+    const added = this.#last.then(() => this.#add(guest))
+    this.#last = added.catch(() => {})
+    return added
+  }
+
+  async #add(guest: Guest): Promise<number | undefined> {
+    const touches = await guest.trace()
+    if (touches.length === 0) return undefined
+    const own = await SavedTrace.record(touches, {
+      snapshot: this.#snapshot,
+      pageSize: guest.pageSize as 4096 | 2097152,
+    })
+    const all = this.#trace === undefined ? own : this.#trace.merge('union', [own])
+    await all.save(this.path)
+    this.#trace = all
+    return all.summary.pages
+  }
+}
