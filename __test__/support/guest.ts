@@ -52,7 +52,7 @@ export class GuestProcess {
     )
     const guest = new GuestProcess(child)
     await new Promise<void>((resolve, reject) => {
-      createInterface({ input: child.stdout! }).on('line', (line) => {
+      createInterface({ input: child.stdout }).on('line', (line) => {
         const { ready, reply, failed } = JSON.parse(line) as Line
         if (ready !== undefined) resolve()
         if (failed !== undefined) reject(new Error(failed.message))
