@@ -25,45 +25,43 @@ export async function serveGuests(values: ServeValues): Promise<number> {
 }
 
 async function run(values: ServeValues, output: Output): Promise<number> {
-  const { snapshot, socket, once } = values
+  const { snapshot } = values
   const prefetch =
     values.prefetch === undefined ? undefined : await SavedTrace.load(values.prefetch, { snapshot })
   const traceFile =
     values.trace === undefined ? undefined : await TraceFile.open(values.trace, snapshot, prefetch)
   warnOfHost(output)
 
-  const server = await listen(listenOptions(values))
+  const tally = new Tally()
+  const withStats = statsEvery(values) !== undefined
+  const service = new Service({ output, tally, prefetch, traceFile, withStats })
+  const ending = new AbortController()
+  const forget = onSignals((signal) => {
+    const text = `${signal}: ending; once more to end at once`
+    output.tell('info', { event: 'stopping', signal }, text)
+    ending.abort()
+  })
+  try {
+    const server = await listen({ ...listenOptions(values), signal: ending.signal })
+    watch(server, values.once, output, tally)
+    await tellReady(values, output)
+    await service.serve(server, values.once)
+  } catch (error) {
+    if (!ending.signal.aborted) throw error
+  } finally {
+    forget()
+  }
+  tally.summarise(output)
+  return tally.hasFailed ? exitStatus.failed : exitStatus.ok
+}
+
+async function tellReady({ socket, snapshot, once }: ServeValues, output: Output): Promise<void> {
   const size = await snapshotSize(snapshot)
   output.tell(
     'info',
     { event: 'ready', socket, snapshot, ...size.facts },
     `Ready: ${socket} serves ${snapshot}${size.text}${once ? ' to one guest' : ''}`,
   )
-
-  const tally = new Tally()
-  const service = new Service({
-    output,
-    tally,
-    prefetch,
-    traceFile,
-    withStats: statsEvery(values) !== undefined,
-  })
-  const forget = onSignals((signal) => {
-    output.tell(
-      'info',
-      { event: 'stopping', signal },
-      `${signal}: ending; once more to end at once`,
-    )
-    void server.stop()
-  })
-  try {
-    watch(server, once, output, tally)
-    await service.serve(server, once)
-  } finally {
-    forget()
-  }
-  tally.summarise(output)
-  return tally.hasFailed ? exitStatus.failed : exitStatus.ok
 }
 
 function watch(server: Server, once: boolean, output: Output, tally: Tally): void {

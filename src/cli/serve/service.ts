@@ -1,6 +1,6 @@
 import { type Guest, type GuestEnd, type SavedTrace, type Server, type Stats } from '../../index.js'
 import { faultRate } from '../output/figures.js'
-import { bytes, micros, several, whole } from '../output/numbers.js'
+import { bytes, micros, several } from '../output/numbers.js'
 import { type Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
 import { prefetchInto } from './prefetch.js'
@@ -93,7 +93,7 @@ export class Service {
       { event: 'end', guest, reason, code, stats: plainStats(stats) },
       `Guest ${guest} ${how}. ${micros(stats.uptimeMs * 1000)}, ${several(stats.faults, 'fault')} ` +
         `(p50 ${micros(latency.p50)}, p99 ${micros(latency.p99)}), ${installed} installed, ` +
-        `${whole(pages.removed)} pages removed`,
+        `${several(pages.removed, 'page')} removed`,
     )
   }
 

@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import { commands } from '../../src/cli/commands.js'
+import { runCommand } from '../support/command.js'
+
+const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+
+for (const { name, options } of commands) {
+  test(`the help of ${name === '' ? 'the command' : name} lists every option`, async (t) => {
+    const { status, stdout } = await runCommand(t, ...name.split(' ').filter(Boolean), '--help')
+    t.is(status, 0)
+    for (const [option, { takes, negatable, default: preset }] of Object.entries(options)) {
+      const dashed = negatable ? `--[no-]${option}` : `--${option}`
+      t.true(stdout.includes(takes === undefined ? dashed : `${dashed} ${takes}`), option)
+      if (preset !== undefined) t.true(stdout.includes(`Default: ${preset}`), option)
+    }
+  })
+}
+
+test('no line of help is wider than a terminal', async (t) => {
+  for (const { name } of commands) {
+    const { stdout } = await runCommand(t, ...name.split(' ').filter(Boolean), '--help')
+    for (const line of stdout.split('\n')) t.true(line.length <= 100, line)
+  }
+})
+
+test('the version is that of the package', async (t) => {
+  const { status, stdout } = await runCommand(t, '--version')
+  t.is(status, 0)
+  t.is(stdout, (JSON.parse(manifest) as { version: string }).version)
+})
+
+for (const [what, args] of Object.entries({
+  'an option that does not exist': ['--sokcet', '/s'],
+  'a command that does not exist': ['sevre'],
+  'a word too many': ['doctor', 'now'],
+  'a word too few': ['trace', 'show'],
+  nothing: [],
+})) {
+  test(`the status for ${what} is 2`, async (t) => {
+    const { status, stdout, stderr } = await runCommand(t, ...args)
+    t.is(status, 2)
+    t.is(stdout, '')
+    t.regex(stderr, /^uffd-rs-serve: .+\nSee uffd-rs-serve --help\n$/s)
+  })
+}

@@ -1,0 +1,84 @@
+import { PassThrough } from 'node:stream'
+import { type WriteStream } from 'node:tty'
+import test from 'ava'
+import { type Stats } from '../../src/index.js'
+import { faultRate, type GuestFigures } from '../../src/cli/output/figures.js'
+import { humanOutput } from '../../src/cli/output/human.js'
+import { bytes, micros, several } from '../../src/cli/output/numbers.js'
+import { table } from '../../src/cli/output/table.js'
+
+const stats = {
+  uptimeMs: 1000,
+  faults: 1234,
+  pages: { unfaulted: 100, faulted: 200, removed: 3, poisoned: 0 },
+  latency: { p50: 9.5, p99: 1500, max: 2_000_000 },
+} as Stats
+
+const figures = (guest: number, faultsPerSecond = 10): GuestFigures => {
+  return { guest, pid: 4000 + guest, faultsPerSecond, pageSize: 4096, stats }
+}
+
+const room = { columns: 200, rows: 24 }
+
+test('numbers are short', (t) => {
+  t.deepEqual([0, 1023, 1536, 3 * 2 ** 30].map(bytes), ['0 B', '1,023 B', '1.5 KiB', '3 GiB'])
+  t.deepEqual([9.54, 150, 1500, 2_000_000].map(micros), ['9.5 µs', '150 µs', '1.5 ms', '2 s'])
+  t.deepEqual(
+    [0, 1, 2000].map((count) => several(count, 'page')),
+    ['0 pages', '1 page', '2,000 pages'],
+  )
+})
+
+test('the table has a row for each guest, in columns', (t) => {
+  const [titles, row, ...rest] = table([figures(1)], room)
+  t.is(rest.length, 0)
+  const cells = (line = '') => line.trim().split(/ {2,}/).join('|')
+  t.is(cells(titles), 'guest|pid|faults/s|faults|p50|p99|max|unfaulted|faulted|removed|poisoned')
+  t.is(cells(row), '1|4001|10|1,234|9.5 µs|1.5 ms|2 s|400 KiB|800 KiB|12 KiB|0')
+  t.is(titles?.length, row?.length)
+})
+
+test('the table fits the terminal, and shows the busiest guests', (t) => {
+  const guests = Array.from({ length: 50 }, (_, index) => figures(index + 1, index))
+  const lines = table(guests, { columns: 40, rows: 14 })
+  t.true(lines.length <= 14 - 2)
+  for (const line of lines) t.true(line.length < 40)
+  t.regex(lines.at(-1) ?? '', /and 40 more/)
+  t.regex(lines[1] ?? '', /^ +41 /)
+})
+
+test('faults are counted between two looks', (t) => {
+  t.is(faultRate(undefined, stats), 1234)
+  t.is(faultRate(stats, { ...stats, uptimeMs: 1500, faults: 1334 }), 200)
+  t.is(faultRate(stats, stats), 0)
+})
+
+/** A terminal of this size, or a file. */
+function screen(isTTY: boolean) {
+  const stream = Object.assign(new PassThrough(), { isTTY, columns: 120, rows: 24 })
+  return { stream: stream as unknown as WriteStream, text: () => String(stream.read() ?? '') }
+}
+
+test('on a terminal the table stays below what happens', (t) => {
+  const { stream, text } = screen(true)
+  const output = humanOutput('info', stream)
+  output.figures(figures(1))
+  output.tell('info', { event: 'x' }, 'first')
+  output.tell('warn', { event: 'x' }, 'second')
+  output.end()
+  const [, first, second] = text().split(/first|second/)
+  t.regex(first ?? '', /guest +pid[^]+4001/)
+  // Two lines up, and everything below is cleared, before the next line is written.
+  t.true(first?.includes('\u001B[2A\u001B[0J'))
+  t.true(second?.endsWith('\u001B[2A\u001B[0J'))
+})
+
+test('in a file there are lines, without colours and without what is not important', (t) => {
+  const { stream, text } = screen(false)
+  const output = humanOutput('warn', stream)
+  output.tell('info', { event: 'x' }, 'unimportant')
+  output.tell('error', { event: 'x' }, 'important')
+  output.figures(figures(1))
+  output.end()
+  t.is(text(), 'important\n')
+})
