@@ -4,6 +4,7 @@
 mod case;
 mod hugepages;
 mod observe;
+pub mod soak;
 pub mod sources;
 mod stage;
 

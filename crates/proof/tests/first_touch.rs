@@ -1,4 +1,5 @@
 //! A page that was never touched holds the snapshot's bytes, whoever touches it and how.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use uffd_core::session::FaultAround;
 use uffd_core::units::PageIndex;
@@ -137,7 +138,11 @@ fn one_page_a_fault_where_that_is_asked_for(case: Case) {
     let limited = |stage: uffd_proof::StageBuilder| {
         stage.session(|options| options.fault_around = FaultAround::AtMost(2))
     };
-    let setting = { drop(guest); drop(setting); case.open_with(case.pattern(), &[PAGES], limited) };
+    let setting = {
+        drop(guest);
+        drop(setting);
+        case.open_with(case.pattern(), &[PAGES], limited)
+    };
     let guest = setting.guest();
     guest.thread(0).touch(0, PAGES).unwrap();
     let counters = guest.stats().counters;

@@ -1,4 +1,5 @@
 //! Handoffs of every dialect, end to end, by a guest in a process of its own.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use uffd_core::handoff::HandoffError;
 use uffd_core::server::Refusal;

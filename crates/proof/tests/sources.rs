@@ -1,5 +1,6 @@
 //! Sources that are cut short, fail, hang or panic: the guest gets the configured answer, with an
 //! error that names the page, its offset and the cause.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::fs::File;
 use std::sync::Arc;
@@ -121,7 +122,10 @@ fn names_page_5(case: Case, error: &SessionError, was_killed: bool) {
     assert_eq!(error.code(), "ERR_UFFD_PAGE");
     let text = error.to_string();
     let offset = (5 * case.page_size).to_string();
-    assert!(text.contains("page 5") && text.contains(&offset) && text.contains("on fire"), "{text}");
+    assert!(
+        text.contains("page 5") && text.contains(&offset) && text.contains("on fire"),
+        "{text}"
+    );
 }
 
 fn the_guest_is_killed_where_that_is_asked_for(case: Case) {

@@ -1,4 +1,5 @@
 //! Dirty tracking: whether it is on, and that an export names exactly the pages that were written.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use roaring::RoaringBitmap;
 use uffd_core::policy::Tracking;
@@ -43,11 +44,14 @@ fn kernel_tracks(options: &mut Options) {
     options.features |= sys::UFFD_FEATURE_WP_ASYNC | sys::UFFD_FEATURE_WP_UNPOPULATED;
 }
 
+/// The option, the guest, and what comes of the two.
+type Row = (DirtyTracking, fn(&mut Options), Tracking);
+
 #[test]
 fn whether_pages_are_tracked_follows_the_option_and_the_registration() {
     use DirtyTracking::{Auto, Off, On};
     for page_size in [SMALL, HUGE] {
-        let table: [(DirtyTracking, fn(&mut Options), Tracking); 9] = [
+        let table: [Row; 9] = [
             (Auto, stock, Tracking::Off),
             (Auto, registered, Tracking::Sync),
             (Auto, kernel_tracks, Tracking::Async),

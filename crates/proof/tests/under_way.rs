@@ -1,5 +1,6 @@
 //! What is under way when something else happens: installs while the address space changes,
 //! prefaults among faults and REMOVEs, and fetches that take their time.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::sync::mpsc;
 
@@ -170,7 +171,8 @@ fn a_prefault_of_slow_pages_leaves_the_way_to_faults(case: Case) {
     let guest = setting.guest();
     let (reply, report) = mpsc::channel();
     let ranges = vec![PageRange::new(0, pages)];
-    let asked = guest.session.prefault_with(ranges, Reply::new(move |it| reply.send(it).unwrap_or(())));
+    let asked =
+        guest.session.prefault_with(ranges, Reply::new(move |it| reply.send(it).unwrap_or(())));
     asked.unwrap();
     until("fetches to begin", || gate.arrived() >= 6);
     assert_eq!(guest.thread(0).read_page(pages - 1).unwrap(), Content::Source);
