@@ -7,17 +7,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 /// A reservation of 2 MiB pages. There is one pool on a host, so only one test at a time has any,
 /// whichever process it runs in.
 #[derive(Debug)]
 pub struct HugePages {
+    /// Pages in use by others, who need no more of them.
+    others: u64,
+    /// The size of the pool to be restored.
     before: u64,
     _alone: Flock<File>,
 }
 
 impl HugePages {
-    /// Adds `count` pages to the pool. Waits for whoever has it.
+    /// Makes the pool hold `count` free pages, not one more: what is free already, such as what a
+    /// test that was killed has left behind, counts. Waits for whoever has the pool.
     pub fn reserve(count: u64) -> io::Result<Self> {
         let lock = File::options()
             .create(true)
@@ -27,14 +32,15 @@ impl HugePages {
             .open(std::env::temp_dir().join("uffd-rs-huge-pages.lock"))?;
         let alone = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
         let before = Self::size()?;
-        let pages = Self { before, _alone: alone };
+        let others = before.saturating_sub(Self::free()?);
+        let pages = Self { others, before, _alone: alone };
         pages.resize(count)?;
         Ok(pages)
     }
 
     /// Changes the reservation to `count` pages, used ones included.
     pub fn resize(&self, count: u64) -> io::Result<()> {
-        let wanted = self.before + count;
+        let wanted = self.others + count;
         fs::write(POOL, wanted.to_string())?;
         let size = Self::size()?;
         if size == wanted {
@@ -46,6 +52,10 @@ impl HugePages {
 
     fn size() -> io::Result<u64> {
         fs::read_to_string(POOL)?.trim().parse().map_err(io::Error::other)
+    }
+
+    fn free() -> io::Result<u64> {
+        fs::read_to_string(FREE)?.trim().parse().map_err(io::Error::other)
     }
 }
 
