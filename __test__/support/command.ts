@@ -43,7 +43,7 @@ export class CommandProcess {
       this.#over = true
       this.#look()
       const stdout = this.#lines.join('\n')
-      return { status, signal, stdout, stderr } as Ended
+      return { status, signal, stdout, stderr }
     })
   }
 

@@ -9,9 +9,9 @@ export const root = fileURLToPath(new URL('../..', import.meta.url))
  * Runs a program to its end and resolves with its exit status and what it printed on standard
  * output. It has no standard input: nothing here asks questions.
  */
-export async function run(program, args, { quiet = false } = {}) {
+export async function run(program, args, { quiet = false, cwd = root } = {}) {
   const child = spawn(program, args, {
-    cwd: root,
+    cwd,
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...(process.stdout.isTTY && { CARGO_TERM_COLOR: 'always' }) },
   })

@@ -1,5 +1,5 @@
-import { type Options, type Values } from './arguments/option.js'
-import { type Page } from './arguments/help.js'
+import type { Options, Values } from './arguments/option.js'
+import type { Page } from './arguments/help.js'
 
 /** A command: its page of help, which is also the table its arguments are read by, and its work. */
 export interface Command<T extends Options = Options> extends Page {

@@ -1,4 +1,4 @@
-import { type Command } from './command.js'
+import type { Command } from './command.js'
 import { demo } from './demo/command.js'
 import { doctor } from './doctor/command.js'
 import { serve } from './serve/command.js'

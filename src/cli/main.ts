@@ -1,9 +1,10 @@
 import { parse } from './arguments/parse.js'
 import { help } from './arguments/help.js'
 import { UsageError } from './arguments/usage-error.js'
-import { type Command } from './command.js'
+import type { Command } from './command.js'
 import { commands } from './commands.js'
 import { exitStatus } from './exit-status.js'
+import { loadNativePart } from './native-part.js'
 import { errorText } from './output/error-text.js'
 import { version } from './version.js'
 
@@ -41,6 +42,7 @@ async function carryOut(args: readonly string[]): Promise<number> {
   const { names, least, most } = command.words ?? { names: '', least: 0, most: 0 }
   if (words.length > most) throw new UsageError(`Unexpected argument ${words[most]}`)
   if (words.length < least) throw new UsageError(`${names} is missing`)
+  loadNativePart()
   return await command.run(values, words)
 }
 

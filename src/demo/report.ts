@@ -1,7 +1,7 @@
 import { bytes, micros, several, whole } from '../cli/output/numbers.js'
 import { snapshotSize } from '../cli/serve/snapshot-size.js'
-import { type Checks } from './checks.js'
-import { type FirstRun, type SecondRun, type Start } from './runs.js'
+import type { Checks } from './checks.js'
+import type { FirstRun, SecondRun, Start } from './runs.js'
 
 const pageSize = 4096
 const millis = (value: number) => micros(value * 1000)

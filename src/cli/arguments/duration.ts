@@ -1,4 +1,4 @@
-import { type Option } from './option.js'
+import type { Option } from './option.js'
 import { UsageError } from './usage-error.js'
 
 const units = new Map([

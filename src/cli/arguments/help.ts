@@ -1,4 +1,4 @@
-import { type Options } from './option.js'
+import type { Options } from './option.js'
 
 /** A command's page of help. */
 export interface Page {

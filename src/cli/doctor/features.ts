@@ -1,5 +1,5 @@
-import { type Facts } from './facts.js'
-import { type Finding } from './finding.js'
+import type { Facts } from './facts.js'
+import type { Finding } from './finding.js'
 
 interface Feature {
   readonly name: string

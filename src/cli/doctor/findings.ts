@@ -1,7 +1,7 @@
 import { bytes, several, whole } from '../output/numbers.js'
-import { type Facts } from './facts.js'
+import type { Facts } from './facts.js'
 import { featureFindings } from './features.js'
-import { type Finding } from './finding.js'
+import type { Finding } from './finding.js'
 
 /** Descriptors that a server needs besides its guests, those of Node.js included. */
 const descriptorsOfServer = 40

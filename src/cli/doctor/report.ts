@@ -1,4 +1,4 @@
-import { type Finding } from './finding.js'
+import type { Finding } from './finding.js'
 
 const marks = { good: '✓', limited: '!', bad: '✗' } as const
 const colours = { good: 32, limited: 33, bad: 31 } as const

@@ -1,4 +1,4 @@
-import { type Stats } from '../../index.js'
+import type { Stats } from '../../index.js'
 
 /** How one guest is doing. */
 export interface GuestFigures {

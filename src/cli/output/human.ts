@@ -1,6 +1,6 @@
 import { clearScreenDown, moveCursor } from 'node:readline'
-import { type WriteStream } from 'node:tty'
-import { type GuestFigures } from './figures.js'
+import type { WriteStream } from 'node:tty'
+import type { GuestFigures } from './figures.js'
 import { type Level, levels, type Output } from './output.js'
 import { figuresLine, table } from './table.js'
 

@@ -1,6 +1,6 @@
 import { destination, pino, stdTimeFunctions } from 'pino'
 import { plainStats } from './plain-stats.js'
-import { type Level, type Output } from './output.js'
+import type { Level, Output } from './output.js'
 
 /** One JSON object a line, with `level`, `time`, `event` and `msg`, for programs. */
 export function jsonOutput(level: Level): Output {

@@ -1,4 +1,4 @@
-import { type GuestFigures } from './figures.js'
+import type { GuestFigures } from './figures.js'
 
 /** How important an event is; the names of pino. */
 export const levels = ['debug', 'info', 'warn', 'error', 'silent'] as const

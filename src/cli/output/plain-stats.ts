@@ -1,4 +1,4 @@
-import { type Stats } from '../../index.js'
+import type { Stats } from '../../index.js'
 
 /** Statistics that JSON can hold: no guest copies 2^53 bytes. */
 export function plainStats({ copiedBytes, ...rest }: Stats) {

@@ -1,4 +1,4 @@
-import { type GuestFigures } from './figures.js'
+import type { GuestFigures } from './figures.js'
 import { bytes, micros, whole } from './numbers.js'
 
 /** How much room there is. */

@@ -1,6 +1,6 @@
 import native, { type Host } from '#native'
 import { UffdError } from '../../index.js'
-import { type Output } from '../output/output.js'
+import type { Output } from '../output/output.js'
 
 /** Says at once what would make guests fail later. */
 export function warnOfHost(output: Output, host: Host = native.probeHost()): void {

@@ -1,4 +1,4 @@
-import { type ListenOptions } from '../../index.js'
+import type { ListenOptions } from '../../index.js'
 import { type ServeValues, statsEvery } from './options.js'
 
 /** The options of the package that those of the command stand for. */

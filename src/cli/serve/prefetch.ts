@@ -1,6 +1,6 @@
-import { type Guest, type SavedTrace, type UffdError } from '../../index.js'
+import type { Guest, SavedTrace, UffdError } from '../../index.js'
 import { several, whole } from '../output/numbers.js'
-import { type Output } from '../output/output.js'
+import type { Output } from '../output/output.js'
 
 /** Installs the pages of a trace, while the guest's own faults are served; tells what came of it. */
 export async function prefetchInto(

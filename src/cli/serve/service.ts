@@ -1,11 +1,11 @@
-import { type Guest, type GuestEnd, type SavedTrace, type Server, type Stats } from '../../index.js'
+import type { Guest, GuestEnd, SavedTrace, Server, Stats } from '../../index.js'
 import { faultRate } from '../output/figures.js'
 import { bytes, micros, several } from '../output/numbers.js'
-import { type Output } from '../output/output.js'
+import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
 import { prefetchInto } from './prefetch.js'
-import { type Tally } from './tally.js'
-import { type TraceFile } from './trace-file.js'
+import type { Tally } from './tally.js'
+import type { TraceFile } from './trace-file.js'
 
 /** What a service works with. */
 export interface Surroundings {

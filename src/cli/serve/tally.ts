@@ -1,6 +1,6 @@
-import { type EndReason } from '../../index.js'
+import type { EndReason } from '../../index.js'
 import { micros, several, whole } from '../output/numbers.js'
-import { type Output } from '../output/output.js'
+import type { Output } from '../output/output.js'
 
 /** What came of this run: the summary, and the exit status. */
 export class Tally {

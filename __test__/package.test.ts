@@ -1,0 +1,234 @@
+import { execFile, type ExecFileOptions } from 'node:child_process'
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** Long enough for an install on a machine that has much else to do. */
+const patienceMs = 150_000
+
+interface Result {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+function run(program: string, args: string[], options: ExecFileOptions = {}): Promise<Result> {
+  return new Promise((resolve) => {
+    const limits = { timeout: patienceMs, maxBuffer: 2 ** 26, encoding: 'utf8' as const }
+    execFile(program, args, { ...options, ...limits }, (error, stdout, stderr) => {
+      const status = error === null ? 0 : typeof error.code === 'number' ? error.code : -1
+      resolve({ status, stdout, stderr })
+    })
+  })
+}
+
+async function must(program: string, args: string[], options?: ExecFileOptions): Promise<string> {
+  const { status, stdout, stderr } = await run(program, args, options)
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${status}\n${stdout}\n${stderr}`)
+  return stdout
+}
+
+/** Open to every user, unlike what mkdtemp makes. */
+const folder = mkdtempSync(join(tmpdir(), 'uffd-rs-package-'))
+const installed = join(folder, 'installed')
+let tarballs: string[] = []
+
+test.before('pack it as publishing does, and install it in an empty folder', async (t) => {
+  t.timeout(2 * patienceMs)
+  const packed = await must(process.execPath, ['scripts/pack.js', folder, '--only-built'], {
+    cwd: root,
+  })
+  tarballs = packed.split('\n').filter((line) => line.endsWith('.tgz'))
+  mkdirSync(installed)
+  chmodSync(folder, 0o755)
+  writeFileSync(join(installed, 'package.json'), '{ "private": true, "type": "module" }')
+  const quiet = ['--no-audit', '--no-fund', '--prefer-offline']
+  await must('npm', ['install', ...quiet, ...tarballs], { cwd: installed })
+})
+
+test.after.always('remove it', () => rmSync(folder, { recursive: true, force: true }))
+
+/** Runs a script in the folder where the package is installed. */
+const node = (...args: string[]) => run(process.execPath, args, { cwd: installed })
+
+test('the package has what it needs to run, and no more', async (t) => {
+  const main = tarballs.find((path) => /uffd-rs-\d[^/]*$/.test(path))
+  const files = (await must('tar', ['-tzf', main!])).split('\n').filter(Boolean)
+  const others = files.filter((file) => !file.startsWith('package/dist/')).toSorted()
+  t.deepEqual(
+    others.filter((file) => file !== 'package/README.md'),
+    [
+      'package/LICENSE',
+      'package/native/index.cjs',
+      'package/native/index.d.cts',
+      'package/package.json',
+    ],
+  )
+  t.true(files.includes('package/dist/index.d.ts'))
+  t.true(files.includes('package/dist/cjs/index.js'))
+})
+
+test('a package of each platform is asked for under the name the loader knows', async (t) => {
+  const { napi } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    napi: { binaryName: string; targets: string[] }
+  }
+  t.deepEqual(napi.targets.toSorted(), [
+    'aarch64-unknown-linux-gnu',
+    'aarch64-unknown-linux-musl',
+    'x86_64-unknown-linux-gnu',
+    'x86_64-unknown-linux-musl',
+  ])
+  const names = join(folder, 'names')
+  mkdirSync(names)
+  cpSync(join(root, 'package.json'), join(names, 'package.json'))
+  await must(join(root, 'node_modules/.bin/napi'), ['create-npm-dirs'], { cwd: names })
+  for (const platform of [
+    'linux-x64-gnu',
+    'linux-x64-musl',
+    'linux-arm64-gnu',
+    'linux-arm64-musl',
+  ]) {
+    const text = readFileSync(join(names, 'npm', platform, 'package.json'), 'utf8')
+    const manifest = JSON.parse(text) as { name: string; main: string; libc: string[] }
+    t.is(manifest.name, `uffd-rs-${platform}`)
+    t.is(manifest.main, `${napi.binaryName}.${platform}.node`)
+    t.deepEqual(manifest.libc, [platform.endsWith('musl') ? 'musl' : 'glibc'])
+  }
+})
+
+test('platform packages are optional dependencies of what is published, and only there', (t) => {
+  const dependencies = (path: string) =>
+    (JSON.parse(readFileSync(path, 'utf8')) as { optionalDependencies?: Record<string, string> })
+      .optionalDependencies
+  t.is(dependencies(join(root, 'package.json')), undefined)
+  const published = dependencies(join(installed, 'node_modules/uffd-rs/package.json')) ?? {}
+  t.is(Object.keys(published).length, tarballs.length - 1)
+  t.true(Object.keys(published).every((name) => name.startsWith('uffd-rs-linux-')))
+})
+
+test('it is imported', async (t) => {
+  const script =
+    "import { listen, errorCodes } from 'uffd-rs'; console.log(typeof listen, 'ERR_UFFD_PAGE' in errorCodes)"
+  const { stdout, stderr } = await node('--input-type=module', '--eval', script)
+  t.is(stdout, 'function true\n', stderr)
+})
+
+test('it is required', async (t) => {
+  const script = "console.log(typeof require('uffd-rs').listen)"
+  const { stdout, stderr } = await node('--input-type=commonjs', '--eval', script)
+  t.is(stdout, 'function\n', stderr)
+})
+
+test('its types are found, from ESM and from CommonJS', async (t) => {
+  const source = `import { listen, type Guest } from 'uffd-rs'
+export const serve = async (): Promise<Guest> => {
+  const server = await listen({ socket: '/s', snapshot: '/m' })
+  // @ts-expect-error: a misspelt option
+  void listen({ socket: '/s', snapshto: '/m' })
+  return await server.accept()
+}
+`
+  writeFileSync(join(installed, 'esm.mts'), source)
+  writeFileSync(join(installed, 'cjs.cts'), source)
+  const options = '--noEmit --strict --module nodenext --target es2022 --types node'.split(' ')
+  const types = [
+    '--typeRoots',
+    join(root, 'node_modules/@types'),
+    '--lib',
+    'es2023,esnext.disposable',
+  ]
+  const tsc = join(root, 'node_modules/.bin/tsc')
+  const { status, stdout } = await run(tsc, [...options, ...types, 'esm.mts', 'cjs.cts'], {
+    cwd: installed,
+  })
+  t.is(status, 0, stdout)
+})
+
+test('npx uffd-rs-serve --demo runs from there', async (t) => {
+  t.timeout(patienceMs)
+  const { status, stdout, stderr } = await run('npx', ['uffd-rs-serve', '--demo'], {
+    cwd: installed,
+  })
+  t.is(status, 0, stderr)
+  t.regex(stdout, /✓ Every byte was right/)
+  t.regex(stdout, /prefetched +8,192 pages/)
+  t.regex(stdout, /read again +zeros, every byte/)
+})
+
+test('the demo needs no root', async (t) => {
+  t.timeout(patienceMs)
+  const isRoot = process.getuid?.() === 0
+  const nobody = isRoot ? { uid: 65_534, gid: 65_534 } : {}
+  const cli = join(installed, 'node_modules/uffd-rs/dist/cli.js')
+  // No variable that points into the home of root.
+  const env = { PATH: process.env['PATH'], TMPDIR: '/tmp' }
+  const { status, stdout, stderr } = await run(process.execPath, [cli, '--demo'], {
+    cwd: installed,
+    env,
+    ...nobody,
+  })
+  t.is(status, 0, stderr)
+  t.regex(
+    stdout,
+    /^ {2}userfaultfd +(?:UFFD_USER_MODE_ONLY|faults of user mode and of the kernel)/m,
+  )
+  t.regex(stdout, /✓ Every byte was right/)
+})
+
+/** Has Node.js believe that it runs elsewhere. */
+const elsewhere = (changes: string) =>
+  `data:text/javascript,${encodeURIComponent(`Object.defineProperties(process, ${changes})`)}`
+
+test('on another system the import says that Linux is needed', async (t) => {
+  const fake = elsewhere("{ platform: { value: 'darwin' } }")
+  const imported = await node('--import', fake, '--input-type=module', '--eval', "import 'uffd-rs'")
+  t.not(imported.status, 0)
+  t.regex(imported.stderr, /uffd-rs needs Linux: .* darwin .*/)
+  t.regex(imported.stderr, /ERR_UFFD_PLATFORM/)
+
+  const cli = 'node_modules/uffd-rs/dist/cli.js'
+  const command = await node('--import', fake, cli, '--socket', '/s', '--snapshot', '/m')
+  t.is(command.status, 1)
+  t.regex(command.stderr, /^uffd-rs-serve: uffd-rs needs Linux: .*\(ERR_UFFD_PLATFORM\)\n$/)
+  t.is((await node('--import', fake, cli, '--help')).status, 0)
+})
+
+test('on another processor the import says which ones there are', async (t) => {
+  const fake = elsewhere("{ arch: { value: 's390x' } }")
+  const { stderr } = await node(
+    '--import',
+    fake,
+    '--input-type=module',
+    '--eval',
+    "import 'uffd-rs'",
+  )
+  t.regex(stderr, /no native part for linux-s390x: only for x64 and arm64/)
+})
+
+test('without the package of this platform the import says how to get it', async (t) => {
+  const bare = join(folder, 'bare')
+  const isPlatform = /node_modules\/uffd-rs-linux/
+  cpSync(installed, bare, { recursive: true, filter: (path) => !isPlatform.test(path) })
+  const { status, stderr } = await run(
+    process.execPath,
+    ['--input-type=module', '--eval', "import 'uffd-rs'"],
+    { cwd: bare },
+  )
+  t.not(status, 0)
+  t.regex(
+    stderr,
+    /the package uffd-rs-linux-\S+, is not installed\. Install without --omit=optional/,
+  )
+})

@@ -1,0 +1,58 @@
+// Makes the tarballs that publishing uploads: `node scripts/pack.js FOLDER [--only-built]`.
+//
+// Takes the build as it is. A release needs the native part of every target in native/; with
+// --only-built, those that are there will do, which is enough to try the package on this machine.
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { root, run, tool } from './pipeline/run.js'
+
+const [folder, mode] = process.argv.slice(2)
+if (folder === undefined || ![undefined, '--only-built'].includes(mode)) {
+  throw new Error('Usage: node scripts/pack.js FOLDER [--only-built]')
+}
+
+const stage = resolve(folder, 'stage')
+mkdirSync(stage, { recursive: true })
+
+async function must(program, args, cwd = stage) {
+  const { status, output } = await run(program, args, { cwd, quiet: true })
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${status}\n${output}`)
+  return output
+}
+
+/** Packs the package in a folder; returns the tarball's path. */
+async function pack(from, into) {
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', into]
+  const [{ filename }] = JSON.parse(await must('npm', args, from))
+  return join(into, filename)
+}
+
+// The files of the package, exactly as npm chooses them.
+const draft = await pack(root, stage)
+await must('tar', ['-xzf', draft, '--strip-components=1'])
+
+const manifestPath = join(stage, 'package.json')
+const manifest = JSON.parse(readFileSync(manifestPath, 'utf8'))
+if (mode === '--only-built') {
+  const built = new Set(readdirSync(join(root, 'native')))
+  manifest.napi.targets = manifest.napi.targets.filter((target) => built.has(file(target)))
+  writeFileSync(manifestPath, JSON.stringify(manifest, undefined, 2))
+}
+
+/** `x86_64-unknown-linux-musl` is in `uffd-rs.linux-x64-musl.node`. */
+function file(target) {
+  const [arch, , system, libc] = target.split('-')
+  return `uffd-rs.${system}-${{ x86_64: 'x64', aarch64: 'arm64' }[arch]}-${libc}.node`
+}
+
+await must(tool('napi'), ['create-npm-dirs'])
+await must(tool('napi'), ['artifacts', '--output-dir', join(root, 'native')])
+// Adds the platform packages to optionalDependencies.
+await must(tool('napi'), ['pre-publish', '--skip-optional-publish', '--no-gh-release'])
+
+const platforms = readdirSync(join(stage, 'npm'))
+for (const platform of platforms) {
+  copyFileSync(join(root, 'LICENSE'), join(stage, 'npm', platform, 'LICENSE'))
+  console.log(await pack(join(stage, 'npm', platform), resolve(folder)))
+}
+console.log(await pack(stage, resolve(folder)))
