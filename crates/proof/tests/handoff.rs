@@ -136,3 +136,37 @@ fn memory_that_is_unmapped_is_nobodys_fault() {
     assert_eq!(guest.session.prefault(all).unwrap().removed, 1);
     assert!(guest.session.end().is_none());
 }
+
+/// How the end of a guest is noticed whose process cannot be seen from here. Asking must change
+/// nothing, the protection of pages least of all.
+#[test]
+fn the_kernel_says_when_a_guests_memory_is_gone() {
+    use uffd_core::handoff::{Limits, Listener};
+    use uffd_core::kernel::{Bytes, Outcome, Protection, Uffd, Waker};
+    use uffd_guest::driver::GuestBuilder;
+    use uffd_guest::options::Register;
+    use uffd_guest::pattern::Pattern;
+
+    let dir = tempfile::tempdir().unwrap();
+    let listener = Listener::bind(&dir.path().join("uffd.sock")).unwrap();
+    let mut options = Options::new(listener.path(), [2], Pattern::new(1, SMALL));
+    options.register = Register::WriteProtect;
+    options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    let guest = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-proof-guest"), options);
+    let mut guest = guest.spawn().unwrap();
+    let connection = listener.accept().unwrap().unwrap();
+    let never = Waker::new().unwrap();
+    let handoff = connection.receive(&Limits::new(2 * SMALL), std::os::fd::AsFd::as_fd(&never));
+    let handoff = handoff.unwrap();
+    let uffd = Uffd::new(handoff.uffd).unwrap();
+
+    let base = handoff.layout.regions()[0].base;
+    let page = vec![7_u8; 4096];
+    let installed = uffd.copy(base, Bytes::from(&page[..]), Protection::WriteProtected);
+    assert_eq!(installed, Outcome::Done(4096));
+    assert!(!uffd.is_gone());
+    assert!(guest.pagemap(0, 1).unwrap().all(|page| page.present && page.wp));
+    assert!(guest.pagemap(1, 1).unwrap().all(|page| !page.present));
+    guest.kill().unwrap();
+    assert!(uffd.is_gone());
+}

@@ -313,3 +313,43 @@ fn a_reply_that_panics_does_not_keep_the_end_from_those_who_wait() {
     assert!(matches!(session.wait(), End::Stopped | End::Failed(SessionError::Panicked(_))));
     assert!(ended.recv_timeout(SOON).is_ok());
 }
+
+/// Holds whoever tells it of a refusal.
+struct Holding {
+    told: Mutex<Sender<()>>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ServerObserver for Holding {
+    fn guest(&self, session: Session) {
+        panic!("{session:?}");
+    }
+    fn refused(&self, _: Refusal) {
+        self.told.lock().unwrap().send(()).unwrap();
+        self.go.lock().unwrap().recv().unwrap();
+    }
+}
+
+/// Whoever has stopped it can forget the observer.
+#[test]
+fn a_server_is_stopped_once_its_observer_is_left_alone() {
+    let ((told, is_told), (go, gone)) = (mpsc::channel(), mpsc::channel());
+    let own = Own::start(Holding { told: Mutex::new(told), go: Mutex::new(gone) });
+    let _silent = std::os::unix::net::UnixStream::connect(own.server.path()).unwrap();
+    let _silent_too = std::os::unix::net::UnixStream::connect(own.server.path()).unwrap();
+    drop(std::os::unix::net::UnixStream::connect(own.server.path()).unwrap());
+    is_told.recv_timeout(SOON).unwrap(); // the one that hung up, behind the others
+    let (stopped, is_stopped) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            own.server.stop();
+            stopped.send(()).unwrap();
+        });
+        for _ in 0..3 {
+            assert!(is_stopped.recv_timeout(Duration::from_millis(30)).is_err());
+            go.send(()).unwrap();
+        }
+        is_stopped.recv_timeout(SOON).unwrap();
+    });
+    assert_eq!(is_told.iter().take(2).count(), 2);
+}
