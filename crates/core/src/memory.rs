@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
@@ -44,12 +45,17 @@ enum Presence {
 /// The pages that are done now, a start of those asked for.
 pub(crate) type Put = Result<PageRange, Obstacle>;
 
+/// How long a thread that gives memory back may need to go on.
+const GAP: Duration = Duration::from_micros(100);
+
 pub(crate) struct GuestMemory {
     uffd: Uffd,
     layout: Layout,
     tracking: Tracking,
     pagemap: Option<Pagemap>,
     zeros: &'static ZeroBytes,
+    /// Until when the address space may be free for an instant; see [`insist`](Self::insist).
+    gap_until: Option<Instant>,
     /// Huge pages whose EEXIST could not be explained; see [`Obstacle::Unsure`].
     suspects: FxHashSet<PageIndex>,
     pub(crate) states: PageStates,
@@ -66,6 +72,7 @@ impl GuestMemory {
             layout,
             tracking: Tracking::Off,
             pagemap,
+            gap_until: None,
             suspects: FxHashSet::default(),
             counters: Counters::default(),
         })
@@ -107,10 +114,12 @@ impl GuestMemory {
         let addr = self.addr(pages.start);
         let (method, _) = policy::plan(self.page_size(), self.tracking, access, true);
         let outcome = match method {
-            Method::ZeroPage => self.uffd.zeropage(addr, self.bytes_of(pages)),
+            Method::ZeroPage => {
+                self.insist(access, |uffd| uffd.zeropage(addr, self.bytes_of(pages)))
+            }
             Method::CopyZeros(protection) | Method::CopySource(protection) => {
                 let len = self.bytes_of(pages).min(ZeroBytes::LEN as u64);
-                self.uffd.copy(addr, self.zeros.bytes(len), protection)
+                self.insist(access, |uffd| uffd.copy(addr, self.zeros.bytes(len), protection))
             }
         };
         let done = self.account(pages, outcome, access, true)?;
@@ -146,11 +155,34 @@ impl GuestMemory {
             Method::CopySource(protection) | Method::CopyZeros(protection) => protection,
             Method::ZeroPage => Protection::Writable,
         };
-        let outcome = self.uffd.copy(addr, bytes.first(self.bytes_of(pages)), protection);
+        let bytes = bytes.first(self.bytes_of(pages));
+        let outcome = self.insist(access, |uffd| uffd.copy(addr, bytes, protection));
         let done = self.account(pages, outcome, access, false)?;
         self.counters.source_pages += done.len();
         self.counters.copied_bytes += self.bytes_of(done);
         Ok(done)
+    }
+
+    /// Asks again for a moment after a REMOVE was read, on behalf of a thread that waits.
+    ///
+    /// The thread that gives memory back needs that moment to go on; then the address space is
+    /// free until its next `madvise`, which may come at once. Whoever sleeps or reads events in
+    /// between misses that gap each time, and a fault would starve beside a busy balloon.
+    fn insist(&self, access: Access, ask: impl Fn(&Uffd) -> Outcome) -> Outcome {
+        loop {
+            for _ in 0..8 {
+                let outcome = ask(&self.uffd);
+                if outcome != Outcome::Again || access == Access::Ahead {
+                    return outcome;
+                }
+                std::hint::spin_loop();
+            }
+            if !self.is_gap_due(Instant::now()) {
+                return Outcome::Again;
+            }
+            // It may need this very core.
+            std::thread::yield_now();
+        }
     }
 
     /// The pages that one ioctl can fill alike: under tracking a page that is about to be
@@ -240,7 +272,8 @@ impl GuestMemory {
     /// Lets the writes to `page` through and wakes the thread that tried one.
     pub(crate) fn unprotect(&mut self, page: PageIndex) -> Put {
         let pages = PageRange::single(page);
-        match self.uffd.unprotect(self.addr(page), self.bytes_of(pages)) {
+        let (addr, len) = (self.addr(page), self.bytes_of(pages));
+        match self.insist(Access::Write, |uffd| uffd.unprotect(addr, len)) {
             Outcome::Done(_) => {
                 self.states.set_one(page, PageState::Dirty);
                 Ok(pages)
@@ -270,6 +303,16 @@ impl GuestMemory {
         if self.states.get(page) == PageState::Unfaulted {
             self.states.set_one(page, PageState::Dirty);
         }
+    }
+
+    /// REMOVEs were read at this time.
+    pub(crate) fn expect_gap(&mut self, read_at: Instant) {
+        self.gap_until = Some(read_at + GAP);
+    }
+
+    /// Whether the address space may be free in a moment, as far as REMOVEs go.
+    pub(crate) fn is_gap_due(&self, now: Instant) -> bool {
+        self.gap_until.is_some_and(|until| now < until)
     }
 
     /// REMOVE of `start..end`: the whole pages inside are zeros from now on.

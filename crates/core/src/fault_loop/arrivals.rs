@@ -2,10 +2,11 @@
 //! are still unfaulted.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::hand::{Kind, Phase, Trouble};
-use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn};
+use super::pause::{Blocked, CHANGING, TROUBLED};
+use super::{FaultLoop, Halt, Turn};
 use crate::memory::Obstacle;
 use crate::policy::Access;
 use crate::session::{Fetched, Message, PrefaultId};
@@ -30,16 +31,10 @@ pub(super) struct Arrived {
     pub(super) pages: PageRange,
     bytes: Vec<u8>,
     pub(super) prefault: Option<PrefaultId>,
+    /// Something has to pass before they can be.
     blocked: Option<Blocked>,
     /// Page by page, after a longer run did not lie in one mapping.
     singly: bool,
-}
-
-/// Something has to pass before the bytes can be installed.
-struct Blocked {
-    since: Instant,
-    until: Instant,
-    attempts: u32,
 }
 
 impl Fetches {
@@ -185,7 +180,7 @@ impl FaultLoop {
                 Err(Obstacle::Gone) => return Err(Halt::GuestExited),
                 Err(Obstacle::Changing) => {
                     self.memory.counters.deferred += 1;
-                    arrived.block(CHANGING);
+                    Blocked::again(&mut arrived.blocked, CHANGING);
                     return Ok(false);
                 }
                 Err(Obstacle::NoMemory) => {
@@ -216,7 +211,7 @@ impl FaultLoop {
             fault.trouble = Some(Trouble::NoMemory);
             wanted = true;
         }
-        let since = arrived.block(TROUBLED);
+        let since = Blocked::again(&mut arrived.blocked, TROUBLED);
         if wanted || since.elapsed() < self.options.fault_deadline {
             return wanted || arrived.prefault.is_some();
         }
@@ -238,18 +233,6 @@ impl FaultLoop {
         });
         let end = writes.map(|fault| fault.page).min().unwrap_or(run.end);
         PageRange { end, ..run }
-    }
-}
-
-impl Arrived {
-    /// Puts another try off, each time longer; since when that has been going on.
-    fn block(&mut self, (first, longest): (Duration, Duration)) -> Instant {
-        let now = Instant::now();
-        let blocked = self.blocked.get_or_insert(Blocked { since: now, until: now, attempts: 0 });
-        let pause = first.saturating_mul(1 << blocked.attempts.min(16)).min(longest);
-        blocked.attempts += 1;
-        blocked.until = now + pause;
-        blocked.since
     }
 }
 

@@ -53,6 +53,9 @@ impl FaultLoop {
             }
         });
         memory.counters.duplicate_faults += duplicates;
+        if !removes.is_empty() {
+            memory.expect_gap(Instant::now());
+        }
         for (start, end) in removes.drain(..) {
             memory.remove(start, end);
         }

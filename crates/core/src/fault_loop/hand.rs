@@ -1,7 +1,8 @@
 //! The faults in hand: read from the kernel, which forgets them, and owned until they are served.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::pause::Pauses;
 use crate::policy::Access;
 use crate::units::{PageIndex, PageRange};
 
@@ -63,11 +64,10 @@ impl Fault {
         matches!(self.kind, Kind::Missing { .. })
     }
 
-    /// Puts the fault off: each time longer, from `first` up to `longest`.
-    pub(super) fn defer(&mut self, now: Instant, first: Duration, longest: Duration) {
-        let pause = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
+    /// Puts the fault off, each time longer.
+    pub(super) fn defer(&mut self, now: Instant, pauses: Pauses) {
+        self.phase = Phase::Deferred(now + pauses.after(self.attempts));
         self.attempts = self.attempts.saturating_add(1);
-        self.phase = Phase::Deferred(now + pause);
     }
 }
 
@@ -175,22 +175,5 @@ mod tests {
         assert!(hand.take(PageIndex(3), READ, now));
         hand.drop_served();
         assert_eq!(hand.len(), 1);
-    }
-
-    #[test]
-    fn pauses_grow_up_to_a_limit() {
-        let now = Instant::now();
-        let mut hand = Hand::default();
-        hand.take(PageIndex(0), READ, now);
-        let (first, longest) = (Duration::from_micros(10), Duration::from_millis(5));
-        let mut last = Duration::ZERO;
-        for _ in 0..40 {
-            let fault = hand.get_mut(0);
-            fault.defer(now, first, longest);
-            let pause = hand.next_due().unwrap() - now;
-            assert!(pause > last || pause == longest);
-            last = pause;
-        }
-        assert_eq!(last, longest);
     }
 }

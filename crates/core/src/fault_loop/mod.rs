@@ -10,6 +10,7 @@ mod arrivals;
 mod drain;
 mod hand;
 mod obey;
+mod pause;
 mod prefault;
 mod report;
 mod serve;
@@ -17,7 +18,7 @@ mod setup;
 mod wait;
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::kernel::{EventReader, Process, Watch};
@@ -35,12 +36,6 @@ use report::Reporting;
 use wait::Patience;
 
 pub(crate) use setup::Setup;
-
-/// Pauses while the address space is changing: it takes the guest's thread a moment to go on.
-const CHANGING: (Duration, Duration) = (Duration::from_micros(10), Duration::from_millis(5));
-
-/// Pauses while a page cannot be had.
-const TROUBLED: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// Why the loop ends.
 pub(crate) enum Halt {
@@ -66,7 +61,8 @@ pub(crate) struct FaultLoop {
     /// When the handoff was complete.
     since: Instant,
     memory: GuestMemory,
-    process: Option<Process>,
+    /// Shared with the session, which may have it killed.
+    process: Option<Arc<Process>>,
     socket: Option<UnixStream>,
     watch: Watch,
     source: Arc<dyn Source>,
@@ -118,7 +114,12 @@ impl FaultLoop {
     }
 
     pub(crate) fn guest_pid(&self) -> Option<i32> {
-        self.process.as_ref().map(Process::pid)
+        self.process.as_ref().map(|process| process.pid())
+    }
+
+    /// The guest's process, for as long as it is served.
+    pub(crate) fn guest_process(&self) -> Weak<Process> {
+        self.process.as_ref().map_or_else(Weak::new, Arc::downgrade)
     }
 
     pub(crate) const fn tracking_in_use(&self) -> Tracking {

@@ -2,9 +2,10 @@
 //! faults: never over a page that was given back, and never for longer than a fault may wait.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn, serve::first};
+use super::pause::{Blocked, CHANGING, TROUBLED};
+use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
 use crate::policy::Access;
 use crate::session::{PrefaultId, PrefaultReport, Reply};
@@ -46,12 +47,6 @@ struct Prefault {
     singly: bool,
     report: PrefaultReport,
     reply: Option<Reply<PrefaultReport>>,
-}
-
-struct Blocked {
-    since: Instant,
-    until: Instant,
-    attempts: u32,
 }
 
 impl Default for Prefaults {
@@ -114,15 +109,6 @@ impl Prefaults {
         if self.queue.is_empty() {
             self.blocked = None;
         }
-    }
-
-    fn block(&mut self, (first, longest): (Duration, Duration)) -> Instant {
-        let now = Instant::now();
-        let blocked = self.blocked.get_or_insert(Blocked { since: now, until: now, attempts: 0 });
-        let pause = first.saturating_mul(1 << blocked.attempts.min(16)).min(longest);
-        blocked.attempts += 1;
-        blocked.until = now + pause;
-        blocked.since
     }
 }
 
@@ -262,11 +248,11 @@ impl FaultLoop {
             }
             Obstacle::Changing => {
                 self.memory.counters.deferred += 1;
-                self.prefaults.block(CHANGING);
+                Blocked::again(&mut self.prefaults.blocked, CHANGING);
                 return Ok(false);
             }
             Obstacle::NoMemory => {
-                let since = self.prefaults.block(TROUBLED);
+                let since = Blocked::again(&mut self.prefaults.blocked, TROUBLED);
                 self.warn_of_memory(run.start);
                 if since.elapsed() >= self.options.fault_deadline {
                     // The rest of this prefault; faults go on trying on their own.
@@ -376,7 +362,7 @@ mod tests {
         let mut prefaults = Prefaults::default();
         let reply = Reply::new(|_| {});
         prefaults.add(PrefaultId(1), vec![PageRange::new(0, 8)], reply);
-        prefaults.block(TROUBLED);
+        Blocked::again(&mut prefaults.blocked, TROUBLED);
         assert!(prefaults.next_due().is_some());
         prefaults
     }
@@ -400,7 +386,7 @@ mod tests {
         // The next one that is blocked counts its own time.
         let before = Instant::now();
         prefaults.add(PrefaultId(2), vec![PageRange::new(0, 8)], Reply::new(|_| {}));
-        assert!(prefaults.block(TROUBLED) >= before);
+        assert!(Blocked::again(&mut prefaults.blocked, TROUBLED) >= before);
     }
 
     #[test]

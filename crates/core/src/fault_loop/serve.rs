@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::hand::{Fault, Kind, Phase, Trouble};
-use super::{CHANGING, FaultLoop, Halt, TROUBLED, Turn};
+use super::pause::{CHANGING, TROUBLED};
+use super::{FaultLoop, Halt, Turn};
 use crate::memory::Obstacle;
 use crate::policy::{self, Access, Content};
 use crate::session::{Cause, Notice, SessionError, Unservable};
@@ -49,7 +50,10 @@ impl FaultLoop {
             let fault = self.hand.get(index);
             let ready = match fault.phase {
                 Phase::Ready => true,
-                Phase::Deferred(due) => *clock.get_or_insert_with(Instant::now) >= due,
+                Phase::Deferred(due) => {
+                    let now = *clock.get_or_insert_with(Instant::now);
+                    now >= due || (fault.trouble.is_none() && self.memory.is_gap_due(now))
+                }
                 // A REMOVE made it a page of zeros, for which there is nothing to wait.
                 Phase::Parked => self.memory.states.get(fault.page) != PageState::Unfaulted,
                 Phase::Served => false,
@@ -282,8 +286,7 @@ impl FaultLoop {
             }
             Obstacle::Changing => {
                 self.memory.counters.deferred += 1;
-                let (first, longest) = CHANGING;
-                self.hand.get_mut(index).defer(Instant::now(), first, longest);
+                self.hand.get_mut(index).defer(Instant::now(), CHANGING);
                 Ok(())
             }
             Obstacle::NoMemory => {
@@ -326,8 +329,7 @@ impl FaultLoop {
         if hopeless || now.saturating_duration_since(fault.read_at) >= self.options.fault_deadline {
             return self.give_up(index);
         }
-        let (first, longest) = TROUBLED;
-        fault.defer(now, first, longest);
+        fault.defer(now, TROUBLED);
         Ok(())
     }
 
@@ -376,8 +378,7 @@ impl FaultLoop {
             Err(Obstacle::Refused(errno)) => Err(self.refused("poison", page, errno)),
             // Memory for a page table entry: the same pauses, without a deadline.
             Err(Obstacle::NoMemory) => {
-                let (first, longest) = TROUBLED;
-                self.hand.get_mut(index).defer(Instant::now(), first, longest);
+                self.hand.get_mut(index).defer(Instant::now(), TROUBLED);
                 Ok(())
             }
             Err(obstacle) => self.obstructed(index, obstacle),

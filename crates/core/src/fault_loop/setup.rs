@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::pause::CHANGING;
 use super::wait::Patience;
-use super::{CHANGING, FaultLoop, Halt};
+use super::{FaultLoop, Halt};
 use crate::handoff::Handoff;
 use crate::kernel::{EventReader, Features, Outcome, Pagemap, Process, Uffd, Watch};
 use crate::memory::GuestMemory;
@@ -41,7 +42,7 @@ impl Setup {
             return Err(resources("the guest has too many pages", cause));
         }
         let process = match Process::peer_of(&handoff.socket) {
-            Ok(process) => process,
+            Ok(process) => process.map(Arc::new),
             Err(Errno::ESRCH) => {
                 return Err(resources("its process", "it exited right after the handoff"));
             }
@@ -159,7 +160,7 @@ impl FaultLoop {
             }
             match self.drain() {
                 Err(Halt::Failed(error)) => return Err(error),
-                Ok(()) | Err(_) => std::thread::sleep(CHANGING.0),
+                Ok(()) | Err(_) => std::thread::sleep(CHANGING.first()),
             }
         }
     }

@@ -18,36 +18,61 @@ const SOCKET: u32 = 3;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Short waits: between faults that follow one another closely, trying to read again is quicker
-/// than sleeping. How often to try is learned, and never again once it has stopped to pay.
+/// than sleeping. How often to try is learned. Where it does not pay, as when the guest needs the
+/// very core that the tries keep busy, they are given up for longer and longer.
+#[derive(Debug)]
 pub(super) struct Patience {
     tries: u32,
     most: u32,
+    /// Sleeps before the next tries.
+    doubt: u32,
+    /// How often in a row tries were in vain.
+    vain: u32,
 }
 
 /// The most tries in a row; one takes well under a microsecond.
 const MOST_TRIES: u32 = 256;
 
-/// A sleep shorter than this would have been a short wait.
+/// The fewest worth the trouble.
+const FEWEST_TRIES: u32 = 32;
+
+/// The base-2 logarithm of the most sleeps in a row without a try.
+const MOST_DOUBT: u32 = 8;
+
+/// A sleep shorter than this could have been a short wait.
 const SHORT: Duration = Duration::from_micros(60);
 
 impl Patience {
     pub(super) fn new(enabled: bool) -> Self {
         // On one core the guest only gets on while the handler sleeps.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { tries: 0, most: if enabled && cores > 1 { MOST_TRIES } else { 0 } }
+        let most = if enabled && cores > 1 { MOST_TRIES } else { 0 };
+        Self { tries: 0, most, doubt: 0, vain: 0 }
     }
 
-    const fn paid(&mut self) {
-        self.tries = if self.tries * 2 > self.most { self.most } else { self.tries * 2 };
+    /// How often to try before the next sleep.
+    const fn tries(&self) -> u32 {
+        if self.doubt > 0 { 0 } else { self.tries }
     }
 
-    const fn in_vain(&mut self) {
+    fn paid(&mut self) {
+        self.vain = 0;
+        self.tries = (self.tries * 2).min(self.most);
+    }
+
+    fn in_vain(&mut self) {
         self.tries /= 2;
+        self.vain = (self.vain + 1).min(MOST_DOUBT);
+        self.doubt = (1 << self.vain) - 1;
     }
 
     fn slept(&mut self, time: Duration) {
-        if time < SHORT {
-            self.tries = (self.tries * 2).max(32).min(self.most);
+        if time >= SHORT {
+            return;
+        }
+        self.doubt = self.doubt.saturating_sub(1);
+        if self.doubt == 0 {
+            self.tries = (self.tries * 2).max(FEWEST_TRIES).min(self.most);
         }
     }
 }
@@ -58,7 +83,7 @@ impl FaultLoop {
         self.watch.add(self.memory.uffd(), EVENTS)?;
         self.watch.add(self.inbox.waker(), MAIL)?;
         if let Some(process) = &self.process {
-            self.watch.add(process, EXIT)?;
+            self.watch.add(process.as_ref(), EXIT)?;
         }
         if let Some(socket) = &self.socket {
             self.watch.add(socket, SOCKET)?;
@@ -67,8 +92,8 @@ impl FaultLoop {
     }
 
     pub(super) fn wait(&mut self) -> Turn {
-        if self.hand.is_empty() && self.patience.tries > 0 {
-            for _ in 0..self.patience.tries {
+        if self.hand.is_empty() && self.patience.tries() > 0 {
+            for _ in 0..self.patience.tries() {
                 let count = self.read()?;
                 if count > 0 {
                     self.patience.paid();
@@ -154,5 +179,61 @@ impl FaultLoop {
             return if process.has_exited() { Err(Halt::GuestExited) } else { Ok(()) };
         }
         if self.memory.uffd().is_gone() { Err(Halt::GuestExited) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INSTANT: Duration = Duration::from_micros(5);
+
+    fn patience() -> Patience {
+        Patience { tries: 0, most: MOST_TRIES, doubt: 0, vain: 0 }
+    }
+
+    #[test]
+    fn an_idle_loop_does_not_try() {
+        let mut patience = patience();
+        assert_eq!(patience.tries(), 0);
+        patience.slept(SHORT);
+        assert_eq!(patience.tries(), 0);
+    }
+
+    #[test]
+    fn tries_that_pay_grow_up_to_a_limit() {
+        let mut patience = patience();
+        patience.slept(INSTANT);
+        assert_eq!(patience.tries(), FEWEST_TRIES);
+        (0..20).for_each(|_| patience.paid());
+        assert_eq!(patience.tries(), MOST_TRIES);
+    }
+
+    #[test]
+    fn tries_that_never_pay_are_hardly_ever_made() {
+        let mut patience = patience();
+        let mut made = 0;
+        for _ in 0..10_000 {
+            if patience.tries() > 0 {
+                made += patience.tries();
+                patience.in_vain();
+            }
+            patience.slept(INSTANT);
+        }
+        assert!(made < 3_000, "{made} tries in 10,000 waits");
+        // And they are made again as soon as they pay.
+        while patience.tries() == 0 {
+            patience.slept(INSTANT);
+        }
+        patience.paid();
+        assert!(patience.tries() > FEWEST_TRIES);
+    }
+
+    #[test]
+    fn without_leave_none_is_made() {
+        let mut patience = Patience::new(false);
+        patience.slept(INSTANT);
+        patience.paid();
+        assert_eq!(patience.tries(), 0);
     }
 }

@@ -8,7 +8,7 @@ mod reports;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub use reports::{Export, PrefaultReport, RegionStates};
 
 use crate::fault_loop::{FaultLoop, Setup};
 use crate::handoff::Handoff;
+use crate::kernel::Process;
 use crate::layout::Layout;
 use crate::policy::Tracking;
 use crate::source::Fetcher;
@@ -40,6 +41,7 @@ pub struct Session {
     mailbox: Mailbox,
     layout: Layout,
     pid: Option<i32>,
+    process: Weak<Process>,
     tracking: Tracking,
     next_prefault: AtomicU64,
     ending: Arc<Ending>,
@@ -106,6 +108,7 @@ impl Session {
             mailbox,
             layout,
             pid: fault_loop.guest_pid(),
+            process: fault_loop.guest_process(),
             tracking: fault_loop.tracking_in_use(),
             next_prefault: AtomicU64::new(1),
             ending: Arc::clone(&ending),
@@ -241,6 +244,14 @@ impl Session {
     pub fn stop(&self) -> End {
         self.begin_stop();
         self.wait()
+    }
+
+    /// Sends SIGKILL to the guest's process, which ends the session. Says whether there was one to
+    /// kill: it can be seen from here, has not exited, and is still served.
+    pub fn kill(&self) -> bool {
+        self.process
+            .upgrade()
+            .is_some_and(|process| !process.has_exited() && process.kill().is_ok())
     }
 
     /// Waits for the end, and says why it came.
