@@ -29,6 +29,8 @@ export declare class NativeGuest {
   keptTrace(): BigUint64Array
   /** Answers once no fault is in hand. */
   settle(): number
+  /** Kills the guest's process; tells whether there was one to kill. */
+  kill(): boolean
   /** Ends the session; its end is an event. */
   beginStop(): void
 }

@@ -150,6 +150,12 @@ impl NativeGuest {
         request
     }
 
+    /// Kills the guest's process; tells whether there was one to kill.
+    #[napi(catch_unwind)]
+    pub fn kill(&self) -> bool {
+        self.session.kill()
+    }
+
     /// Ends the session; its end is an event.
     #[napi(catch_unwind)]
     pub fn begin_stop(&self) {
