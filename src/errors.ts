@@ -78,6 +78,23 @@ export const errorCodes = {
   ERR_UFFD_FIRECRACKER_SOCKET_MISSING: 'there is no API socket at this path',
   ERR_UFFD_FIRECRACKER_TIMEOUT: 'no answer within the deadline',
   ERR_UFFD_FIRECRACKER_UNSUPPORTED: 'this version of Firecracker lacks what was asked for',
+  ERR_UFFD_RESTORE_ABORTED: 'a restore was given up because its AbortSignal fired',
+  ERR_UFFD_RESTORE_TEMPLATE: 'a restore failed: its template cannot be read, or says otherwise',
+  ERR_UFFD_RESTORE_PREFETCH: 'a restore failed: the trace to prefetch cannot be used',
+  ERR_UFFD_RESTORE_VERSION:
+    'a restore failed: Firecracker did not tell its version, or lacks what was asked for',
+  ERR_UFFD_RESTORE_LISTEN: 'a restore failed: the handler cannot listen',
+  ERR_UFFD_RESTORE_LOAD: 'a restore failed: Firecracker did not load the snapshot',
+  ERR_UFFD_RESTORE_HANDOFF: 'a restore failed: the guest memory was not handed off, or refused',
+  ERR_UFFD_RESTORE_VERIFY: 'a restore failed: the restored microVM is not the one described',
+  ERR_UFFD_RESTORE_RESUME: 'a restore failed: the microVM cannot be resumed',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_ABORTED: 'a snapshot was given up because its AbortSignal fired',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_DRAIN: 'a snapshot failed: free page hinting cannot be stopped',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_PAUSE: 'a snapshot failed: the microVM cannot be paused',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_SETTLE: 'a snapshot failed: the handler did not settle',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_EXPORT: 'a snapshot failed: its page states cannot be had',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_CREATE: 'a snapshot failed: Firecracker did not write it',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_RESUME: 'the snapshot is written, but the microVM cannot be resumed',
 } as const
 
 /** A stable code, to be compared instead of messages. */

@@ -34,3 +34,4 @@ export {
   type Tracking,
 } from '#native'
 export * from './firecracker/index.js'
+export * from './restore/index.js'

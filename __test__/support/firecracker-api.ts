@@ -42,6 +42,7 @@ export class FirecrackerApi {
   readonly #options: FirecrackerApiOptions
   readonly #arrivals = new Map<string, (() => void)[]>()
   #turn: Promise<void> = Promise.resolve()
+  #exit: Promise<void> | undefined
 
   readonly socketPath: string
   readonly vm: MicroVm
@@ -87,7 +88,12 @@ export class FirecrackerApi {
   }
 
   /** Ends as a killed process does: connections break, the socket file stays behind. */
-  async exit(): Promise<void> {
+  exit(): Promise<void> {
+    this.#exit ??= this.#end()
+    return this.#exit
+  }
+
+  async #end(): Promise<void> {
     const stale = `${this.socketPath}.stale`
     await rename(this.socketPath, stale)
     await this.#closeServer()

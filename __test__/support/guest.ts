@@ -67,6 +67,11 @@ export class GuestProcess {
     return this.#child.pid!
   }
 
+  /** Resolves with the exit status once the process has ended, however that came. */
+  get exited(): Promise<number | null> {
+    return this.#exited
+  }
+
   /** Asks for something, and waits for the answer. */
   ask<T>(op: Op): Promise<T> {
     const id = this.#nextId++

@@ -7,6 +7,7 @@ import {
   options,
   filePath,
   socketFile,
+  type Shape,
   string,
 } from '../validate.js'
 import { hasFeature, requireFeature } from './features.js'
@@ -83,7 +84,8 @@ const networkFields: Fields<NetworkOverride> = {
 
 const vsockFields: Fields<VsockOverride> = { udsPath: field('uds_path', filePath) }
 
-const checkLoad = object<SnapshotLoad>({
+/** How each part of a load is checked. */
+export const loadShape: Shape<SnapshotLoad> = {
   snapshotPath: filePath,
   backendPath: socketFile,
   resumeVm: optional(boolean),
@@ -91,7 +93,9 @@ const checkLoad = object<SnapshotLoad>({
   networkOverrides: optional(arrayOf(checkFields(networkFields))),
   vsockOverride: optional(checkFields(vsockFields)),
   clockRealtime: optional(boolean),
-})
+}
+
+const checkLoad = object(loadShape)
 
 /** The body of `PUT /snapshot/load` for this version. */
 export function snapshotLoadBody(

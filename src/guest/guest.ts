@@ -111,6 +111,11 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     return this.#ended
   }
 
+  /** @internal Its end, if it has ended; asking does not count as waiting for it. */
+  get endSoFar(): GuestEnd | undefined {
+    return this.#end
+  }
+
   /**
    * Installs pages before they are asked for, in the order given, while faults are served; never
    * over a page the guest gave back. Its report accounts for every page. If the signal fires,
@@ -144,13 +149,23 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
 
   /** The states of all pages at one moment. */
   async pageStates(): Promise<PageStates> {
-    return new PageStates(this.regions, await this.#export())
+    return (await this.exportPages()).pageStates
   }
 
   /** What a diff snapshot has to hold. Pause the guest first, or it is old when it is read. */
   async dirtyPages(): Promise<DirtyPages> {
-    const { dirty, dirtyCount, empty, emptyCount, exact } = await this.#export()
-    return { dirty, dirtyCount, empty, emptyCount, exact }
+    return (await this.exportPages()).dirtyPages
+  }
+
+  /** @internal The states of all pages and what is dirty, at the same moment. */
+  async exportPages(): Promise<{ pageStates: PageStates; dirtyPages: DirtyPages }> {
+    this.#throwIfEnded()
+    const { export: exported } = await this.#answer('exported', this.#native.export())
+    const { dirty, dirtyCount, empty, emptyCount, exact } = exported
+    return {
+      pageStates: new PageStates(this.regions, exported),
+      dirtyPages: { dirty, dirtyCount, empty, emptyCount, exact },
+    }
   }
 
   /** Counters and latencies now; of a guest that has ended, the final ones. */
@@ -178,6 +193,15 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     return await this.#surroundings.keepAlive.during(this.ended)
   }
 
+  /**
+   * Kills the VMM's process (SIGKILL), and no other that got its number later; the guest then
+   * ends as `guest-exited`. Returns whether there was one to kill: `false` if the guest has
+   * ended, or its process cannot be seen from here.
+   */
+  kill(): boolean {
+    return this.#native.kill()
+  }
+
   /** The same as {@link stop}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
@@ -192,12 +216,6 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     }
     this.#subscribe()
     return this
-  }
-
-  async #export() {
-    this.#throwIfEnded()
-    const answer = await this.#answer('exported', this.#native.export())
-    return answer.export
   }
 
   async #answer<T extends Answer['type']>(

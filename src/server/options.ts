@@ -10,6 +10,7 @@ import {
   oneOf,
   optional,
   options,
+  type Shape,
   socketFile,
 } from '../validate.js'
 
@@ -86,7 +87,8 @@ const pages: Check<boolean | number> = (value, at) =>
       ? integer({ min: 1, max: 2 ** 32 - 1, unit: 'pages' })(value, at)
       : at.expected('true, false or a number of pages', value)
 
-const checkOptions = object<ListenOptions>({
+/** How each option is checked. */
+export const listenShape: Shape<ListenOptions> = {
   socket: socketFile,
   snapshot: filePath,
   dirtyTracking: optional(oneOf(['auto', 'on', 'off'])),
@@ -99,7 +101,9 @@ const checkOptions = object<ListenOptions>({
   shortWaits: optional(boolean),
   statsIntervalMs: optional(milliseconds),
   signal: optional(abortSignal),
-})
+}
+
+const checkOptions = object(listenShape)
 
 /** Checked options: those of the native part, and those of this side. */
 export interface CheckedOptions {

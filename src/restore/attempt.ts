@@ -1,0 +1,168 @@
+import { chown } from 'node:fs/promises'
+import { type PrefaultReport } from '#native'
+import { UffdError } from '../errors.js'
+import { type GuestEnd } from '../guest/end.js'
+import { type Guest } from '../guest/guest.js'
+import { type SavedTrace } from '../saved-trace.js'
+import { listen } from '../server/listen.js'
+import { listenShape, type ListenOptions } from '../server/options.js'
+import { type Server } from '../server/server.js'
+import { endOf } from './end-of.js'
+import { RestoreError, type RestoreStep, type VmAfterRestore } from './error.js'
+import { type CheckedRestore } from './options.js'
+import { requirePageSize, traceFor } from './prefetch.js'
+import { RestoredVm } from './restored-vm.js'
+import { Steps } from './steps.js'
+import { verify } from './verify.js'
+import { requireWanted, type Wanted, whatIsWanted } from './wanted.js'
+
+const defaultHandoffMs = 30_000
+
+/** One restore: what it has started so far, and how that is taken down again. */
+export class Attempt {
+  readonly #checked: CheckedRestore
+  readonly #steps: Steps<RestoreStep>
+  readonly #prefetching = new AbortController()
+  readonly #onEnd = (end: GuestEnd) => this.#steps.fail(endOf(end))
+  readonly #onRefused = (error: UffdError) => this.#refuse(error)
+  #server: Server | undefined
+  #guest: Guest | undefined
+  #prefetched: Promise<PrefaultReport> | undefined
+  #loadSent = false
+
+  constructor(checked: CheckedRestore) {
+    this.#checked = checked
+    this.#steps = new Steps('template', checked.options.signal)
+  }
+
+  async run(): Promise<RestoredVm> {
+    try {
+      return await this.#takeSteps()
+    } catch (error) {
+      const vm = await this.#takeDown()
+      const { failure } = this.#steps
+      if (failure === undefined) throw error
+      throw new RestoreError(failure, this.#checked.client.socketPath, vm)
+    } finally {
+      this.#steps.end()
+    }
+  }
+
+  async #takeSteps(): Promise<RestoredVm> {
+    const { client, backendPath, options } = this.#checked
+    const { resume = true } = options
+    const steps = this.#steps
+    const wanted = await steps.take('template', () => whatIsWanted(options, backendPath))
+    const trace = await steps.take('prefetch', () => traceFor(options.prefetch, wanted.snapshot))
+    const version = await steps.take('version', async () => {
+      const answer = await client.version(this.#request)
+      requireWanted(answer, wanted)
+      return answer
+    })
+    const server = await steps.take('listen', () => this.#listen(wanted))
+    const guest = await this.#load(server, wanted, trace)
+    const found = await steps.take('verify', () => verify(client, wanted, this.#request))
+    if (resume === true) await steps.take('resume', () => client.resume(this.#request))
+    guest.off('end', this.#onEnd)
+    return new RestoredVm({
+      guest,
+      server,
+      client,
+      version,
+      ...found,
+      resumed: resume !== false,
+      prefetched: this.#prefetched,
+      release: () => this.#release(),
+    })
+  }
+
+  get #request() {
+    const { requestMs } = this.#checked.options.timeouts ?? {}
+    return { signal: this.#steps.signal, timeoutMs: requestMs }
+  }
+
+  async #listen({ snapshot }: Wanted): Promise<Server> {
+    const { options, socket } = this.#checked
+    // The caller's signal ends the attempt, and that ends the server.
+    const { signal: _, ...more } = Object.fromEntries(
+      Object.entries(options).filter(([name]) => Object.hasOwn(listenShape, name)),
+    ) as Partial<ListenOptions>
+    this.#server = await listen({ ...more, snapshot, socket })
+    this.#server.on('refused', this.#onRefused)
+    const { socketOwner } = options
+    if (socketOwner !== undefined) await chown(socket, socketOwner.uid, socketOwner.gid)
+    return this.#server
+  }
+
+  /** Firecracker answers the load after the handoff, so both are waited for at once. */
+  async #load(server: Server, { load }: Wanted, trace: SavedTrace | undefined): Promise<Guest> {
+    const { client, options } = this.#checked
+    const { loadMs, handoffMs = defaultHandoffMs } = options.timeouts ?? {}
+    const handoff = this.#steps.take('handoff', async (signal) => {
+      const guest = await server.accept({ signal, timeoutMs: handoffMs })
+      await this.#take(guest, trace)
+      return guest
+    })
+    const loaded = this.#steps.take('load', async (signal) => {
+      this.#loadSent = true
+      await client.loadSnapshot(load, { signal, timeoutMs: loadMs })
+    })
+    // Both have ended before anything is taken down.
+    const [came] = await Promise.allSettled([handoff, loaded])
+    if (this.#steps.failure !== undefined) throw this.#steps.failure.cause
+    return (came as PromiseFulfilledResult<Guest>).value
+  }
+
+  async #take(guest: Guest, trace: SavedTrace | undefined): Promise<void> {
+    this.#guest = guest
+    guest.on('end', this.#onEnd)
+    // It may have ended before anybody listened.
+    if (guest.endSoFar !== undefined) this.#onEnd(guest.endSoFar)
+    if (trace !== undefined) {
+      await this.#steps.take('prefetch', async () => this.#prefetch(guest, trace))
+    }
+    // One microVM: nobody else is let in.
+    await this.#server?.close()
+  }
+
+  #prefetch(guest: Guest, trace: SavedTrace): void {
+    requirePageSize(trace, guest)
+    this.#prefetched = guest.prefault(trace.pages, { signal: this.#prefetching.signal })
+    // Pages that could not be had are in the report; the guest's end is told by the guest.
+    this.#prefetched.catch((error: unknown) => {
+      const ended = error instanceof UffdError && error.code === 'ERR_UFFD_GUEST_ENDED'
+      if (!ended) this.#steps.fail(error, 'prefetch')
+    })
+  }
+
+  #refuse(error: UffdError): void {
+    if (error.code !== 'ERR_UFFD_HANDOFF_CANCELLED') this.#steps.fail(error, 'handoff')
+  }
+
+  #release(): void {
+    this.#prefetching.abort()
+    if (this.#checked.ownsClient) this.#checked.client.close()
+  }
+
+  /**
+   * The prefetch is cancelled; the socket is closed, so that no handoff slips in; the VM is killed
+   * if that is wanted, before its session ends: a VMM that keeps no copy of its userfaultfd would
+   * read zeros from then on; then the session is stopped.
+   */
+  async #takeDown(): Promise<VmAfterRestore> {
+    this.#release()
+    const { killOnFailure = false } = this.#checked.options
+    await this.#server?.close()
+    const guests = new Set(this.#server?.guests)
+    if (this.#guest !== undefined) guests.add(this.#guest)
+    let isGone = false
+    for (const guest of guests) {
+      const killed = killOnFailure && guest.kill()
+      const { reason } = await guest.stop()
+      const killedByItsSession = killOnFailure && reason === 'failed' && guest.pid !== undefined
+      isGone ||= killed || killedByItsSession || reason === 'guest-exited'
+    }
+    if (isGone) return 'gone'
+    return this.#loadSent ? 'unusable' : 'untouched'
+  }
+}

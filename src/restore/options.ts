@@ -1,0 +1,209 @@
+import { resolve } from 'node:path'
+import { FirecrackerClient } from '../firecracker/client.js'
+import { type FreePageChoice } from '../firecracker/reporting.js'
+import { loadShape, type SnapshotLoad } from '../firecracker/snapshot.js'
+import { type Template } from '../firecracker/template.js'
+import { FirecrackerVersion } from '../firecracker/version.js'
+import { SavedTrace } from '../saved-trace.js'
+import { listenShape, type ListenOptions } from '../server/options.js'
+import {
+  boolean,
+  type Check,
+  filePath,
+  integer,
+  milliseconds,
+  object,
+  optional,
+  options,
+  socketFile,
+} from '../validate.js'
+
+/** How long the parts of a restore may take. */
+export interface RestoreTimeouts {
+  /**
+   * Each request but the load, in milliseconds.
+   * @default the client's: 10_000
+   */
+  readonly requestMs?: number | undefined
+  /**
+   * The load of the snapshot, in milliseconds.
+   * @default the client's: 60_000
+   */
+  readonly loadMs?: number | undefined
+  /**
+   * From the start of the load until the guest memory is handed off, in milliseconds.
+   * @default 30_000
+   */
+  readonly handoffMs?: number | undefined
+}
+
+/** Who owns a file. */
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
+/**
+ * How to restore. Either `apiSocket` or `client` is needed, and the two files of the snapshot
+ * unless the template names them. What is not described here is as for `listen`.
+ */
+export interface RestoreOptions
+  extends
+    Omit<ListenOptions, 'socket' | 'snapshot' | 'killOnFailure' | 'signal'>,
+    Pick<SnapshotLoad, 'trackDirtyPages' | 'networkOverrides' | 'vsockOverride' | 'clockRealtime'>,
+    FreePageChoice {
+  /** The API socket of a Firecracker that was told nothing yet. */
+  readonly apiSocket?: string | undefined
+  /** A client of that Firecracker, instead of `apiSocket`. It stays yours to close. */
+  readonly client?: FirecrackerClient | undefined
+  /**
+   * The file with the state of the microVM, as Firecracker sees it: inside its jail, if it has
+   * one. A relative path starts at the current directory of this process.
+   * @default the template's
+   */
+  readonly snapshotState?: string | undefined
+  /**
+   * The guest's memory file, as this process sees it; may be sparse. Must not change.
+   * @default the template's
+   */
+  readonly snapshot?: string | undefined
+  /**
+   * Where the handler listens until the guest is there; at most 107 bytes.
+   * @default the path of the API socket, and `.uffd`
+   */
+  readonly socket?: string | undefined
+  /**
+   * The same socket as Firecracker sees it, if it is in a jail; at most 107 bytes.
+   * @default `socket`
+   */
+  readonly backendPath?: string | undefined
+  /**
+   * Whom the socket is given to, so that a Firecracker of another user can connect.
+   * @default the user of this process
+   */
+  readonly socketOwner?: Owner | undefined
+  /**
+   * The template the snapshot was made from, or its file. Fills in what is left out here, and
+   * the restored microVM has to agree with it.
+   * @default none
+   */
+  readonly template?: Template | string | undefined
+  /**
+   * Whether the snapshot's balloon reports free pages, which was decided before its boot. A
+   * microVM that differs is refused, as is `true` before Firecracker 1.14.0.
+   * @default the template's; without one, either is right
+   */
+  readonly freePageReporting?: boolean | undefined
+  /**
+   * The same for free page hinting.
+   * @default the template's; without one, either is right
+   */
+  readonly freePageHinting?: boolean | undefined
+  /**
+   * A trace of an earlier run, or its file. Its pages are installed from the handoff on, while
+   * faults are served. The trace of another snapshot is refused before anything is started.
+   * @default none
+   */
+  readonly prefetch?: SavedTrace | string | undefined
+  /**
+   * Whether the guest runs afterwards. `true`: once everything was checked. `'at-load'`: a few
+   * requests sooner, and it is checked while it runs. `false`: it stays paused.
+   * @default true
+   */
+  readonly resume?: boolean | 'at-load' | undefined
+  /**
+   * Track written pages, so that Firecracker can make diff snapshots.
+   * @default the template's, else false
+   */
+  readonly trackDirtyPages?: boolean | undefined
+  /**
+   * Whether the VM's process is killed when its memory cannot be served: because the restore
+   * failed after the handoff, or its session failed later. It would wait for ever.
+   * @default false
+   */
+  readonly killOnFailure?: boolean | undefined
+  /** Deadlines; all have defaults. */
+  readonly timeouts?: RestoreTimeouts | undefined
+  /** Gives the restore up when it fires. Means nothing any more once `restore` has resolved. */
+  readonly signal?: AbortSignal | undefined
+}
+
+const client: Check<FirecrackerClient> = (value, at) =>
+  value instanceof FirecrackerClient ? value : at.expected('a FirecrackerClient', value)
+
+const template: Check<Template | string> = (value, at) => {
+  if (typeof value === 'string') return filePath(value, at)
+  const { firecracker } = (value ?? {}) as Partial<Template>
+  return firecracker instanceof FirecrackerVersion
+    ? (value as Template)
+    : at.expected('a file or what readTemplate and parseTemplate return', value)
+}
+
+const prefetch: Check<SavedTrace | string> = (value, at) => {
+  if (value instanceof SavedTrace) return value
+  return typeof value === 'string' ? filePath(value, at) : at.expected('a trace or a file', value)
+}
+
+const resume: Check<boolean | 'at-load'> = (value, at) =>
+  value === 'at-load' || typeof value === 'boolean'
+    ? value
+    : at.expected('true, false or "at-load"', value)
+
+const id = integer({ max: 2 ** 32 - 2 })
+
+const check = object<RestoreOptions>({
+  ...listenShape,
+  apiSocket: optional(socketFile),
+  client: optional(client),
+  snapshotState: optional(filePath),
+  snapshot: optional(filePath),
+  socket: optional(socketFile),
+  backendPath: optional(socketFile),
+  socketOwner: optional(object<Owner>({ uid: id, gid: id })),
+  template: optional(template),
+  freePageReporting: optional(boolean),
+  freePageHinting: optional(boolean),
+  prefetch: optional(prefetch),
+  resume: optional(resume),
+  trackDirtyPages: loadShape.trackDirtyPages,
+  networkOverrides: loadShape.networkOverrides,
+  vsockOverride: loadShape.vsockOverride,
+  clockRealtime: loadShape.clockRealtime,
+  timeouts: optional(
+    object<RestoreTimeouts>({
+      requestMs: optional(milliseconds),
+      loadMs: optional(milliseconds),
+      handoffMs: optional(milliseconds),
+    }),
+  ),
+})
+
+/** Checked options, those of the server apart. */
+export interface CheckedRestore {
+  readonly options: RestoreOptions
+  readonly client: FirecrackerClient
+  /** Whether the client was made here. */
+  readonly ownsClient: boolean
+  readonly socket: string
+  readonly backendPath: string
+}
+
+export function checkRestoreOptions(given: unknown): CheckedRestore {
+  const checked = check(given, options())
+  const { apiSocket, client: ready } = checked
+  if ((apiSocket === undefined) === (ready === undefined)) {
+    options().field('apiSocket').fail('Expected exactly one of apiSocket and client', apiSocket)
+  }
+  if (checked.template === undefined) {
+    filePath(checked.snapshotState, options().field('snapshotState'))
+    filePath(checked.snapshot, options().field('snapshot'))
+  }
+  const made =
+    apiSocket === undefined ? undefined : new FirecrackerClient({ socketPath: apiSocket })
+  const used = (ready ?? made)!
+  const socket = checked.socket ?? `${used.socketPath}.uffd`
+  socketFile(socket, options().field('socket'))
+  const backendPath = checked.backendPath ?? resolve(socket)
+  socketFile(backendPath, options().field('backendPath'))
+  return { options: checked, client: used, ownsClient: made !== undefined, socket, backendPath }
+}

@@ -1,0 +1,131 @@
+import { stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { FirecrackerClient } from '../firecracker/client.js'
+import { Guest } from '../guest/guest.js'
+import { Server } from '../server/server.js'
+import {
+  abortSignal,
+  boolean,
+  type Check,
+  filePath,
+  looseObject,
+  milliseconds,
+  object,
+  oneOf,
+  optional,
+  options,
+} from '../validate.js'
+
+/** A microVM that runs or is paused: what `restore` returns, or its two parts. */
+export interface SnapshotTarget {
+  readonly client: FirecrackerClient
+  readonly guest: Guest
+  /** What the guest came from, so that the file it is served from is not written over. */
+  readonly server?: Server | undefined
+}
+
+/** How long the parts of it may take. */
+export interface PauseAndSnapshotTimeouts {
+  /**
+   * Each request but the snapshot, in milliseconds.
+   * @default the client's: 10_000
+   */
+  readonly requestMs?: number | undefined
+  /**
+   * From the pause until the handler has settled, in milliseconds.
+   * @default 60_000
+   */
+  readonly settleMs?: number | undefined
+  /**
+   * The writing of the snapshot, in milliseconds.
+   * @default the client's: 60_000
+   */
+  readonly createMs?: number | undefined
+}
+
+/** What to write, and what becomes of the microVM. */
+export interface PauseAndSnapshotOptions {
+  /**
+   * Where Firecracker writes the state of the microVM, as Firecracker sees it. A relative path
+   * starts at the current directory of this process.
+   */
+  readonly snapshotState: string
+  /**
+   * Where Firecracker writes the guest's memory, likewise. Never the file the guest is served
+   * from: its unfaulted pages are still in there.
+   */
+  readonly snapshot: string
+  /**
+   * All memory, or what was written since the load; `Diff` needs `trackDirtyPages` then.
+   * @default 'Full'
+   */
+  readonly type?: 'Full' | 'Diff' | undefined
+  /**
+   * Whether the microVM is resumed afterwards, also if the snapshot fails.
+   * @default false
+   */
+  readonly resume?: boolean | undefined
+  /** Deadlines; all have defaults. */
+  readonly timeouts?: PauseAndSnapshotTimeouts | undefined
+  /** Gives it up when it fires; what Firecracker writes then is no snapshot. */
+  readonly signal?: AbortSignal | undefined
+}
+
+const client: Check<FirecrackerClient> = (value, at) =>
+  value instanceof FirecrackerClient ? value : at.expected('a FirecrackerClient', value)
+
+const guest: Check<Guest> = (value, at) =>
+  value instanceof Guest ? value : at.expected('a Guest', value)
+
+const server: Check<Server> = (value, at) =>
+  value instanceof Server ? value : at.expected('a Server', value)
+
+const checkTarget = looseObject<SnapshotTarget>({ client, guest, server: optional(server) })
+
+const check = object<PauseAndSnapshotOptions>({
+  snapshotState: filePath,
+  snapshot: filePath,
+  type: optional(oneOf(['Full', 'Diff'])),
+  resume: optional(boolean),
+  timeouts: optional(
+    object<PauseAndSnapshotTimeouts>({
+      requestMs: optional(milliseconds),
+      settleMs: optional(milliseconds),
+      createMs: optional(milliseconds),
+    }),
+  ),
+  signal: optional(abortSignal),
+})
+
+export function checkSnapshotTarget(given: unknown): SnapshotTarget {
+  return checkTarget(given, options().field('vm'))
+}
+
+export function checkPauseAndSnapshotOptions(given: unknown): PauseAndSnapshotOptions {
+  const checked = check(given, options())
+  const { snapshotState, snapshot } = checked
+  return { ...checked, snapshotState: resolve(snapshotState), snapshot: resolve(snapshot) }
+}
+
+/** Writing over the file a guest is served from would change the guest under its feet. */
+export async function refuseServedFile(
+  { server: from }: SnapshotTarget,
+  { snapshot }: PauseAndSnapshotOptions,
+): Promise<void> {
+  if (from === undefined) return
+  const [served, written] = await Promise.all([from.snapshot, snapshot].map(identity))
+  if (served !== undefined && served === written) {
+    const what = 'another file than the one the guest is served from'
+    options().field('snapshot').expected(what, snapshot)
+  }
+}
+
+async function identity(file: string): Promise<string | undefined> {
+  try {
+    const { dev, ino } = await stat(file, { bigint: true })
+    return `${dev}:${ino}`
+  } catch {
+    // Not there, or in a jail: then it is no file that could be compared.
+    return undefined
+  }
+}
