@@ -156,6 +156,18 @@ export const serve = async (): Promise<Guest> => {
   t.is(status, 0, stdout)
 })
 
+test('the examples compile against it', async (t) => {
+  const example = join(installed, 'clones')
+  cpSync(join(root, 'examples/clones'), example, {
+    recursive: true,
+    filter: (path) => !/clones\/(?:node_modules|dist)/.test(path),
+  })
+  const types = ['--noEmit', '--typeRoots', join(root, 'node_modules/@types')]
+  const tsc = join(root, 'node_modules/.bin/tsc')
+  const { status, stdout } = await run(tsc, ['-p', example, ...types], { cwd: installed })
+  t.is(status, 0, stdout)
+})
+
 test('npx uffd-rs-serve --demo runs from there', async (t) => {
   t.timeout(patienceMs)
   const { status, stdout, stderr } = await run('npx', ['uffd-rs-serve', '--demo'], {
