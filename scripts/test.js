@@ -13,11 +13,11 @@ try {
     'npm packages': install,
     'format of Rust': command('cargo', 'fmt', '--all', '--check'),
     'format of TypeScript, JSON and TOML': command(tool('oxfmt'), '--check'),
-    // With debug assertions, and with what the Rust tests compile anyway.
-    build: build('build:native:debug'),
     types: command(tool('tsc'), '-p', 'tsconfig.json'),
     'lints of TypeScript': command(tool('oxlint'), '--deny-warnings'),
     licences: command('node', 'scripts/licences.js'),
+    // With debug assertions, and with what the Rust tests compile anyway.
+    build: build('build:native:debug'),
     'lints of Rust': command('cargo', 'lint'),
     'tests of Rust': tests.stage(
       ofCargo,
