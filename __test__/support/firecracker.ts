@@ -108,7 +108,7 @@ export class Firecracker {
 
   async #handOff(body: JsonObject, guestArgs: readonly string[]): Promise<void> {
     const backend = body['mem_backend'] as JsonObject
-    const socket = String(backend['backend_path'])
+    const socket = backend['backend_path'] as string
     this.#guest = await GuestProcess.start(socket, String(this.pages), ...guestArgs)
     this.#exited = this.#guest.exited.then(() => this.api.exit())
   }
