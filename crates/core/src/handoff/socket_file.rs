@@ -31,13 +31,13 @@ const MAX_PATH: usize = 107;
 /// Binds `path`, over a socket that nobody listens on any more if need be.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     check_path(path)?;
+    // Two takeovers of one path at once could each remove what the other has just bound: a socket
+    // that does not listen yet looks like one that nobody listens on any more.
+    let _lock = lock_directory(path);
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         bound => return bound.map_err(|error| explain(path, error)),
     }
-
-    // Two takeovers of one path at once could each remove what the other has just bound.
-    let _lock = lock_directory(path);
     if is_live(path).map_err(|error| explain(path, error))? {
         return Err(BindError::InUse { path: path.into() });
     }
