@@ -27,6 +27,10 @@ fn descriptors() -> BTreeMap<String, usize> {
     kinds
 }
 
+fn open_files() -> usize {
+    descriptors().values().sum()
+}
+
 fn threads() -> usize {
     fs::read_dir("/proc/self/task").unwrap().count()
 }
@@ -123,12 +127,14 @@ fn a_process_out_of_descriptors_serves_when_it_has_some_again(stage: Stage) {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let stage = stage.guests_by(script);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let before = open_files();
     std::thread::scope(|scope| {
         let guest = scope.spawn(|| {
             let guest = stage.start_guest(|_| {});
             guest.thread(0).verify(0, 32, &[Expect::Source]).unwrap().wrong
         });
-        until("the guest to start", || started.exists());
+        // Then the three pipes to it are all that is left of starting it.
+        until("the guest to start", || started.exists() && open_files() == before + 3);
         setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
         let mut files: Vec<File> = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
