@@ -47,6 +47,7 @@ test('memory that is given back reads as zeros and is never prefaulted', async (
   t.deepEqual(report, {
     requested: pages,
     installed: pages - 32,
+    fetched: 0,
     present: 28,
     removed: 4,
     failed: 0,
@@ -55,6 +56,16 @@ test('memory that is given back reads as zeros and is never prefaulted', async (
   t.is(await process.wrong(8, 4, 'zeros'), 0)
   t.is(await process.wrong(12, pages - 12, 'source'), 0)
   t.like(await guest.stats(), { removedPages: 4, prefaultPages: pages - 32, zeroPages: 4 })
+})
+
+test('read-ahead accounts for every page and installs none', async (t) => {
+  const stage = await Stage.open(t, pages, { faultAround: false })
+  const { guest, process } = await stage.guest()
+  await process.ask({ op: 'touch', page: 0, count: 32 })
+  const report = await guest.readAhead('all')
+  t.like(report, { requested: pages, installed: 0, fetched: pages - 32, present: 32, failed: 0 })
+  t.like(await guest.stats(), { prefaultPages: 0, pages: { unfaulted: pages - 32 } })
+  t.is(await process.wrong(0, pages, 'source'), 0)
 })
 
 test('page states say of every page what became of it', async (t) => {

@@ -125,10 +125,27 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
    * is installed. ERR_UFFD_GUEST_ENDED if it has ended.
    */
   async prefault(pages: Pages, abortable: Abortable = {}): Promise<PrefaultReport> {
+    return await this.#ahead('prefault', pages, abortable)
+  }
+
+  /**
+   * Brings pages into the host's memory and installs none: faults on them wait for no device, and
+   * the guest takes up no more memory than it asks for. Otherwise like {@link prefault}; what is
+   * in memory then is counted as `fetched`.
+   */
+  async readAhead(pages: Pages, abortable: Abortable = {}): Promise<PrefaultReport> {
+    return await this.#ahead('readAhead', pages, abortable)
+  }
+
+  async #ahead(
+    how: 'prefault' | 'readAhead',
+    pages: Pages,
+    abortable: Abortable,
+  ): Promise<PrefaultReport> {
     const ranges = pageRanges(pages, this.regions, options().field('pages'))
     const { signal } = checkAbortable(abortable, options())
     this.#throwIfEnded()
-    const prefault = calling(() => this.#native.prefault(ranges))
+    const prefault = calling(() => this.#native[how](ranges))
     const cancel = () => prefault.cancel()
     if (signal?.aborted) cancel()
     signal?.addEventListener('abort', cancel, { once: true })

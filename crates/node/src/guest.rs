@@ -4,7 +4,7 @@ use std::time::Duration;
 use napi::bindgen_prelude::{BigUint64Array, Float64Array};
 use napi_derive::napi;
 use uffd_core::policy;
-use uffd_core::session::{Ended, Reply, Session};
+use uffd_core::session::{Ended, NoSuchPages, PrefaultId, PrefaultReport, Reply, Session};
 use uffd_core::units::PageRange;
 
 use crate::error::{Thrown, invalid_option, no_such_pages};
@@ -25,6 +25,9 @@ pub enum Tracking {
     Async,
 }
 
+/// What a session is asked to do with pages that are wanted soon.
+type Ask = fn(&Session, Vec<PageRange>, Reply<PrefaultReport>) -> Result<PrefaultId, NoSuchPages>;
+
 /// A guest's session. Commands return a number, which comes back with the answer.
 #[napi]
 pub struct NativeGuest {
@@ -35,6 +38,13 @@ pub struct NativeGuest {
 impl NativeGuest {
     pub(crate) const fn new(about: Arc<About>, session: Arc<Session>) -> Self {
         Self { about, session }
+    }
+
+    fn ahead(&self, ranges: &Float64Array, ask: Ask) -> Result<NativePrefault, Thrown> {
+        let ranges = page_ranges(ranges)?;
+        let (request, reply) = self.request();
+        let id = ask(&self.session, ranges, reply).map_err(|error| no_such_pages(&error))?;
+        Ok(NativePrefault::new(Arc::clone(&self.session), id, request))
     }
 
     /// A number for a request, and where its answer goes.
@@ -105,11 +115,13 @@ impl NativeGuest {
     /// Installs pages: pairs of a first page and the page after the last.
     #[napi(catch_unwind)]
     pub fn prefault(&self, ranges: Float64Array) -> Result<NativePrefault, Thrown> {
-        let ranges = page_ranges(&ranges)?;
-        let (request, reply) = self.request();
-        let id =
-            self.session.prefault_with(ranges, reply).map_err(|error| no_such_pages(&error))?;
-        Ok(NativePrefault::new(Arc::clone(&self.session), id, request))
+        self.ahead(&ranges, Session::prefault_with)
+    }
+
+    /// Brings pages into the host's memory: pairs of a first page and the page after the last.
+    #[napi(catch_unwind)]
+    pub fn read_ahead(&self, ranges: Float64Array) -> Result<NativePrefault, Thrown> {
+        self.ahead(&ranges, Session::read_ahead_with)
     }
 
     /// The state of all pages.

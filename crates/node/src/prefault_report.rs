@@ -8,6 +8,8 @@ pub struct PrefaultReport {
     pub requested: f64,
     /// Pages installed by this prefault.
     pub installed: f64,
+    /// Pages that are in the host's memory now and were not installed: what `readAhead` does.
+    pub fetched: f64,
     /// Pages found installed: by a fault, an earlier prefault or the VMM.
     pub present: f64,
     /// Pages the guest had given back; they read as zeros and were left alone.
@@ -25,6 +27,7 @@ impl From<uffd_core::session::PrefaultReport> for PrefaultReport {
         Self {
             requested: report.requested() as f64,
             installed: report.installed as f64,
+            fetched: report.fetched as f64,
             present: report.present as f64,
             removed: report.removed as f64,
             failed: report.failed as f64,

@@ -15,6 +15,7 @@ in_all_modes!(
     an_install_while_the_address_space_changes_is_tried_again,
     prefault_installs_what_is_not_there_and_nothing_else,
     prefault_among_faults_and_removes_accounts_for_every_page,
+    read_ahead_installs_nothing,
     nobody_waits_for_a_slow_fetch_of_other_pages,
     a_page_given_back_while_it_is_fetched_is_zeros_at_once,
     a_prefault_of_slow_pages_leaves_the_way_to_faults,
@@ -79,6 +80,25 @@ fn prefault_installs_what_is_not_there_and_nothing_else(case: Case) {
     assert_eq!(thread.verify(4, 6, &[Expect::Source]).unwrap().wrong, 0);
     let missing = guest.session.prefault(vec![PageRange::new(8, 12)]).unwrap_err();
     assert!(missing.to_string().contains("no page 10"), "{missing}");
+}
+
+fn read_ahead_installs_nothing(case: Case) {
+    let bytes = case.pattern().page_size;
+    let gate = Gate::closed();
+    gate.open();
+    let setting = case.open_with(case.pattern(), &[8], |stage| {
+        stage.source(move |file| Gated { file, slow: 4 * bytes..8 * bytes, gate })
+    });
+    let guest = setting.guest();
+    guest.thread(0).touch(0, 1).unwrap();
+    guest.thread(0).madvise(1, 1).unwrap();
+    let unfaulted = guest.stats().pages.unfaulted;
+    let report = guest.session.read_ahead(vec![PageRange::new(0, 8)]).unwrap();
+    assert_eq!((report.requested(), report.installed, report.failed), (8, 0, 0), "{report:?}");
+    assert_eq!((report.present, report.removed), (7 - unfaulted, 1), "{report:?}");
+    assert_eq!(report.fetched, unfaulted, "{report:?}");
+    assert_eq!(guest.stats().pages.unfaulted, unfaulted);
+    assert!(guest.stats().counters.fetches > 0);
 }
 
 fn prefault_among_faults_and_removes_accounts_for_every_page(case: Case) {

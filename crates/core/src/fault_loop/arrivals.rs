@@ -86,6 +86,7 @@ impl FaultLoop {
             self.prefault_fetch_ended(id);
         }
         match (bytes, prefault) {
+            (Ok(_), Some(id)) if self.is_fetched_only(id, pages) => Ok(()),
             (Ok(bytes), prefault) => {
                 let (first, blocked, singly) = (pages.start, None, false);
                 let arrived = Arrived { first, pages, bytes, prefault, blocked, singly };

@@ -31,7 +31,9 @@ impl FaultLoop {
 
     fn command(&mut self, command: Command) -> Turn {
         match command {
-            Command::Prefault { id, ranges, reply } => self.prefaults.add(id, ranges, reply),
+            Command::Prefault { id, mode, ranges, reply } => {
+                self.prefaults.add(id, mode, ranges, reply);
+            }
             Command::CancelPrefault(id) => self.prefaults.cancel(id),
             Command::Stats(reply) => reply.send(self.stats()),
             Command::Trace { from, reply } => {

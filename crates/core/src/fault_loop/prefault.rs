@@ -8,7 +8,7 @@ use super::pause::{Blocked, CHANGING, TROUBLED};
 use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
 use crate::policy::Access;
-use crate::session::{PrefaultId, PrefaultReport, Reply};
+use crate::session::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
 use crate::source::{Chunk, SourceError};
 use crate::states::PageState;
 use crate::trace::FilledWith;
@@ -38,6 +38,7 @@ pub(super) struct Prefaults {
 
 struct Prefault {
     id: PrefaultId,
+    mode: PrefaultMode,
     /// What has not been looked at yet, in order.
     ranges: VecDeque<PageRange>,
     fetches: usize,
@@ -60,11 +61,13 @@ impl Prefaults {
     pub(super) fn add(
         &mut self,
         id: PrefaultId,
+        mode: PrefaultMode,
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,
     ) {
         self.queue.push_back(Prefault {
             id,
+            mode,
             ranges: ranges.into(),
             fetches: 0,
             unsettled: 0,
@@ -208,6 +211,12 @@ impl FaultLoop {
         let chunk =
             source.lookup(run.start.offset(page_size), memory.bytes_of(run), page_size.bytes());
         let (put, filled) = match chunk {
+            Chunk::Zeros(_) | Chunk::Ready(_) if prefault.mode == PrefaultMode::Fetch => {
+                let pages = first(run, chunk.len(), page_size);
+                prefault.report.fetched += pages.len();
+                prefault.advance(pages.end);
+                return Ok(true);
+            }
             Chunk::Zeros(len) => {
                 (memory.put_zeros(install(len), Access::Ahead), FilledWith::SourceZeros)
             }
@@ -293,6 +302,18 @@ impl FaultLoop {
         }
     }
 
+    /// Whether the bytes that were fetched need not be installed; then they are accounted for.
+    pub(super) fn is_fetched_only(&mut self, id: PrefaultId, pages: PageRange) -> bool {
+        match self.prefaults.get(id) {
+            Some(prefault) if prefault.mode == PrefaultMode::Fetch => {
+                prefault.unsettled -= pages.len();
+                prefault.report.fetched += pages.len();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Finds out which of the pages it is that cannot be read.
     pub(super) fn prefault_fetch_failed(
         &mut self,
@@ -361,7 +382,7 @@ mod tests {
     fn one_prefault() -> Prefaults {
         let mut prefaults = Prefaults::default();
         let reply = Reply::new(|_| {});
-        prefaults.add(PrefaultId(1), vec![PageRange::new(0, 8)], reply);
+        prefaults.add(PrefaultId(1), PrefaultMode::Install, vec![PageRange::new(0, 8)], reply);
         Blocked::again(&mut prefaults.blocked, TROUBLED);
         assert!(prefaults.next_due().is_some());
         prefaults
@@ -385,7 +406,12 @@ mod tests {
         assert_eq!(prefaults.next_due(), None);
         // The next one that is blocked counts its own time.
         let before = Instant::now();
-        prefaults.add(PrefaultId(2), vec![PageRange::new(0, 8)], Reply::new(|_| {}));
+        prefaults.add(
+            PrefaultId(2),
+            PrefaultMode::Install,
+            vec![PageRange::new(0, 8)],
+            Reply::new(|_| {}),
+        );
         assert!(Blocked::again(&mut prefaults.blocked, TROUBLED) >= before);
     }
 

@@ -48,9 +48,19 @@ impl<T> Drop for Reply<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrefaultId(pub(crate) u64);
 
+/// What is done to pages that are wanted soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PrefaultMode {
+    /// They are installed.
+    Install,
+    /// They are brought into the host's memory; faults install them.
+    Fetch,
+}
+
 /// What a fault loop is asked to do.
 pub(crate) enum Command {
     Prefault {
+        mode: PrefaultMode,
         id: PrefaultId,
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,

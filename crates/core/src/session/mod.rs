@@ -15,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use error::{Cause, End, SessionError};
-pub(crate) use mailbox::{Command, Fetched, Inbox, Mailbox, Message};
+pub(crate) use mailbox::{Command, Fetched, Inbox, Mailbox, Message, PrefaultMode};
 pub use mailbox::{Ended, PrefaultId, Reply};
 pub use observer::{NoObserver, Notice, Observer};
 pub use options::{DirtyTracking, FaultAround, SessionOptions, Unservable};
@@ -138,12 +138,31 @@ impl Session {
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,
     ) -> Result<PrefaultId, NoSuchPages> {
+        self.ahead(PrefaultMode::Install, ranges, reply)
+    }
+
+    /// Brings pages into the host's memory and installs none, so that later faults on them wait
+    /// for no device. Otherwise like [`prefault_with`](Self::prefault_with).
+    pub fn read_ahead_with(
+        &self,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
+        self.ahead(PrefaultMode::Fetch, ranges, reply)
+    }
+
+    fn ahead(
+        &self,
+        mode: PrefaultMode,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
         for range in &ranges {
             self.check_pages(*range)?;
         }
         let ranges = ranges.into_iter().filter(|range| !range.is_empty()).collect();
         let id = PrefaultId(self.next_prefault.fetch_add(1, Ordering::Relaxed));
-        self.mailbox.command(Command::Prefault { id, ranges, reply });
+        self.mailbox.command(Command::Prefault { id, mode, ranges, reply });
         Ok(id)
     }
 
@@ -167,6 +186,13 @@ impl Session {
     pub fn prefault(&self, ranges: Vec<PageRange>) -> Result<PrefaultReport, PrefaultError> {
         let (reply, answer) = answer();
         self.prefault_with(ranges, reply)?;
+        Ok(answer()?)
+    }
+
+    /// [`read_ahead_with`](Self::read_ahead_with), waiting for the answer.
+    pub fn read_ahead(&self, ranges: Vec<PageRange>) -> Result<PrefaultReport, PrefaultError> {
+        let (reply, answer) = answer();
+        self.read_ahead_with(ranges, reply)?;
         Ok(answer()?)
     }
 

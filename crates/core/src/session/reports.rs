@@ -11,6 +11,8 @@ use crate::units::PageIndex;
 pub struct PrefaultReport {
     /// Pages installed by this prefault.
     pub installed: u64,
+    /// Pages that are in the host's memory now and were not installed: what a read-ahead does.
+    pub fetched: u64,
     /// Pages found installed: by a fault, an earlier prefault or the VMM.
     pub present: u64,
     /// Pages the guest had given back; they read as zeros and were left alone.
@@ -26,7 +28,7 @@ pub struct PrefaultReport {
 impl PrefaultReport {
     /// Pages asked for.
     pub const fn requested(&self) -> u64 {
-        self.installed + self.present + self.removed + self.failed + self.skipped
+        self.installed + self.fetched + self.present + self.removed + self.failed + self.skipped
     }
 }
 
