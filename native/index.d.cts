@@ -19,6 +19,8 @@ export declare class NativeGuest {
   wantTrace(): void
   /** Installs pages: pairs of a first page and the page after the last. */
   prefault(ranges: Float64Array): NativePrefault
+  /** Brings pages into the host's memory: pairs of a first page and the page after the last. */
+  readAhead(ranges: Float64Array): NativePrefault
   /** The state of all pages. */
   export(): number
   /** Counters and latencies. */
@@ -274,6 +276,8 @@ export interface PrefaultReport {
   requested: number
   /** Pages installed by this prefault. */
   installed: number
+  /** Pages that are in the host's memory now and were not installed: what `readAhead` does. */
+  fetched: number
   /** Pages found installed: by a fault, an earlier prefault or the VMM. */
   present: number
   /** Pages the guest had given back; they read as zeros and were left alone. */
