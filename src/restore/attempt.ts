@@ -9,6 +9,7 @@ import { listenShape, type ListenOptions } from '../server/options.js'
 import { type Server } from '../server/server.js'
 import { endOf } from './end-of.js'
 import { RestoreError, type RestoreStep, type VmAfterRestore } from './error.js'
+import { endAfterHangUp } from './hang-up.js'
 import { type CheckedRestore } from './options.js'
 import { requirePageSize, traceFor } from './prefetch.js'
 import { RestoredVm } from './restored-vm.js'
@@ -158,6 +159,7 @@ export class Attempt {
     let isGone = false
     for (const guest of guests) {
       const killed = killOnFailure && guest.kill()
+      if (!killed) await endAfterHangUp(guest, this.#steps.failure?.cause)
       const { reason } = await guest.stop()
       const killedByItsSession = killOnFailure && reason === 'failed' && guest.pid !== undefined
       isGone ||= killed || killedByItsSession || reason === 'guest-exited'

@@ -3,6 +3,7 @@ import { type GuestEnd } from '../guest/end.js'
 import { type DirtyPages, type PageStates } from '../guest/page-states.js'
 import { balloonIfAny } from './balloon.js'
 import { endOf } from './end-of.js'
+import { endAfterHangUp } from './hang-up.js'
 import {
   PauseAndSnapshotError,
   type SnapshotStep,
@@ -162,7 +163,9 @@ class Making {
 
   /** After a failure: runs again if that was wanted and its memory is served. */
   async #leaveInOrder(): Promise<void> {
-    const { endSoFar } = this.#vm.guest
+    const { guest } = this.#vm
+    if (guest.endSoFar === undefined) await endAfterHangUp(guest, this.#steps.failure?.cause)
+    const { endSoFar } = guest
     if (endSoFar?.reason === 'guest-exited') {
       this.#condition = 'gone'
       return
