@@ -1,17 +1,27 @@
 import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { UffdError, UffdValidationError } from '../errors.js'
+import type { FreePageChoice } from './reporting.js'
 import { parseTemplate, type Template } from './template.js'
 
-/** Reads and checks a template's JSON file. Errors name the file. */
-export async function readTemplate(file: string): Promise<Template> {
-  const input = parseJson(file, await readText(file))
+/**
+ * Reads and checks a template's JSON file; a choice given here takes the place of the file's.
+ * Errors name the file.
+ */
+export async function readTemplate(file: string, choice: FreePageChoice = {}): Promise<Template> {
+  const input = withChoice(parseJson(file, await readText(file)), choice)
   try {
     return parseTemplate(input, dirname(file))
   } catch (error) {
     if (!(error instanceof UffdValidationError)) throw error
     throw new UffdValidationError(error.code, `${file}: ${error.message}`, error.field, error.value)
   }
+}
+
+function withChoice(input: unknown, choice: FreePageChoice): unknown {
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) return input
+  const given = Object.entries(choice).filter(([, value]) => value !== undefined)
+  return { ...input, ...Object.fromEntries(given) }
 }
 
 async function readText(file: string): Promise<string> {

@@ -9,6 +9,8 @@ export const serve = command({
   about: 'Serves the memory of Firecracker microVMs restored from a snapshot.',
   options: serveOptions,
   notes: `Commands:
+  restore                   Restores a microVM and serves its memory
+  configure                 Sets a microVM up as its template says, before its boot
   doctor                    What this host can do, and what would have to change
   demo                      The same as --demo
   trace show|check|merge    Looks at traces and joins them

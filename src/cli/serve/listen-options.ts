@@ -1,11 +1,16 @@
 import type { ListenOptions } from '../../index.js'
-import { type ServeValues, statsEvery } from './options.js'
+import { type ServeValues, type ServingValues, statsEvery } from './options.js'
 
 /** The options of the package that those of the command stand for. */
 export function listenOptions(values: ServeValues): ListenOptions {
+  return { socket: values.socket, snapshot: values.snapshot, ...servingOptionsOf(values) }
+}
+
+/** The same for those that all commands which serve have. */
+export function servingOptionsOf(
+  values: ServingValues,
+): Omit<ListenOptions, 'socket' | 'snapshot' | 'signal'> {
   return {
-    socket: values.socket,
-    snapshot: values.snapshot,
     dirtyTracking: values['dirty-tracking'],
     faultAround: values['fault-around'],
     onUnservable: values['on-unservable'],

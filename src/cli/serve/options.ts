@@ -13,7 +13,7 @@ import { milliseconds } from '../arguments/duration.js'
 import { levels } from '../output/output.js'
 
 /** Shows no figures. */
-const off = Symbol('off')
+export const off = Symbol('off')
 
 const stats: Option<number | typeof off | undefined> = {
   takes: 'TIME|off',
@@ -35,19 +35,14 @@ const faultAround: Option<boolean | number | undefined> = {
   absent: undefined,
 }
 
-/** The table of what `uffd-rs-serve` takes; also its help. */
-export const serveOptions = {
-  socket: requiredText('PATH', {
-    help: 'Where Firecracker connects: the backend_path of its mem_backend.\nA stale socket file is taken over, a live one is not.',
-  }),
-  snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
+/** What commands that serve guests have in common. */
+export const servingOptions = {
   prefetch: text('TRACE', {
     help: 'Installs the pages of this trace before the guest asks for them.\nA trace of another snapshot is refused.',
   }),
   trace: text('FILE', {
     help: 'Saves which pages were needed first, whenever a guest ends: all\nguests of this run as one, and what --prefetch had.',
   }),
-  once: flag({ help: 'Serves one guest and ends.' }),
   stats,
   json: negatable({
     help: 'JSON lines instead of text.',
@@ -76,15 +71,28 @@ export const serveOptions = {
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
     default: 'on',
   }),
+}
+
+/** The table of what `uffd-rs-serve` takes; also its help. */
+export const serveOptions = {
+  socket: requiredText('PATH', {
+    help: 'Where Firecracker connects: the backend_path of its mem_backend.\nA stale socket file is taken over, a live one is not.',
+  }),
+  snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
+  once: flag({ help: 'Serves one guest and ends.' }),
+  ...servingOptions,
   demo: flag({ help: 'Shows what this does on a guest of its own; needs nothing.' }),
   version: flag({ help: 'Prints the version.' }),
   help: flag({ help: 'Prints this.' }),
 }
 
+/** The values of the common options. */
+export type ServingValues = Values<typeof servingOptions>
+
 /** The values of these options. */
 export type ServeValues = Values<typeof serveOptions>
 
 /** How often figures are shown, in milliseconds, or never. */
-export function statsEvery({ stats: every }: ServeValues): number | undefined {
+export function statsEvery({ stats: every }: ServingValues): number | undefined {
   return every === off ? undefined : (every ?? 1000)
 }

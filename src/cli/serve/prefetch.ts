@@ -1,4 +1,4 @@
-import type { Guest, SavedTrace, UffdError } from '../../index.js'
+import type { Guest, PrefaultReport, SavedTrace, UffdError } from '../../index.js'
 import { several, whole } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 
@@ -18,8 +18,17 @@ export async function prefetchInto(
         `has pages of ${guest.pageSize}`,
     )
   }
+  await tellPrefetch(guest.prefault(trace.pages), number, output)
+}
+
+/** Tells what came of a prefetch. */
+export async function tellPrefetch(
+  prefetched: Promise<PrefaultReport>,
+  number: number,
+  output: Output,
+): Promise<void> {
   try {
-    const report = await guest.prefault(trace.pages)
+    const report = await prefetched
     const { requested, installed, present, removed, failed, skipped } = report
     output.tell(
       failed > 0 ? 'warn' : 'info',

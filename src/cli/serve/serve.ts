@@ -1,58 +1,25 @@
-import { listen, SavedTrace, type Server } from '../../index.js'
-import { exitStatus } from '../exit-status.js'
-import { humanOutput } from '../output/human.js'
-import { jsonOutput } from '../output/json.js'
+import { listen, type Server } from '../../index.js'
 import type { Output } from '../output/output.js'
-import { warnOfHost } from './host.js'
 import { listenOptions } from './listen-options.js'
-import { type ServeValues, statsEvery } from './options.js'
-import { Service } from './service.js'
-import { onSignals } from './signals.js'
+import type { ServeValues } from './options.js'
+import { prefetchInto } from './prefetch.js'
+import { serving } from './serving.js'
 import { snapshotSize } from './snapshot-size.js'
-import { Tally } from './tally.js'
-import { TraceFile } from './trace-file.js'
+import type { Tally } from './tally.js'
 
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
-  const level = values['log-level'] ?? 'info'
-  const asJson = values.json ?? !process.stdout.isTTY
-  const output = asJson ? jsonOutput(level) : humanOutput(level)
-  try {
-    return await run(values, output)
-  } finally {
-    output.end()
-  }
-}
-
-async function run(values: ServeValues, output: Output): Promise<number> {
-  const { snapshot } = values
-  const prefetch =
-    values.prefetch === undefined ? undefined : await SavedTrace.load(values.prefetch, { snapshot })
-  const traceFile =
-    values.trace === undefined ? undefined : await TraceFile.open(values.trace, snapshot, prefetch)
-  warnOfHost(output)
-
-  const tally = new Tally()
-  const withStats = statsEvery(values) !== undefined
-  const service = new Service({ output, tally, prefetch, traceFile, withStats })
-  const ending = new AbortController()
-  const forget = onSignals((signal) => {
-    const text = `${signal}: ending; once more to end at once`
-    output.tell('info', { event: 'stopping', signal }, text)
-    ending.abort()
-  })
-  try {
-    const server = await listen({ ...listenOptions(values), signal: ending.signal })
-    watch(server, values.once, output, tally)
+  const { snapshot, once } = values
+  return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
+    const server = await listen({ ...listenOptions(values), signal: ending })
+    watch(server, once, output, tally)
     await tellReady(values, output)
-    await service.serve(server, values.once)
-  } catch (error) {
-    if (!ending.signal.aborted) throw error
-  } finally {
-    forget()
-  }
-  tally.summarise(output)
-  return tally.hasFailed ? exitStatus.failed : exitStatus.ok
+    await service.serve(
+      server,
+      once,
+      prefetch && ((guest, number) => prefetchInto(guest, number, prefetch, output)),
+    )
+  })
 }
 
 async function tellReady({ socket, snapshot, once }: ServeValues, output: Output): Promise<void> {

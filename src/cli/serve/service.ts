@@ -1,9 +1,8 @@
-import type { Guest, GuestEnd, SavedTrace, Server, Stats } from '../../index.js'
+import type { Guest, GuestEnd, Server, Stats } from '../../index.js'
 import { faultRate } from '../output/figures.js'
 import { bytes, micros, several } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
-import { prefetchInto } from './prefetch.js'
 import type { Tally } from './tally.js'
 import type { TraceFile } from './trace-file.js'
 
@@ -11,10 +10,12 @@ import type { TraceFile } from './trace-file.js'
 export interface Surroundings {
   readonly output: Output
   readonly tally: Tally
-  readonly prefetch: SavedTrace | undefined
   readonly traceFile: TraceFile | undefined
   readonly withStats: boolean
 }
+
+/** Prefetches into a guest of this number, and tells what came of it. */
+export type Prefetch = (guest: Guest, number: number) => Promise<void>
 
 /** Sees each guest of a server through to its end. */
 export class Service {
@@ -27,10 +28,10 @@ export class Service {
   }
 
   /** Resolves when the server is closed and all its guests have ended. */
-  async serve(server: Server, once: boolean): Promise<void> {
+  async serve(server: Server, once: boolean, prefetch?: Prefetch): Promise<void> {
     try {
       for await (const guest of server) {
-        const served = this.#serve(guest, ++this.#count)
+        const served = this.see(guest, prefetch)
         this.#guests.add(served)
         void served.finally(() => this.#guests.delete(served))
         if (once) void server.close()
@@ -43,8 +44,10 @@ export class Service {
     await Promise.all(this.#guests)
   }
 
-  async #serve(guest: Guest, number: number): Promise<void> {
-    const { output, tally, prefetch, withStats } = this.#with
+  /** Sees one guest through to its end. */
+  async see(guest: Guest, prefetch?: Prefetch): Promise<void> {
+    const number = ++this.#count
+    const { output, tally, withStats } = this.#with
     const { pid, pageSize, tracking, regions } = guest
     const memoryBytes = Number(regions.reduce((sum, { size }) => sum + size, 0n))
     const tracked = tracking === 'off' ? '' : `, dirty pages tracked (${tracking})`
@@ -59,7 +62,7 @@ export class Service {
       output.tell('warn', facts, `Guest ${number}: ${message}`)
     })
     if (withStats) this.#showFigures(guest, number)
-    const prefetched = prefetch && prefetchInto(guest, number, prefetch, output)
+    const prefetched = prefetch?.(guest, number)
 
     const end = await guest.ended
     await prefetched

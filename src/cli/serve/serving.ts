@@ -1,0 +1,73 @@
+import { SavedTrace } from '../../index.js'
+import { exitStatus } from '../exit-status.js'
+import { humanOutput } from '../output/human.js'
+import { jsonOutput } from '../output/json.js'
+import type { Output } from '../output/output.js'
+import { warnOfHost } from './host.js'
+import { type ServingValues, statsEvery } from './options.js'
+import { Service } from './service.js'
+import { onSignals } from './signals.js'
+import { Tally } from './tally.js'
+import { TraceFile } from './trace-file.js'
+
+/** What a command that serves guests works with. */
+export interface Serving {
+  readonly output: Output
+  readonly tally: Tally
+  readonly service: Service
+  /** The trace to prefetch. */
+  readonly prefetch: SavedTrace | undefined
+  /** Fires when a signal asks for the end. */
+  readonly ending: AbortSignal
+}
+
+/**
+ * Serves guests of a snapshot until the work is done or a signal asks for the end; resolves with
+ * the exit status.
+ */
+export async function serving(
+  values: ServingValues,
+  snapshot: string,
+  work: (serving: Serving) => Promise<void>,
+): Promise<number> {
+  const level = values['log-level'] ?? 'info'
+  const asJson = values.json ?? !process.stdout.isTTY
+  const output = asJson ? jsonOutput(level) : humanOutput(level)
+  try {
+    return await run(values, snapshot, output, work)
+  } finally {
+    output.end()
+  }
+}
+
+async function run(
+  values: ServingValues,
+  snapshot: string,
+  output: Output,
+  work: (serving: Serving) => Promise<void>,
+): Promise<number> {
+  const prefetch =
+    values.prefetch === undefined ? undefined : await SavedTrace.load(values.prefetch, { snapshot })
+  const traceFile =
+    values.trace === undefined ? undefined : await TraceFile.open(values.trace, snapshot, prefetch)
+  warnOfHost(output)
+
+  const tally = new Tally()
+  const withStats = statsEvery(values) !== undefined
+  const service = new Service({ output, tally, traceFile, withStats })
+  const ending = new AbortController()
+  const forget = onSignals((signal) => {
+    const text = `${signal}: ending; once more to end at once`
+    output.tell('info', { event: 'stopping', signal }, text)
+    ending.abort()
+  })
+  try {
+    await work({ output, tally, service, prefetch, ending: ending.signal })
+  } catch (error) {
+    if (!ending.signal.aborted) throw error
+  } finally {
+    forget()
+  }
+  tally.summarise(output)
+  return tally.hasFailed ? exitStatus.failed : exitStatus.ok
+}
