@@ -26,6 +26,9 @@ const MOST_FETCHES: usize = 8;
 /// Pages whose states are looked at in one slice.
 const LOOK: u64 = 1 << 16;
 
+/// Ranges of a prefault that are near: a guest touches pages about in the order of its trace.
+const SOON: usize = 256;
+
 /// The prefaults asked for and not finished, first come, first served.
 pub(super) struct Prefaults {
     queue: VecDeque<Prefault>,
@@ -93,6 +96,12 @@ impl Prefaults {
     /// When blocked work is to be tried again, if there still is any.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.queue.iter().any(Prefault::is_open).then_some(self.blocked.as_ref()?.until)
+    }
+
+    /// The range around `page` that is to be installed soon, if there is one.
+    pub(super) fn wanted_around(&self, page: PageIndex) -> Option<PageRange> {
+        let next = self.queue.front().filter(|next| next.mode == PrefaultMode::Install)?;
+        next.ranges.iter().take(SOON).copied().find(|range| range.contains(page))
     }
 
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {

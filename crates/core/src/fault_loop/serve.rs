@@ -100,7 +100,14 @@ impl FaultLoop {
         let widest = self.options.fault_around.pages(page_size);
         let Some(region) = self.memory.layout().region_of(page) else { return Around::only(page) };
         let unfaulted = |window| self.memory.states.unfaulted_around(page, window);
-        let run = unfaulted(window::around(&self.memory.states, region.pages, page, widest));
+        let mut window = window::around(&self.memory.states, region.pages, page, widest);
+        // What a prefault is about to install is known to be wanted.
+        if let Some(wanted) = self.prefaults.wanted_around(page) {
+            let wanted = wanted.intersect(window::aligned(region.pages, page, widest));
+            window =
+                PageRange::new(window.start.0.min(wanted.start.0), window.end.0.max(wanted.end.0));
+        }
+        let run = unfaulted(window);
         // The shared zero page costs no memory and hardly any time.
         let zeros = if page_size == PageSize::Small && !self.memory.tracking().is_on() {
             unfaulted(window::aligned(region.pages, page, widest))
