@@ -123,6 +123,27 @@ test('a trace is saved at the end of a guest, and prefetched for the next', asyn
   t.is(((await second.event('end'))['stats'] as Stats).faults, 1)
 })
 
+test('a trace can be read into the memory of the host and not be installed', async (t) => {
+  const { args, socket, snapshot } = place(t)
+  const trace = join(dirname(snapshot), 'boot.trace')
+  const first = new CommandProcess(t, ...args, '--once', '--trace', trace, '--fault-around=off')
+  await first.event('ready')
+  const one = await start(t, socket)
+  await one.ask({ op: 'touch', page: 10, count: 20 })
+  await one.exit()
+  t.is((await first.ended).status, 0)
+
+  const mode = ['--prefetch', trace, '--prefetch-mode', 'fetch', '--fault-around=off']
+  const second = new CommandProcess(t, ...args, '--once', ...mode)
+  await second.event('ready')
+  const other = await start(t, socket)
+  t.like(await second.event('prefetch'), { requested: 20, installed: 0, fetched: 20, failed: 0 })
+  await other.ask({ op: 'touch', page: 10, count: 20 })
+  await other.exit()
+  t.is((await second.ended).status, 0)
+  t.is(((await second.event('end'))['stats'] as Stats).faults, 20)
+})
+
 test('the traces of several guests become one', async (t) => {
   const { args, socket, snapshot } = place(t)
   const trace = join(dirname(snapshot), 'boot.trace')

@@ -80,6 +80,10 @@ export const serveOptions = {
   }),
   snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
   once: flag({ help: 'Serves one guest and ends.' }),
+  'prefetch-mode': choice(['install', 'fetch'], {
+    help: 'Installs the pages of --prefetch, or only reads them into the\nmemory of the host.',
+    default: 'install',
+  }),
   ...servingOptions,
   demo: flag({ help: 'Shows what this does on a guest of its own; needs nothing.' }),
   version: flag({ help: 'Prints the version.' }),

@@ -2,11 +2,15 @@ import type { Guest, PrefaultReport, SavedTrace, UffdError } from '../../index.j
 import { several, whole } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 
-/** Installs the pages of a trace, while the guest's own faults are served; tells what came of it. */
+/**
+ * Installs the pages of a trace, or only reads them into the host's memory, while the guest's own
+ * faults are served; tells what came of it.
+ */
 export async function prefetchInto(
   guest: Guest,
   number: number,
   trace: SavedTrace,
+  mode: 'install' | 'fetch' | undefined,
   output: Output,
 ): Promise<void> {
   const { pageSize } = trace.snapshot
@@ -18,7 +22,8 @@ export async function prefetchInto(
         `has pages of ${guest.pageSize}`,
     )
   }
-  await tellPrefetch(guest.prefault(trace.pages), number, output)
+  const ahead = mode === 'fetch' ? guest.readAhead(trace.pages) : guest.prefault(trace.pages)
+  await tellPrefetch(ahead, number, output)
 }
 
 /** Tells what came of a prefetch. */
@@ -29,11 +34,11 @@ export async function tellPrefetch(
 ): Promise<void> {
   try {
     const report = await prefetched
-    const { requested, installed, present, removed, failed, skipped } = report
+    const { requested, installed, fetched, present, removed, failed, skipped } = report
     output.tell(
       failed > 0 ? 'warn' : 'info',
       { event: 'prefetch', guest: number, ...report },
-      `Guest ${number}: prefetched ${whole(installed)} of ${several(requested, 'page')}; ` +
+      `Guest ${number}: prefetched ${whole(installed + fetched)} of ${several(requested, 'page')}; ` +
         `${whole(present)} were present, ${whole(removed)} removed, ${whole(failed)} failed, ` +
         `${whole(skipped)} skipped`,
     )

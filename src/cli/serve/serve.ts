@@ -9,7 +9,7 @@ import type { Tally } from './tally.js'
 
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
-  const { snapshot, once } = values
+  const { snapshot, once, 'prefetch-mode': mode } = values
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
     const server = await listen({ ...listenOptions(values), signal: ending })
     watch(server, once, output, tally)
@@ -17,7 +17,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
     await service.serve(
       server,
       once,
-      prefetch && ((guest, number) => prefetchInto(guest, number, prefetch, output)),
+      prefetch && ((guest, number) => prefetchInto(guest, number, prefetch, mode, output)),
     )
   })
 }
