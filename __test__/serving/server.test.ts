@@ -18,7 +18,8 @@ test('guests come to whoever iterates, each once, until the server is closed', a
     seen.push(guest)
     if (seen.length === 3) await stage.server.close()
   }
-  const pids = (of: readonly { pid: number | undefined }[]) => of.map(({ pid }) => String(pid)).toSorted()
+  const pids = (of: readonly { pid: number | undefined }[]) =>
+    of.map(({ pid }) => String(pid)).toSorted()
   t.deepEqual(pids(seen), pids(processes))
 })
 
