@@ -1,11 +1,11 @@
 // Installs and builds what is missing, then shows the demo: `npm run demo`.
-import { build, install } from './pipeline/install.js'
+import { buildIfStale, install } from './pipeline/install.js'
 import { command, inOrder, StageError } from './pipeline/stage.js'
 
 try {
   await inOrder({
     'npm packages': install,
-    build: build('build:native'),
+    build: buildIfStale('build:native'),
     demo: command(process.execPath, 'dist/cli.js', '--demo'),
   })
 } catch (error) {

@@ -1,5 +1,5 @@
 // Brings what the checkout needs: npm packages in the locked versions, and the native part.
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { run, root } from './run.js'
 import { command, StageError } from './stage.js'
 
@@ -34,6 +34,22 @@ export async function install() {
   }
   if (isInstalled()) return console.log('node_modules is as package-lock.json says')
   await command('npm', 'ci', '--no-audit', '--no-fund')()
+}
+
+/** Builds what is older than its sources: enough to run, whichever profile it was built with. */
+export const buildIfStale = (script) => async () => {
+  if (!isBuilt()) return await build(script)()
+  console.log('the native part is newer than its sources')
+  await command('npm', 'run', '--silent', 'build:ts')()
+}
+
+/** Whether a native part is there, and newer than everything it is made from. */
+function isBuilt() {
+  const changed = (path) => statSync(`${root}/${path}`).mtimeMs
+  const built = readdirSync(`${root}/native`).filter((name) => name.endsWith('.node'))
+  const sources = readdirSync(`${root}/crates`, { recursive: true }).map((path) => `crates/${path}`)
+  const newest = Math.max(...[...sources, 'Cargo.toml', 'Cargo.lock'].map(changed))
+  return built.some((name) => changed(`native/${name}`) > newest)
 }
 
 /** Builds the native part and the TypeScript. Cargo knows what is left to do. */
