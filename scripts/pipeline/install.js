@@ -43,9 +43,10 @@ export const buildIfStale = (script) => async () => {
   await command('npm', 'run', '--silent', 'build:ts')()
 }
 
+const changed = (path) => statSync(`${root}/${path}`).mtimeMs
+
 /** Whether a native part is there, and newer than everything it is made from. */
 function isBuilt() {
-  const changed = (path) => statSync(`${root}/${path}`).mtimeMs
   const built = readdirSync(`${root}/native`).filter((name) => name.endsWith('.node'))
   const sources = readdirSync(`${root}/crates`, { recursive: true }).map((path) => `crates/${path}`)
   const newest = Math.max(...[...sources, 'Cargo.toml', 'Cargo.lock'].map(changed))
