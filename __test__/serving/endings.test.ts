@@ -120,8 +120,8 @@ test('a command is waited for even if the server is unreferenced', async (t) => 
   await ends(
     t,
     `serve().then(async ({ server, guest, child }) => {
-      server.unref()
-      child.stdin.destroy(); child.stdout.destroy()
+      // Closing its input would end the guest, maybe before the answer.
+      for (const handle of [server, child, child.stdin, child.stdout]) handle.unref()
       console.log((await guest.prefault('all')).requested)
       process.on('exit', () => child.kill('SIGKILL'))
     })`,
