@@ -113,18 +113,26 @@ impl GuestMemory {
         let pages = self.alike(pages, access);
         let addr = self.addr(pages.start);
         let (method, _) = policy::plan(self.page_size(), self.tracking, access, true);
-        let outcome = match method {
+        let copy = |len: u64, protection| {
+            let zeros = self.zeros.bytes(len.min(ZeroBytes::LEN as u64));
+            self.insist(access, |uffd| uffd.copy(addr, zeros, protection))
+        };
+        let (outcome, copied) = match method {
             Method::ZeroPage => {
-                self.insist(access, |uffd| uffd.zeropage(addr, self.bytes_of(pages)))
+                match self.insist(access, |uffd| uffd.zeropage(addr, self.bytes_of(pages))) {
+                    // Or it is absent and has the mark of a VMM that protected it all the same:
+                    // COPY takes such a page and ZEROPAGE does not.
+                    Outcome::Exists => (copy(self.page_size().bytes(), Protection::Writable), true),
+                    outcome => (outcome, false),
+                }
             }
             Method::CopyZeros(protection) | Method::CopySource(protection) => {
-                let len = self.bytes_of(pages).min(ZeroBytes::LEN as u64);
-                self.insist(access, |uffd| uffd.copy(addr, self.zeros.bytes(len), protection))
+                (copy(self.bytes_of(pages), protection), true)
             }
         };
         let done = self.account(pages, outcome, access, true)?;
         self.counters.zero_pages += done.len();
-        if method != Method::ZeroPage {
+        if copied {
             self.counters.copied_bytes += self.bytes_of(done);
         }
         Ok(done)
@@ -258,13 +266,29 @@ impl GuestMemory {
     /// Makes accesses to `page` raise SIGBUS.
     pub(crate) fn poison(&mut self, page: PageIndex) -> Put {
         let pages = PageRange::single(page);
-        match self.uffd.poison(self.addr(page), self.bytes_of(pages)) {
+        let (addr, len) = (self.addr(page), self.bytes_of(pages));
+        let outcome = match self.uffd.poison(addr, len) {
+            // Or it is absent and has the mark of a VMM that protected it all the same.
+            Outcome::Exists => match self.uffd.clear_protection(addr, len) {
+                Outcome::Done(_) => self.uffd.poison(addr, len),
+                Outcome::Again => Outcome::Again,
+                _ => Outcome::Exists,
+            },
+            outcome => outcome,
+        };
+        match outcome {
             Outcome::Done(_) => {
                 self.states.set_one(page, PageState::Poisoned);
                 self.counters.poisoned_pages += 1;
                 Ok(pages)
             }
-            Outcome::Exists => Err(Obstacle::Present),
+            Outcome::Exists => {
+                // It is there, and reports its writes no longer.
+                if self.states.get(page) != PageState::Poisoned {
+                    self.states.set_one(page, PageState::Dirty);
+                }
+                Err(Obstacle::Present)
+            }
             other => Err(self.obstacle(page, other)),
         }
     }

@@ -163,6 +163,15 @@ pub enum Op {
         #[serde(default = "one", skip_serializing_if = "is_one")]
         count: u64,
     },
+    /// Write-protects pages, absent ones too where the features have `wp-unpopulated`: what a VMM
+    /// does that starts to look for dirty pages anew.
+    Protect {
+        /// The first page.
+        page: u64,
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        count: u64,
+    },
     /// Waits until `parties` threads wait at the barrier of this name.
     Barrier {
         /// Which.

@@ -4,8 +4,10 @@
 use roaring::RoaringBitmap;
 use uffd_core::policy::Tracking;
 use uffd_core::session::{DirtyTracking, Export};
+use uffd_core::units::PageRange;
 use uffd_guest::options::{Options, Register};
 use uffd_guest::pattern::Content;
+use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Broken, Failure};
 use uffd_proof::{Case, HUGE, SMALL, Served, Setting, StageBuilder};
 use userfaultfd_sys as sys;
@@ -85,7 +87,7 @@ fn a_life(guest: &Served) -> (RoaringBitmap, RoaringBitmap) {
     thread.touch(5, 1).unwrap();
     thread.madvise(6, 2).unwrap(); // never touched and given back, over the border; 7 written
     thread.write_word(7, 1, 4, 0).unwrap();
-    let removed = uffd_core::units::PageRange::new(8, 9); // 8 prefaulted, 9 left alone
+    let removed = PageRange::new(8, 9); // 8 prefaulted, 9 left alone
     guest.session.prefault(vec![removed]).unwrap();
     let read: Vec<u32> = [0_u32, 1, 3, 8].into();
     let zero = |page: &u32| thread.read_page(u64::from(*page)).unwrap() == Content::Zeros;
@@ -180,6 +182,53 @@ fn many_threads_that_write_one_protected_page_all_go_on() {
         }
         let counters = guest.stats().counters;
         assert_eq!((counters.protect_faults, counters.duplicate_faults), (1, 5));
+    }
+}
+
+/// A VMM that looks for dirty pages anew protects all of its memory. Where a page is absent that
+/// leaves a mark in the page table, over which the kernel refuses to map the zero page.
+#[test]
+fn absent_pages_that_the_vmm_has_protected_are_filled_like_others() {
+    let synchronous = |options: &mut Options| {
+        registered(options);
+        options.features |= sys::UFFD_FEATURE_WP_UNPOPULATED;
+    };
+    for page_size in [SMALL, HUGE] {
+        for guest in [synchronous as fn(&mut Options), kernel_tracks] {
+            for option in [DirtyTracking::Auto, DirtyTracking::Off] {
+                let setting = open(page_size, option);
+                let guest = setting.guest_with(guest);
+                let thread = guest.thread(0);
+                thread.protect(0, PAGES).unwrap();
+                assert_eq!(thread.verify(0, 4, &[Expect::Source]).unwrap().wrong, 0);
+                thread.write(4, 2, 7).unwrap();
+                thread.madvise(0, 5).unwrap();
+                thread.protect(0, PAGES).unwrap();
+                assert_eq!(thread.read_page(0).unwrap(), Content::Zeros);
+                thread.write(1, 1, 8).unwrap();
+                assert_eq!(thread.read_page(1).unwrap(), Content::Stamp(8));
+                let all = vec![PageRange::new(0, PAGES)];
+                let report = guest.session.prefault(all).unwrap();
+                assert_eq!((report.removed, report.failed), (3, 0), "{report:?}");
+                assert_eq!(thread.verify(2, 3, &[Expect::Zeros]).unwrap().wrong, 0);
+                assert_eq!(thread.verify(5, 1, &[Expect::Stamp(7)]).unwrap().wrong, 0);
+                assert_eq!(thread.verify(6, 4, &[Expect::Source]).unwrap().wrong, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_absent_page_that_the_vmm_has_protected_can_be_poisoned() {
+    for page_size in [SMALL, HUGE] {
+        let setting = open_with(page_size, DirtyTracking::Auto, |stage| {
+            stage
+                .source(move |file| Broken::new(file, page_size..2 * page_size, Failure::Truncated))
+        });
+        let guest = setting.guest_with(kernel_tracks);
+        guest.thread(0).protect(0, PAGES).unwrap();
+        assert_eq!(guest.thread(0).read_page(1).unwrap(), Content::Poisoned);
+        assert_eq!(guest.stats().counters.poisoned_pages, 1);
     }
 }
 

@@ -119,10 +119,16 @@ impl Uffd {
         self.write_protect(addr, len, 0)
     }
 
+    /// Lets writes through and wakes nobody; of an absent page it takes the mark that a VMM left
+    /// which protected the page all the same (WP_UNPOPULATED).
+    pub fn clear_protection(&self, addr: GuestAddr, len: u64) -> Outcome {
+        self.write_protect(addr, len, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
+    }
+
     /// Asks whether the range is registered for write protection, without changing or waking
     /// anything that matters: `Done` if it is, `Unmapped` if not. `addr` must be absent.
     pub fn probe_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
-        self.write_protect(addr, len, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
+        self.clear_protection(addr, len)
     }
 
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked

@@ -57,6 +57,8 @@ ops! {
         = Op::MadviseBytes { page, at, len };
     /// Unmaps pages.
     unmap, start_unmap(page: u64, count: u64) -> () = Op::Unmap { page, count };
+    /// Write-protects pages, absent ones too where that was negotiated.
+    protect, start_protect(page: u64, count: u64) -> () = Op::Protect { page, count };
     /// Does many things in a row.
     program, start_program(steps: Vec<Op>) -> ProgramReport = Op::Program { steps, repeat: 1 };
     /// Accesses pages at random and checks each byte.

@@ -152,6 +152,17 @@ pub(super) fn unmap(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal>
     Ok(())
 }
 
+pub(super) fn protect(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
+    for (page, count) in guest.memory.spans(page, count)? {
+        let (address, len) = (guest.memory.address(page)?, bytes(count * guest.memory.page_size));
+        guest
+            .uffd
+            .write_protect(address as *mut _, len)
+            .map_err(|error| refusal(format!("{error:?}")))?;
+    }
+    Ok(())
+}
+
 /// The pages, if the guest has them all: nothing is done to half of a range.
 pub(super) fn existing(
     guest: &Guest,

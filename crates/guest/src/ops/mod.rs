@@ -35,6 +35,7 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
             answer(&access::madvise_bytes(guest, *page, *at, *len)?)
         }
         Op::Unmap { page, count } => answer(&access::unmap(guest, *page, *count)?),
+        Op::Protect { page, count } => answer(&access::protect(guest, *page, *count)?),
         Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
         Op::Sleep { micros } => answer(&sleep(Duration::from_micros(*micros))),
         Op::Program { steps, repeat } => answer(&steps::run(guest, steps, *repeat)),
