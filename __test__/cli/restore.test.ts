@@ -92,9 +92,10 @@ test('reporting for a Firecracker that cannot is refused in both versions’ nam
 })
 
 test('the options reach the load', async (t) => {
-  const { firecracker, args } = await place(t)
+  const { firecracker, args } = await place(t, { version: '1.17.0-dev' })
   const socket = join(temporaryDirectory(t), 's')
   const more = ['--no-resume', '--track-dirty-pages', '--clock-realtime', '--socket', socket]
+  more.push('--huge-pages', 'None')
   const overrides = ['--network-overrides', 'eth0=tap1,eth1=tap2', '--vsock-override', '/v']
   const command = new CommandProcess(t, ...args, ...more, ...overrides)
   t.like(await command.event('restored'), { resumed: false })
@@ -105,6 +106,7 @@ test('the options reach the load', async (t) => {
       resume_vm: false,
       track_dirty_pages: true,
       clock_realtime: true,
+      huge_pages: 'None',
       vsock_override: { uds_path: '/v' },
       network_overrides: [
         { iface_id: 'eth0', host_dev_name: 'tap1' },

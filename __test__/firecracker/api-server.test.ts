@@ -63,7 +63,7 @@ for (const release of releases) {
     ['vsock_override', 16, { uds_path: '/v' }],
     ['clock_realtime', 16, true],
     ['enable_diff_snapshots', 0, true],
-    ['huge_pages', 99, '2M'],
+    ['huge_pages', 17, '2M'],
   ] as const) {
     test(`${release}: loading with ${name} is ${minor < since ? 'refused' : 'possible'}`, async (t) => {
       const { ask } = await start(t, { version: release })

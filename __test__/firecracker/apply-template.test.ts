@@ -53,6 +53,23 @@ test('a template for a newer Firecracker than the one that runs is refused, noth
   )
 })
 
+test('pages that the Firecracker that runs does not have are refused, nothing sent', async (t) => {
+  const { api, client } = await withApi(t, { version: '1.16.1' })
+  const template = parseTemplate({
+    firecracker: '1.17.0',
+    memSizeMib: 512,
+    hugePages: 'Transparent',
+  })
+  await t.throwsAsync(applyTemplate(client, template), {
+    code: 'ERR_UFFD_FIRECRACKER_UNSUPPORTED',
+    message: /^transparentHugePages needs Firecracker 1\.17\.0 or later, but this is 1\.16\.1/,
+  })
+  t.deepEqual(
+    api.requests.map((seen) => seen.route),
+    ['GET /version'],
+  )
+})
+
 test('what a template for an older Firecracker decided holds on a newer one', async (t) => {
   const { api, client } = await withApi(t, { version: '1.16.1' })
   const template = parseTemplate({

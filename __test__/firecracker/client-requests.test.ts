@@ -49,6 +49,13 @@ const cases: Record<string, Case> = {
     call: (client) => client.putMachineConfig({ vcpuCount: 2, memSizeMib: 512, hugePages: '2M' }),
     sends: { vcpu_count: 2, mem_size_mib: 512, huge_pages: '2M' },
   },
+  'putMachineConfig with transparent huge pages': {
+    route: 'PUT /machine-config',
+    since: 17,
+    call: (client) =>
+      client.putMachineConfig({ vcpuCount: 2, memSizeMib: 512, hugePages: 'Transparent' }),
+    sends: { vcpu_count: 2, mem_size_mib: 512, huge_pages: 'Transparent' },
+  },
   patchMachineConfig: {
     route: 'PATCH /machine-config',
     call: (client) => client.patchMachineConfig({ trackDirtyPages: true, smt: false }),

@@ -11,6 +11,7 @@ import { endpoints, minorOf, releases, type Rules } from '../support/firecracker
 
 const version = (text: string) => FirecrackerVersion.parse(text)
 const load: Rules = endpoints['PUT /snapshot/load'].body
+const machine: Rules = endpoints['PUT /machine-config'].body
 const balloon: Rules = endpoints['PUT /balloon'].body
 
 /** The features that the published descriptions show, and since when they do. */
@@ -19,6 +20,8 @@ const described: [FirecrackerFeature, number | undefined][] = [
   ['trackDirtyPages', load['track_dirty_pages']?.since],
   ['vsockOverride', load['vsock_override']?.since],
   ['clockRealtime', load['clock_realtime']?.since],
+  ['hugePagesOnLoad', load['huge_pages']?.since],
+  ['transparentHugePages', machine['huge_pages']?.laterValues?.['Transparent']],
   ['freePageReporting', balloon['free_page_reporting']?.since],
   ['freePageHinting', balloon['free_page_hinting']?.since],
   ['freePageHinting', endpoints['PATCH /balloon/hinting/start'].since],

@@ -59,6 +59,15 @@ for (const release of releases) {
   }
 }
 
+test('transparent huge pages need a Firecracker that has them', (t) => {
+  const input = { memSizeMib: 512, hugePages: 'Transparent' }
+  t.is(parseTemplate({ ...input, firecracker: '1.17.0-dev' }).hugePages, 'Transparent')
+  t.throws(() => parseTemplate({ ...input, firecracker: '1.16.1' }), {
+    code: 'ERR_UFFD_FIRECRACKER_UNSUPPORTED',
+    message: /^transparentHugePages needs Firecracker 1\.17\.0 or later, but this is 1\.16\.1/,
+  })
+})
+
 test('everything said is kept', (t) => {
   const template = parseTemplate(
     {
@@ -122,7 +131,7 @@ const mistakes: [input: unknown, field: string, message: string][] = [
   [
     { ...smallest, hugePages: '1G' },
     'hugePages',
-    `${expected('hugePages', '"None" or "2M"')}, got the string "1G"`,
+    `${expected('hugePages', '"None" or "Transparent" or "2M"')}, got the string "1G"`,
   ],
   [
     { ...smallest, vcpuCount: 33 },

@@ -1,7 +1,13 @@
 // restore() with Firecrackers of every version: what they are told, and what the guest reads.
 import { existsSync, statSync } from 'node:fs'
 import test from 'ava'
-import { FirecrackerClient, readTemplate, restore, type RestoreOptions } from '../../src/index.js'
+import {
+  FirecrackerClient,
+  parseTemplate,
+  readTemplate,
+  restore,
+  type RestoreOptions,
+} from '../../src/index.js'
 import { minorOf, releases } from '../support/firecracker-api/published.js'
 import { Firecracker } from '../support/firecracker.js'
 
@@ -69,6 +75,18 @@ test('overrides reach the load', async (t) => {
     vsock_override: { uds_path: '/run/vm-7/vsock' },
     clock_realtime: true,
   })
+})
+
+test('other pages than in the snapshot', async (t) => {
+  const firecracker = await Firecracker.start(t, { version: '1.17.0-dev' })
+  const template = parseTemplate({
+    firecracker: '1.17.0',
+    memSizeMib: 128,
+    freePageReporting: false,
+  })
+  const vm = await firecracker.restore({ template, hugePages: 'Transparent' })
+  t.like(firecracker.api.bodies('PUT /snapshot/load')[0], { huge_pages: 'Transparent' })
+  t.is(vm.machineConfig.hugePages, 'Transparent')
 })
 
 test('a client of ones own stays open', async (t) => {

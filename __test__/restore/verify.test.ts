@@ -126,6 +126,15 @@ test('an option that contradicts the template', async (t) => {
   t.deepEqual(firecracker.routes, [])
 })
 
+test('pages that this version cannot choose: nothing is started', async (t) => {
+  const firecracker = await Firecracker.start(t, { version: '1.16.1' })
+  await t.throwsAsync(firecracker.restore({ hugePages: '2M' }), {
+    code: 'ERR_UFFD_RESTORE_VERSION',
+    message: /hugePagesOnLoad needs Firecracker 1\.17\.0 or later, but this is 1\.16\.1/,
+  })
+  t.deepEqual(firecracker.routes, ['GET /version'])
+})
+
 test('an override that this version does not have: nothing is started', async (t) => {
   const firecracker = await Firecracker.start(t, { version: '1.15.0' })
   await t.throwsAsync(firecracker.restore({ vsockOverride: { udsPath: '/v' } }), {

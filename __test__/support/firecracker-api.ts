@@ -15,7 +15,7 @@ import {
 } from './firecracker-api/published.js'
 
 export interface FirecrackerApiOptions extends Hooks {
-  /** The version it plays, 1.10 to 1.16; a suffix is passed on. @default '1.16.1' */
+  /** The version it plays, 1.10 to 1.17; a suffix is passed on. @default '1.16.1' */
   readonly version?: string
   /** What the snapshot holds that is loaded. */
   readonly snapshot?: SnapshotContents

@@ -1,7 +1,7 @@
 import type { BalloonConfig } from './balloon.js'
 import type { FirecrackerClient } from './client.js'
 import type { RequestOptions } from './deadline.js'
-import type { MachineConfig } from './machine-config.js'
+import { requireHugePages, type MachineConfig } from './machine-config.js'
 import { requireFreePages } from './reporting.js'
 import type { Template } from './template.js'
 
@@ -26,7 +26,9 @@ export async function applyTemplate(
   template: Template,
   options?: RequestOptions,
 ): Promise<void> {
-  requireFreePages(await client.version(options), template)
+  const version = await client.version(options)
+  requireFreePages(version, template)
+  requireHugePages(version, template.hugePages)
   await client.putMachineConfig(templateMachineConfig(template), options)
   const balloon = templateBalloon(template)
   if (balloon !== undefined) await client.putBalloon(balloon, options)

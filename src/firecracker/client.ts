@@ -21,6 +21,7 @@ import {
   machineConfigBody,
   machineConfigPatchBody,
   readMachineConfig,
+  requireHugePages,
   type MachineConfig,
   type MachineConfigInfo,
 } from './machine-config.js'
@@ -92,12 +93,16 @@ export class FirecrackerClient {
 
   /** Sets the whole machine configuration; what is left out gets its default. Before boot. */
   async putMachineConfig(config: MachineConfig, options?: RequestOptions): Promise<void> {
-    await this.#api.send('PUT', '/machine-config', machineConfigBody(config), options)
+    const body = machineConfigBody(config)
+    await this.#needHugePages(config, options)
+    await this.#api.send('PUT', '/machine-config', body, options)
   }
 
   /** Changes some of the machine configuration. Before boot. */
   async patchMachineConfig(patch: Partial<MachineConfig>, options?: RequestOptions): Promise<void> {
-    await this.#api.send('PATCH', '/machine-config', machineConfigPatchBody(patch), options)
+    const body = machineConfigPatchBody(patch)
+    await this.#needHugePages(patch, options)
+    await this.#api.send('PATCH', '/machine-config', body, options)
   }
 
   /** The balloon's configuration; refused by Firecracker if there is no balloon. */
@@ -181,6 +186,15 @@ export class FirecrackerClient {
   /** The same as `close()`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close()
+  }
+
+  async #needHugePages(
+    { hugePages }: Partial<MachineConfig>,
+    options: RequestOptions | undefined,
+  ): Promise<void> {
+    // Any version has the others.
+    if (hugePages !== 'Transparent') return
+    requireHugePages(await this.version(options), hugePages)
   }
 
   async #needHinting(options: RequestOptions | undefined): Promise<void> {

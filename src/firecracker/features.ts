@@ -27,6 +27,10 @@ export const firecrackerFeatures = {
   vsockOverride: '1.16.0',
   /** `clock_realtime` when a snapshot is loaded (x86-64 only). */
   clockRealtime: '1.16.0',
+  /** `huge_pages` when a snapshot is loaded. */
+  hugePagesOnLoad: '1.17.0',
+  /** The machine configuration's `huge_pages` can be `Transparent`. */
+  transparentHugePages: '1.17.0',
 } as const
 
 /** The name of a feature that some versions of Firecracker lack. */

@@ -1,10 +1,21 @@
 import { boolean, integer, oneOf, optional, options, string } from '../validate.js'
+import { requireFeature } from './features.js'
+import type { FirecrackerVersion } from './version.js'
 import { checkFields, field, fromWire, refuseEmpty, toWire, type Fields } from './wire.js'
 
-/** The pages that back guest memory: ordinary ones, or 2 MiB pages of hugetlbfs. */
-export type HugePages = 'None' | '2M'
+/**
+ * The pages that back guest memory: ordinary ones, ordinary ones that the kernel may merge into
+ * huge ones (from Firecracker 1.17.0), or 2 MiB pages of hugetlbfs.
+ */
+export type HugePages = (typeof hugePagesValues)[number]
 
-export const hugePagesValues = ['None', '2M'] as const
+export const hugePagesValues = ['None', 'Transparent', '2M'] as const
+
+/** Refuses a kind of pages that this version does not have. */
+export function requireHugePages(version: FirecrackerVersion, pages: HugePages | undefined): void {
+  if (pages !== 'Transparent') return
+  requireFeature(version, 'transparentHugePages', 'set hugePages to "None" or "2M"')
+}
 
 /** The most vCPUs Firecracker gives a microVM. */
 export const maxVcpus = 32
@@ -13,7 +24,7 @@ export const maxVcpus = 32
 export interface MachineConfig {
   /** Number of vCPUs, 1 to 32; with `smt`, 1 or an even number. */
   readonly vcpuCount: number
-  /** Guest memory in MiB; even with `hugePages: '2M'`. */
+  /** Guest memory in MiB; even unless `hugePages` is `None`. */
   readonly memSizeMib: number
   /** Simultaneous multithreading, x86-64 only. @default false */
   readonly smt?: boolean | undefined

@@ -11,6 +11,7 @@ import {
   string,
 } from '../validate.js'
 import { hasFeature, requireFeature } from './features.js'
+import { hugePagesValues, type HugePages } from './machine-config.js'
 import type { FirecrackerVersion } from './version.js'
 import { checkFields, field, toWire, type Fields } from './wire.js'
 
@@ -70,6 +71,12 @@ export interface SnapshotLoad {
   /** Another vsock socket than in the snapshot. From Firecracker 1.16.0. @default none */
   readonly vsockOverride?: VsockOverride | undefined
   /**
+   * The pages that back guest memory: as in the snapshot, or others than there. From
+   * Firecracker 1.17.0, unless as in the snapshot.
+   * @default 'Snapshot'
+   */
+  readonly hugePages?: 'Snapshot' | HugePages | undefined
+  /**
    * Advance the guest's clock by the time since the snapshot was made. x86-64
    * only, from Firecracker 1.16.0.
    * @default false
@@ -92,6 +99,7 @@ export const loadShape: Shape<SnapshotLoad> = {
   trackDirtyPages: optional(boolean),
   networkOverrides: optional(arrayOf(checkFields(networkFields))),
   vsockOverride: optional(checkFields(vsockFields)),
+  hugePages: optional(oneOf(['Snapshot', ...hugePagesValues])),
   clockRealtime: optional(boolean),
 }
 
@@ -109,11 +117,15 @@ export function snapshotLoadBody(
     trackDirtyPages,
     networkOverrides = [],
     vsockOverride,
+    hugePages = 'Snapshot',
     clockRealtime = false,
   } = checkLoad(load, options())
   if (networkOverrides.length > 0) requireFeature(version, 'networkOverrides')
   if (vsockOverride !== undefined) requireFeature(version, 'vsockOverride')
   if (clockRealtime) requireFeature(version, 'clockRealtime')
+  if (hugePages !== 'Snapshot') {
+    requireFeature(version, 'hugePagesOnLoad', 'leave hugePages out: they are as in the snapshot')
+  }
   return {
     snapshot_path: snapshotPath,
     mem_backend: { backend_type: 'Uffd', backend_path: backendPath },
@@ -124,6 +136,7 @@ export function snapshotLoadBody(
     }),
     ...(vsockOverride !== undefined && { vsock_override: toWire(vsockFields, vsockOverride) }),
     ...(clockRealtime && { clock_realtime: true }),
+    ...(hugePages !== 'Snapshot' && { huge_pages: hugePages }),
   }
 }
 

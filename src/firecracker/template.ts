@@ -9,7 +9,7 @@ import {
   Place,
   type Check,
 } from '../validate.js'
-import { hugePagesValues, maxVcpus, type HugePages } from './machine-config.js'
+import { hugePagesValues, maxVcpus, requireHugePages, type HugePages } from './machine-config.js'
 import { resolveFreePages, type FreePageChoice } from './reporting.js'
 import { FirecrackerVersion } from './version.js'
 
@@ -35,11 +35,11 @@ export interface TemplateSnapshot {
 export interface TemplateInput extends FreePageChoice {
   /** The Firecracker that boots and restores it, such as `1.14.1`. */
   readonly firecracker: string
-  /** Guest memory in MiB; even with `hugePages: '2M'`. */
+  /** Guest memory in MiB; even unless `hugePages` is `None`. */
   readonly memSizeMib: number
   /** Number of vCPUs, 1 to 32. @default 1 */
   readonly vcpuCount?: number | undefined
-  /** The pages that back guest memory. @default 'None' */
+  /** The pages that back guest memory; `Transparent` from Firecracker 1.17.0. @default 'None' */
   readonly hugePages?: HugePages | undefined
   /** Track written pages from boot on, so that diff snapshots can be made. @default false */
   readonly trackDirtyPages?: boolean | undefined
@@ -109,6 +109,7 @@ export function parseTemplate(input: unknown, directory = '.'): Template {
   const given = check(input, at)
   refuseOddHugePages(given, at)
   const firecracker = FirecrackerVersion.parse(given.firecracker)
+  requireHugePages(firecracker, given.hugePages)
   const freePages = resolveFreePages(firecracker, given)
   const balloon = resolveBalloon(
     given,
@@ -127,9 +128,9 @@ export function parseTemplate(input: unknown, directory = '.'): Template {
   }
 }
 
-function refuseOddHugePages({ memSizeMib, hugePages }: TemplateInput, at: Place): void {
-  if (hugePages === '2M' && memSizeMib % 2 !== 0) {
-    at.field('memSizeMib').expected('even, because hugePages is "2M"', memSizeMib)
+function refuseOddHugePages({ memSizeMib, hugePages = 'None' }: TemplateInput, at: Place): void {
+  if (hugePages !== 'None' && memSizeMib % 2 !== 0) {
+    at.field('memSizeMib').expected(`even, because hugePages is "${hugePages}"`, memSizeMib)
   }
 }
 

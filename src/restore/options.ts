@@ -50,7 +50,10 @@ export interface Owner {
 export interface RestoreOptions
   extends
     Omit<ListenOptions, 'socket' | 'snapshot' | 'killOnFailure' | 'signal'>,
-    Pick<SnapshotLoad, 'trackDirtyPages' | 'networkOverrides' | 'vsockOverride' | 'clockRealtime'>,
+    Pick<
+      SnapshotLoad,
+      'trackDirtyPages' | 'networkOverrides' | 'vsockOverride' | 'hugePages' | 'clockRealtime'
+    >,
     FreePageChoice {
   /** The API socket of a Firecracker that was told nothing yet. */
   readonly apiSocket?: string | undefined
@@ -168,6 +171,7 @@ const check = object<RestoreOptions>({
   trackDirtyPages: loadShape.trackDirtyPages,
   networkOverrides: loadShape.networkOverrides,
   vsockOverride: loadShape.vsockOverride,
+  hugePages: loadShape.hugePages,
   clockRealtime: loadShape.clockRealtime,
   timeouts: optional(
     object<RestoreTimeouts>({

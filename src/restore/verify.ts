@@ -3,6 +3,7 @@ import { type BalloonInfo } from '../firecracker/balloon.js'
 import { type FirecrackerClient } from '../firecracker/client.js'
 import { type RequestOptions } from '../firecracker/deadline.js'
 import { type MachineConfigInfo } from '../firecracker/machine-config.js'
+import { type SnapshotLoad } from '../firecracker/snapshot.js'
 import { balloonIfAny } from './balloon.js'
 import { type Wanted } from './wanted.js'
 
@@ -33,13 +34,22 @@ export async function verify(
   )
 }
 
-function* machineDifferences({ template }: Wanted, found: MachineConfigInfo): Iterable<string> {
-  if (template === undefined) return
+function* machineDifferences(
+  { template, load }: Wanted,
+  found: MachineConfigInfo,
+): Iterable<string> {
+  const wanted: Partial<MachineConfigInfo> = { ...template, ...otherPages(load) }
   for (const name of ['vcpuCount', 'memSizeMib', 'hugePages'] as const) {
-    // Versions that do not tell are not doubted.
-    if (found[name] === undefined || found[name] === template[name]) continue
-    yield `${name} should be ${template[name]} and is ${found[name]}`
+    // What nobody said is right, and versions that do not tell are not doubted.
+    if (wanted[name] === undefined || found[name] === undefined) continue
+    if (found[name] === wanted[name]) continue
+    yield `${name} should be ${wanted[name]} and is ${found[name]}`
   }
+}
+
+/** Pages that the load was to change take the place of the template's. */
+function otherPages({ hugePages }: SnapshotLoad): Partial<MachineConfigInfo> {
+  return hugePages === undefined || hugePages === 'Snapshot' ? {} : { hugePages }
 }
 
 function* balloonDifferences(

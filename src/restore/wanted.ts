@@ -20,7 +20,7 @@ export interface Wanted {
 export async function whatIsWanted(options: RestoreOptions, backendPath: string): Promise<Wanted> {
   const template =
     typeof options.template === 'string' ? await readTemplate(options.template) : options.template
-  const { networkOverrides, vsockOverride, clockRealtime, resume = true } = options
+  const { networkOverrides, vsockOverride, hugePages, clockRealtime, resume = true } = options
   const at = place()
   const snapshotState = filePath(
     options.snapshotState ?? template?.snapshot?.statePath,
@@ -35,6 +35,7 @@ export async function whatIsWanted(options: RestoreOptions, backendPath: string)
       trackDirtyPages: options.trackDirtyPages ?? template?.trackDirtyPages ?? false,
       networkOverrides,
       vsockOverride,
+      hugePages,
       clockRealtime,
     },
     freePages: {

@@ -39,15 +39,21 @@ function checkField(name: string, value: Json, rule: FieldRule, minor: number): 
   if (type === 'integer') return checkInteger(name, value, rule)
   if (typeof type === 'string') {
     if (typeof value !== type) throw wrongType(name, value, type)
-    const { values } = rule
-    if (values && !values.includes(value as string)) {
-      throw invalid(`unknown variant \`${value as string}\`, expected one of ${values.join(', ')}`)
-    }
+    checkValue(value as string, rule, minor)
   } else if (isList(type)) {
     if (!Array.isArray(value)) throw wrongType(name, value, 'a sequence')
     for (const item of value) checkObject(item, type[0], minor)
   } else {
     checkObject(value, type, minor)
+  }
+}
+
+function checkValue(value: string, { values, laterValues = {} }: FieldRule, minor: number): void {
+  if (values === undefined) return
+  const later = Object.keys(laterValues).filter((one) => laterValues[one]! <= minor)
+  const known = [...values, ...later]
+  if (!known.includes(value)) {
+    throw invalid(`unknown variant \`${value}\`, expected one of ${known.join(', ')}`)
   }
 }
 

@@ -91,8 +91,8 @@ export class MicroVm {
   }
 
   #configure(config: JsonObject): undefined {
-    if (config['huge_pages'] === '2M' && Number(config['mem_size_mib']) % 2 !== 0) {
-      throw new Fault('The memory size (MiB) must be a multiple of 2 for 2M pages.')
+    if (config['huge_pages'] !== 'None' && Number(config['mem_size_mib']) % 2 !== 0) {
+      throw new Fault('The memory size (MiB) must be a multiple of 2 for huge pages.')
     }
     this.#configured = true
     this.machineConfig = config
@@ -173,11 +173,19 @@ export class MicroVm {
       throw new Fault('Exactly one of `mem_backend` and `mem_file_path` has to be given.')
     }
     await this.#hooks.onLoadSnapshot?.(body)
-    this.machineConfig = this.#snapshot.machineConfig ?? this.machineConfig
+    this.machineConfig = {
+      ...(this.#snapshot.machineConfig ?? this.machineConfig),
+      ...pagesOfLoad(body),
+    }
     this.balloon = this.#snapshot.balloon
     this.state = 'Paused'
     if (body['resume_vm'] === true) await this.#enter('Running')
   }
+}
+
+/** A load may ask for other pages than the snapshot has. */
+function pagesOfLoad({ huge_pages: pages }: JsonObject): JsonObject {
+  return pages === undefined || pages === 'Snapshot' ? {} : { huge_pages: pages }
 }
 
 const machineDefaults = {

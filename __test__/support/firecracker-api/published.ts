@@ -3,7 +3,7 @@
  * not taken from src/: the tests compare the two.
  */
 
-/** The described releases, one of each minor version. */
+/** The described versions, one of each minor; the last is described, but not released. */
 export const releases = [
   '1.10.1',
   '1.11.0',
@@ -12,6 +12,7 @@ export const releases = [
   '1.14.1',
   '1.15.0',
   '1.16.1',
+  '1.17.0-dev',
 ] as const
 
 export type Release = (typeof releases)[number]
@@ -26,6 +27,8 @@ export interface FieldRule {
   readonly type: 'string' | 'boolean' | 'integer' | Rules | readonly [Rules]
   readonly required?: boolean
   readonly values?: readonly string[]
+  /** Values that are not in all versions, and the first minor version with each. */
+  readonly laterValues?: { readonly [value: string]: number }
   readonly min?: number
   readonly max?: number
   /** The first minor version with this field. */
@@ -61,7 +64,7 @@ const machineConfig: Rules = {
     values: ['C3', 'T2', 'T2S', 'T2CL', 'T2A', 'V1N1', 'None'],
   },
   track_dirty_pages: { type: 'boolean' },
-  huge_pages: { type: 'string', values: ['None', '2M'] },
+  huge_pages: { type: 'string', values: ['None', '2M'], laterValues: { Transparent: 17 } },
 }
 
 const partialMachineConfig: Rules = Object.fromEntries(
@@ -99,6 +102,7 @@ const snapshotLoad: Rules = {
   },
   vsock_override: { type: { uds_path: { type: 'string', required } }, since: 16 },
   clock_realtime: { type: 'boolean', since: 16 },
+  huge_pages: { type: 'string', values: ['Snapshot', 'None', 'Transparent', '2M'], since: 17 },
 }
 
 /** Hinting was described with 200 at first and with 204 from 1.16. */

@@ -1,5 +1,6 @@
 import { duration } from '../arguments/duration.js'
 import {
+  choice,
   flag,
   negatable,
   type Option,
@@ -70,6 +71,10 @@ export const restoreOptions = {
   'network-overrides': networkOverrides,
   'vsock-override': text('PATH', {
     help: 'Another vsock socket than in the snapshot. From Firecracker 1.16.',
+  }),
+  'huge-pages': choice(['Snapshot', 'None', 'Transparent', '2M'], {
+    help: 'The pages that back guest memory, if others than in the snapshot.\nFrom Firecracker 1.17.',
+    default: 'Snapshot',
   }),
   'clock-realtime': flag({
     help: 'Advances the clock of the guest by the time since the snapshot.\nFrom Firecracker 1.16.',

@@ -54,6 +54,7 @@ async function restoreOptionsOf(values: RestoreValues) {
     trackDirtyPages: values['track-dirty-pages'],
     networkOverrides: values['network-overrides'],
     vsockOverride: vsock === undefined ? undefined : { udsPath: vsock },
+    hugePages: values['huge-pages'],
     clockRealtime: values['clock-realtime'],
     timeouts: { loadMs: values['load-timeout'] },
   } satisfies RestoreOptions
