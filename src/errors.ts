@@ -74,6 +74,7 @@ export const errorCodes = {
   ERR_UFFD_FIRECRACKER_CONNECTION_LOST:
     'Firecracker hung up before it answered; it may have exited',
   ERR_UFFD_FIRECRACKER_HTTP: 'Firecracker refused the request; see `status` and `faultMessage`',
+  ERR_UFFD_FIRECRACKER_NOT_FRESH: 'a restore needs a Firecracker that has no microVM yet',
   ERR_UFFD_FIRECRACKER_REFUSED: 'the API socket exists, but nothing accepts connections there',
   ERR_UFFD_FIRECRACKER_SOCKET_MISSING: 'there is no API socket at this path',
   ERR_UFFD_FIRECRACKER_TIMEOUT: 'no answer within the deadline',
@@ -82,7 +83,7 @@ export const errorCodes = {
   ERR_UFFD_RESTORE_TEMPLATE: 'a restore failed: its template cannot be read, or says otherwise',
   ERR_UFFD_RESTORE_PREFETCH: 'a restore failed: the trace to prefetch cannot be used',
   ERR_UFFD_RESTORE_VERSION:
-    'a restore failed: Firecracker did not tell its version, or lacks what was asked for',
+    'a restore failed: Firecracker did not answer, lacks what was asked for, or has a microVM',
   ERR_UFFD_RESTORE_LISTEN: 'a restore failed: the handler cannot listen',
   ERR_UFFD_RESTORE_LOAD: 'a restore failed: Firecracker did not load the snapshot',
   ERR_UFFD_RESTORE_HANDOFF: 'a restore failed: the guest memory was not handed off, or refused',

@@ -57,6 +57,8 @@ const loading = { step: 'load', vm: 'unusable' } as const
 const verifying = { step: 'verify', vm: 'unusable' } as const
 const resuming = { step: 'resume', vm: 'unusable' } as const
 
+const beforeTheLoad = ['GET /version', 'GET /']
+
 const refusal: Misbehaviour = { status: 400, text: '{"fault_message":"not today"}' }
 const http = 'ERR_UFFD_FIRECRACKER_HTTP'
 const timeout = 'ERR_UFFD_FIRECRACKER_TIMEOUT'
@@ -74,6 +76,7 @@ const ways: [how: Misbehaviour, cause: UffdErrorCode][] = [
 
 const requests: [route: Route, expected: Expected][] = [
   ['GET /version', untouched],
+  ['GET /', untouched],
   ['PUT /snapshot/load', loading],
   ['GET /machine-config', verifying],
   ['GET /balloon', verifying],
@@ -101,6 +104,18 @@ test.serial('a Firecracker that has exited', async (t) => {
   await fails(t, firecracker, {}, { ...untouched, cause: 'ERR_UFFD_FIRECRACKER_REFUSED' })
 })
 
+for (const state of ['Running', 'Paused'] as const) {
+  test.serial(`a Firecracker whose microVM is ${state}: nothing is loaded`, async (t) => {
+    const firecracker = await Firecracker.start(t)
+    firecracker.api.vm.state = state
+    const message = new RegExp(`has the microVM "test-instance" already, whose state is "${state}"`)
+    const cause = 'ERR_UFFD_FIRECRACKER_NOT_FRESH'
+    await fails(t, firecracker, {}, { ...untouched, cause, message })
+    t.deepEqual(firecracker.routes, beforeTheLoad)
+    t.is(firecracker.api.vm.state, state)
+  })
+}
+
 test.serial('a handler that cannot listen: nothing is loaded', async (t) => {
   const firecracker = await Firecracker.start(t)
   const expected = {
@@ -109,7 +124,7 @@ test.serial('a handler that cannot listen: nothing is loaded', async (t) => {
     cause: 'ERR_UFFD_SOCKET_NO_DIRECTORY',
   } as const
   await fails(t, firecracker, { socket: '/nowhere/uffd.sock' }, expected)
-  t.deepEqual(firecracker.routes, ['GET /version'])
+  t.deepEqual(firecracker.routes, beforeTheLoad)
 })
 
 test.serial('a snapshot that is not there: nothing is loaded', async (t) => {
@@ -120,7 +135,7 @@ test.serial('a snapshot that is not there: nothing is loaded', async (t) => {
     cause: 'ERR_UFFD_SNAPSHOT_MISSING',
   } as const
   await fails(t, firecracker, { snapshot: '/nowhere/mem' }, expected)
-  t.deepEqual(firecracker.routes, ['GET /version'])
+  t.deepEqual(firecracker.routes, beforeTheLoad)
 })
 
 test.serial('a load that fails in words of Firecracker, which exits', async (t) => {

@@ -11,8 +11,12 @@ import {
   type UffdErrorCode,
   type VmAfterSnapshot,
 } from '../../src/index.js'
+import { type Misbehaviour } from '../support/firecracker-api/misbehaviour.js'
 import { type Route } from '../support/firecracker-api/published.js'
 import { Firecracker, type Played } from '../support/firecracker.js'
+
+/** What goes wrong; for what the restore asks too, it is said afterwards. */
+type Misbehaving = { [route in Route]?: Misbehaviour }
 
 const never = (): Promise<void> => new Promise(() => {})
 
@@ -205,7 +209,9 @@ const hangs: [Route, Expected, PauseAndSnapshotOptions['timeouts']][] = [
 
 for (const [route, expected, timeouts] of hangs) {
   test(`${route} without an answer, and ${JSON.stringify(timeouts)}`, async (t) => {
-    const { firecracker, vm, files } = await restored(t, { misbehave: { [route]: 'hang' } })
+    const misbehave: Misbehaving = {}
+    const { firecracker, vm, files } = await restored(t, { misbehave })
+    misbehave[route] = 'hang'
     await fails(t, firecracker, pauseAndSnapshot(vm, { ...files, timeouts: timeouts! }), expected)
   })
 }
@@ -219,14 +225,12 @@ test('a pause without an answer: nobody knows', async (t) => {
 })
 
 test('somebody else resumes it meanwhile', async (t) => {
-  const { firecracker, vm, files } = await restored(t, {
-    misbehave: {
-      'GET /': {
-        status: 200,
-        text: '{"app_name":"Firecracker","id":"x","state":"Running","vmm_version":"1.16.1"}',
-      },
-    },
-  })
+  const misbehave: Misbehaving = {}
+  const { firecracker, vm, files } = await restored(t, { misbehave })
+  misbehave['GET /'] = {
+    status: 200,
+    text: '{"app_name":"Firecracker","id":"x","state":"Running","vmm_version":"1.16.1"}',
+  }
   const message = /is "Running" and not paused/
   await fails(t, firecracker, pauseAndSnapshot(vm, files), {
     step: 'settle',

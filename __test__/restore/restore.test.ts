@@ -17,6 +17,7 @@ for (const release of releases) {
     const vm = await firecracker.restore({ trackDirtyPages: true })
     t.deepEqual(firecracker.routes, [
       'GET /version',
+      'GET /',
       'PUT /snapshot/load',
       'GET /machine-config',
       'GET /balloon',

@@ -9,6 +9,7 @@ import { listenShape, type ListenOptions } from '../server/options.js'
 import { type Server } from '../server/server.js'
 import { endOf } from './end-of.js'
 import { RestoreError, type RestoreStep, type VmAfterRestore } from './error.js'
+import { requireFresh } from './fresh.js'
 import { endAfterHangUp } from './hang-up.js'
 import { type CheckedRestore } from './options.js'
 import { requirePageSize, traceFor } from './prefetch.js'
@@ -58,6 +59,7 @@ export class Attempt {
     const version = await steps.take('version', async () => {
       const answer = await client.version(this.#request)
       requireWanted(answer, wanted)
+      await requireFresh(client, this.#request)
       return answer
     })
     const server = await steps.take('listen', () => this.#listen(wanted))

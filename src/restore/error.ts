@@ -28,7 +28,7 @@ const codes = {
 const doing: Readonly<Record<RestoreStep, string>> = {
   template: 'its template was read',
   prefetch: 'the trace to prefetch was checked',
-  version: 'Firecracker was asked for its version',
+  version: 'Firecracker was asked for its version and its state',
   listen: 'the handler started to listen',
   load: 'Firecracker loaded the snapshot',
   handoff: 'the guest memory was handed off',
