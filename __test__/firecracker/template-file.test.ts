@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -29,6 +30,25 @@ test('names a file that is not there', async (t) => {
   const file = join(directory, 'absent.json')
   const error = await t.throwsAsync(readTemplate(file), { code: 'ERR_UFFD_INVALID_TEMPLATE' })
   t.true(error.message.startsWith(`Cannot read the template ${file}: ENOENT`))
+})
+
+test('a pipe is refused, not waited for', async (t) => {
+  const file = join(directory, 'pipe')
+  execFileSync('mkfifo', [file])
+  await t.throwsAsync(readTemplate(file), {
+    code: 'ERR_UFFD_INVALID_TEMPLATE',
+    message: `Cannot read the template ${file}: it is not a regular file`,
+  })
+})
+
+test('a file too large to be a template is not read', async (t) => {
+  const file = join(directory, 'large.json')
+  await writeFile(file, '')
+  await truncate(file, 2 ** 20 + 1)
+  await t.throwsAsync(readTemplate(file), {
+    code: 'ERR_UFFD_INVALID_TEMPLATE',
+    message: `Cannot read the template ${file}: it has 1048577 bytes, and at most 1048576 are read`,
+  })
 })
 
 test('names a file that is not JSON', async (t) => {

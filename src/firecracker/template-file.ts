@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { UffdError, UffdValidationError } from '../errors.js'
 import type { FreePageChoice } from './reporting.js'
@@ -24,8 +24,17 @@ function withChoice(input: unknown, choice: FreePageChoice): unknown {
   return { ...input, ...Object.fromEntries(given) }
 }
 
+/** More than any template has; a larger file is something else. */
+const largestTemplate = 1024 * 1024
+
 async function readText(file: string): Promise<string> {
   try {
+    const stats = await stat(file)
+    // Opening a pipe would wait for somebody to write, for ever and on a thread of the pool.
+    if (!stats.isFile()) throw new Error('it is not a regular file')
+    if (stats.size > largestTemplate) {
+      throw new Error(`it has ${stats.size} bytes, and at most ${largestTemplate} are read`)
+    }
     return await readFile(file, 'utf8')
   } catch (cause) {
     throw unreadable(`Cannot read the template ${file}`, cause)
