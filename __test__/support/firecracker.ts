@@ -2,14 +2,16 @@ import { join } from 'node:path'
 import { type ExecutionContext } from 'ava'
 import { restore, type RestoredVm, type RestoreOptions } from '../../src/index.js'
 import { FirecrackerApi, type FirecrackerApiOptions } from './firecracker-api.js'
-import { type JsonObject } from './firecracker-api/published.js'
+import { minorOf, type JsonObject } from './firecracker-api/published.js'
 import { deadlineMs, GuestProcess } from './guest.js'
 import { snapshotFile } from './stage.js'
 
 /** What of Firecracker a test plays otherwise than usual. */
 export interface Played extends FirecrackerApiOptions {
-  /** Pages of the snapshot. */
+  /** Pages of the snapshot. @default 64 */
   readonly pages?: number
+  /** Bytes of a page. @default 4096 */
+  readonly pageSize?: 4096 | 2097152
   /** More arguments of the guest program, such as wrong handoffs. */
   readonly guestArgs?: readonly string[]
   /** Pages of free memory that the guest reports once it runs, if its balloon can. */
@@ -18,6 +20,11 @@ export interface Played extends FirecrackerApiOptions {
   readonly afterHandoff?: (firecracker: Firecracker) => Promise<void>
   /** No handoff is made: the load is answered at once. */
   readonly withoutHandoff?: boolean
+}
+
+/** How a version hands off: before 1.12 by one name of the page size, and then it hangs up. */
+function handoffOf(version: string): readonly string[] {
+  return minorOf(version) < 12 ? ['--dialect', '1.7', '--close-socket'] : []
 }
 
 /**
@@ -41,12 +48,14 @@ export class Firecracker {
 
   static async start(t: ExecutionContext, played: Played = {}): Promise<Firecracker> {
     t.timeout(deadlineMs)
-    const { pages = 64, guestArgs = [], freePages } = played
+    const { pages = 64, pageSize = 4096, freePages } = played
+    const { version = '1.16.1', guestArgs = [] } = played
+    const args = ['--page-size', String(pageSize), ...handoffOf(version), ...guestArgs]
     const api = await FirecrackerApi.start({
       ...played,
       onLoadSnapshot: async (body) => {
         await played.onLoadSnapshot?.(body)
-        if (!played.withoutHandoff) await firecracker.#handOff(body, guestArgs)
+        if (!played.withoutHandoff) await firecracker.#handOff(body, args)
         await played.afterHandoff?.(firecracker)
       },
       onState: async (state) => {
@@ -63,7 +72,7 @@ export class Firecracker {
         await firecracker.guest.ask({ op: 'kernel_read', page: 0, count: pages })
       },
     })
-    const firecracker = new Firecracker(t, api, snapshotFile(t, pages), pages)
+    const firecracker = new Firecracker(t, api, snapshotFile(t, pages, pageSize), pages)
     t.teardown(() => firecracker.close())
     return firecracker
   }

@@ -14,9 +14,9 @@ export function temporaryDirectory(t: ExecutionContext): string {
 }
 
 /** A snapshot of `pages` pages, in a directory that is gone after the test. */
-export function snapshotFile(t: ExecutionContext, pages: number): string {
+export function snapshotFile(t: ExecutionContext, pages: number, pageSize = 4096): string {
   const path = join(temporaryDirectory(t), 'mem')
-  native.writeGuestSnapshot({ path, pages })
+  native.writeGuestSnapshot({ path, pages, pageSize })
   return path
 }
 
