@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use thiserror::Error;
 
 use super::{Chunk, Source, SourceError};
@@ -24,6 +25,10 @@ const HOST_PAGE: u64 = 4096;
 /// For how long a block found in the page cache is taken to be there still. Evicted sooner, a
 /// page of it is read inside the install: slower for that moment, and still right.
 const WARM_FOR_MS: u32 = 1000;
+
+/// For how long the file is taken to be as long as it was. A copy past its end fails by itself,
+/// but the host page in which it ends reads as zeros from there on, and nothing else tells.
+const LENGTH_FOR_MS: u32 = 10;
 
 /// Why a snapshot file cannot be served.
 #[derive(Debug, Error)]
@@ -71,6 +76,10 @@ pub struct FileSource {
     data: Vec<(u64, u64)>,
     /// For each block, when it was last found resident: milliseconds since `opened`, plus one.
     warm: Vec<AtomicU32>,
+    /// Where the file was found to end, once that is before `len`; it stays at that.
+    cut_at: AtomicU64,
+    /// When its length was last looked at, as in `warm`.
+    length_seen: AtomicU32,
     opened: Instant,
     residency_known: bool,
 }
@@ -104,6 +113,8 @@ impl FileSource {
             path: path.to_owned(),
             data: data_ranges(&file, len),
             warm: std::iter::repeat_with(AtomicU32::default).take(blocks).collect(),
+            cut_at: AtomicU64::new(u64::MAX),
+            length_seen: AtomicU32::new(1),
             opened: Instant::now(),
             residency_known: mincore_is_truthful(&file),
             file,
@@ -130,7 +141,7 @@ impl FileSource {
 
     /// How many bytes from `offset` on, at most `len`, can be installed without waiting for
     /// the disk. Remembers blocks that are, and prepares their copying.
-    fn warm_bytes(&self, offset: u64, len: u64) -> u64 {
+    fn warm_bytes(&self, offset: u64, len: u64, now: u32) -> u64 {
         if !self.residency_known {
             return len;
         }
@@ -139,7 +150,6 @@ impl FileSource {
         while at < end {
             let (start, stop) = self.block_around(at);
             let known = &self.warm[self.block(at)];
-            let now = self.now();
             let seen = known.load(Ordering::Relaxed);
             if seen == 0 || now.wrapping_sub(seen) > WARM_FOR_MS {
                 if self.is_resident(start, stop) {
@@ -161,6 +171,21 @@ impl FileSource {
             at = stop;
         }
         len
+    }
+
+    /// Where the bytes end that can be copied: at the file's end, in whole host pages.
+    fn end_of_copies(&self, now: u32) -> u64 {
+        if now.wrapping_sub(self.length_seen.load(Ordering::Relaxed)) >= LENGTH_FOR_MS {
+            self.length_seen.store(now, Ordering::Relaxed);
+            // As the kernel knows it: a file server is not asked, which could take long.
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            if let Ok(found) = statx(&self.file, c"", flags, StatxFlags::SIZE)
+                && found.stx_size < self.len
+            {
+                self.cut_at.fetch_min(found.stx_size, Ordering::Relaxed);
+            }
+        }
+        self.cut_at.load(Ordering::Relaxed) & !(HOST_PAGE - 1)
     }
 
     /// Whether all the data of a block is in the page cache. Its holes never are.
@@ -226,7 +251,9 @@ impl Source for FileSource {
             return Chunk::Zeros(len.min(start - offset));
         }
         let len = len.min(end - offset);
-        let warm = self.warm_bytes(offset, len);
+        let now = self.now();
+        let there = len.min(self.end_of_copies(now).saturating_sub(offset));
+        let warm = self.warm_bytes(offset, there, now);
         let warm = warm - warm % page;
         if warm > 0 {
             return Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(warm)));
@@ -235,11 +262,18 @@ impl Source for FileSource {
     }
 
     fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        let end = offset + buffer.len() as u64;
+        let cut_at = self.cut_at.load(Ordering::Relaxed);
+        if end > cut_at {
+            // Should it have grown again, that is not what the guest was restored from.
+            return Err(SourceError::Truncated { offset, len: cut_at });
+        }
         self.read_around(offset, buffer.len() as u64);
         match self.file.read_exact_at(buffer, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let len = self.file.metadata().map_or(0, |meta| meta.len());
+                let len = self.file.metadata().map_or(offset, |meta| meta.len());
+                self.cut_at.fetch_min(len, Ordering::Relaxed);
                 Err(SourceError::Truncated { offset, len })
             }
             Err(error) => Err(SourceError::Io { offset, cause: error.to_string() }),
@@ -279,4 +313,54 @@ fn data_ranges(file: &File, len: u64) -> Vec<(u64, u64)> {
 /// Offsets inside a mapping fit in memory.
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("an offset into a mapped file fits in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const PAGE: u64 = HOST_PAGE;
+
+    /// Waits until the source has noticed; it looks from time to time.
+    fn until_absent(source: &FileSource, page: u64) {
+        let start = Instant::now();
+        while !matches!(source.lookup(page * PAGE, PAGE, PAGE), Chunk::Absent(_)) {
+            assert!(start.elapsed() < Duration::from_secs(30), "page {page} is still copied");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_page_in_which_the_file_was_cut_is_not_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mem");
+        std::fs::write(&path, vec![7; 8 * 4096]).unwrap();
+        let source = FileSource::open(&path).unwrap();
+        let copied = |from: u64, pages: u64| {
+            matches!(source.lookup(from * PAGE, pages * PAGE, PAGE), Chunk::Ready(_))
+        };
+        assert!(copied(0, 8));
+
+        let file = File::options().write(true).open(&path).unwrap();
+        let len = 4 * PAGE + 100;
+        file.set_len(len).unwrap();
+        until_absent(&source, 4);
+        assert!(copied(0, 8) && copied(3, 1), "what is still there is still copied");
+        let mut page = vec![0; 4096];
+        source.fetch(3 * PAGE, &mut page).unwrap();
+        for lost in 4..8 {
+            assert!(matches!(source.lookup(lost * PAGE, PAGE, PAGE), Chunk::Absent(_)));
+            let offset = lost * PAGE;
+            let error = source.fetch(offset, &mut page).unwrap_err();
+            assert_eq!(error, SourceError::Truncated { offset, len });
+        }
+
+        // Zeros that fill the place of what was cut off are not the snapshot.
+        file.set_len(8 * PAGE).unwrap();
+        for lost in 4..8 {
+            assert!(source.fetch(lost * PAGE, &mut page).is_err());
+        }
+        assert!(matches!(source.lookup(4 * PAGE, PAGE, PAGE), Chunk::Absent(_)));
+    }
 }
