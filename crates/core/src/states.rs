@@ -95,6 +95,7 @@ impl StateCounts {
 
 const STATE: u8 = 0x0f;
 const TOUCHED: u8 = 0x80;
+const WANTED: u8 = 0x40;
 
 /// The states of all pages of a guest, `0..page_end`.
 ///
@@ -115,7 +116,8 @@ impl PageStates {
     }
 
     /// The memory behind the states, one byte a page in page order: the low four bits are a
-    /// [`PageState`], the highest is set once the guest's first touch was served.
+    /// [`PageState`], the highest is set once the guest's first touch was served, the next one
+    /// while a prefault is about to install the page.
     pub fn shared(&self) -> &SharedBytes {
         &self.bytes
     }
@@ -133,7 +135,7 @@ impl PageStates {
         let bytes = &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)];
         for byte in bytes {
             self.counts[usize::from((*byte & STATE).min(5))] -= 1;
-            *byte = *byte & !STATE | state as u8;
+            *byte = *byte & !(STATE | WANTED) | state as u8;
         }
         self.counts[state as usize] += range.len();
     }
@@ -154,6 +156,33 @@ impl PageStates {
     /// Whether a touch of `page` was ever served.
     pub fn is_touched(&self, page: PageIndex) -> bool {
         self.bytes.as_slice()[index(page)] & TOUCHED != 0
+    }
+
+    /// Notes that the unfaulted pages of `range` are about to be installed, or no longer.
+    pub fn want(&mut self, range: PageRange, wanted: bool) {
+        if range.is_empty() {
+            return;
+        }
+        for byte in &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)] {
+            let flag =
+                if wanted && *byte & STATE == PageState::Unfaulted as u8 { WANTED } else { 0 };
+            *byte = *byte & !WANTED | flag;
+        }
+    }
+
+    /// Whether `page` is about to be installed, whoever asks for it.
+    pub fn is_wanted(&self, page: PageIndex) -> bool {
+        self.bytes.as_slice()[index(page)] & WANTED != 0
+    }
+
+    /// The first pages of `range`, in one run, that are about to be installed.
+    pub fn next_wanted(&self, range: PageRange) -> Option<PageRange> {
+        let is_wanted = |byte: &u8| *byte & WANTED != 0;
+        let bytes = self.slice(range);
+        let skipped = bytes.iter().position(is_wanted)?;
+        let count = bytes[skipped..].iter().take_while(|byte| is_wanted(byte)).count();
+        let start = range.start.0 + skipped as u64;
+        Some(PageRange::new(start, start + count as u64))
     }
 
     /// How many pages there are in each state.
@@ -234,6 +263,27 @@ mod tests {
             }
             assert_eq!(states.touch(PageIndex(7)), !touched);
         }
+    }
+
+    #[test]
+    fn only_unfaulted_pages_are_wanted_until_they_are_installed() {
+        let mut states = states();
+        let next = |states: &PageStates, start, end| {
+            let run = states.next_wanted(PageRange::new(start, end));
+            run.map(|run| (run.start.0, run.end.0))
+        };
+        assert_eq!(next(&states, 0, 64), None);
+        states.set_one(PageIndex(12), PageState::Removed);
+        states.want(PageRange::new(10, 16), true);
+        assert_eq!(next(&states, 0, 64), Some((10, 12)));
+        assert_eq!(next(&states, 12, 15), Some((13, 15)));
+        states.set_one(PageIndex(14), PageState::Clean);
+        assert_eq!(next(&states, 12, 64), Some((13, 14)));
+        assert_eq!(next(&states, 14, 64), Some((15, 16)));
+        states.want(PageRange::new(0, 64), false);
+        assert_eq!(next(&states, 0, 64), None);
+        assert_eq!(states.get(PageIndex(12)), PageState::Removed);
+        assert_eq!(states.get(PageIndex(14)), PageState::Clean);
     }
 
     #[test]

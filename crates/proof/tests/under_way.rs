@@ -19,6 +19,7 @@ in_all_modes!(
     nobody_waits_for_a_slow_fetch_of_other_pages,
     a_page_given_back_while_it_is_fetched_is_zeros_at_once,
     a_prefault_of_slow_pages_leaves_the_way_to_faults,
+    a_fault_brings_what_a_prefault_wants_nearby_and_nothing_else,
     a_cancelled_prefault_says_what_it_did,
     readers_right_behind_removes_never_see_a_stale_page,
 );
@@ -200,6 +201,50 @@ fn a_prefault_of_slow_pages_leaves_the_way_to_faults(case: Case) {
     let report = report.recv().unwrap().unwrap();
     assert_eq!((report.installed, report.present), (pages - 1, 1), "{report:?}");
     assert_eq!(guest.thread(0).verify(0, pages, &[Expect::Source]).unwrap().wrong, 0);
+    consistent(&guest);
+}
+
+fn a_fault_brings_what_a_prefault_wants_nearby_and_nothing_else(case: Case) {
+    // As many fetches as keep a prefault from going on, and then what it has not come to.
+    let slow = (24..40).step_by(2).map(|page| PageRange::new(page, page + 1));
+    let next = [(3, 5), (10, 14), (20, 21)].map(|(start, end)| PageRange::new(start, end));
+    let ranges: Vec<_> = slow.chain(next).collect();
+    let (setting, gate) = with_slow_pages(case, 24, 40);
+    let stuck = |guest: &Served| {
+        let (reply, report) = mpsc::channel();
+        let reply = Reply::new(move |it| reply.send(it).unwrap_or(()));
+        let id = guest.session.prefault_with(ranges.clone(), reply).unwrap();
+        until("the fetches to begin", || guest.stats().counters.fetches == 8);
+        (id, report)
+    };
+    let present = |guest: &Served| {
+        guest.session.settle().unwrap();
+        let bits = guest.pagemap(0, 24).unwrap();
+        let present = bits.pages().filter(|(_, page)| page.present);
+        present.map(|(number, page)| (number, page.wp)).collect::<Vec<_>>()
+    };
+
+    // Of one that was cancelled nothing is wanted.
+    let guest = setting.guest();
+    let (id, report) = stuck(&guest);
+    guest.session.cancel_prefault(id);
+    assert_eq!(report.recv().unwrap().unwrap().skipped, 15);
+    guest.thread(0).touch(11, 1).unwrap();
+    assert_eq!(present(&guest), [(11, case.tracking)]);
+
+    let guest = setting.guest();
+    let (_, report) = stuck(&guest);
+    guest.thread(0).madvise(12, 1).unwrap();
+    guest.thread(0).touch(11, 1).unwrap();
+    let brought: &[u64] = if case.is_huge() { &[11] } else { &[3, 4, 10, 11, 13, 20] };
+    let expected: Vec<_> = brought.iter().map(|page| (*page, case.tracking)).collect();
+    assert_eq!(present(&guest), expected);
+    gate.open();
+    let report = report.recv().unwrap().unwrap();
+    assert_eq!((report.present, report.removed), (brought.len() as u64, 1), "{report:?}");
+    assert_eq!(report.installed, 14 - report.present, "{report:?}");
+    assert_eq!(guest.thread(0).verify(0, 12, &[Expect::Source]).unwrap().wrong, 0);
+    assert_eq!(guest.thread(0).verify(12, 1, &[Expect::Zeros]).unwrap().wrong, 0);
     consistent(&guest);
 }
 

@@ -34,7 +34,7 @@ impl FaultLoop {
             Command::Prefault { id, mode, ranges, reply } => {
                 self.prefaults.add(id, mode, ranges, reply);
             }
-            Command::CancelPrefault(id) => self.prefaults.cancel(id),
+            Command::CancelPrefault(id) => self.prefaults.cancel(id, &mut self.memory.states),
             Command::Stats(reply) => reply.send(self.stats()),
             Command::Trace { from, reply } => {
                 reply.send(self.trace.get(from..).unwrap_or_default().to_vec());

@@ -10,7 +10,7 @@ use crate::memory::Obstacle;
 use crate::policy::Access;
 use crate::session::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
 use crate::source::{Chunk, SourceError};
-use crate::states::PageState;
+use crate::states::{PageState, PageStates};
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange};
 
@@ -25,9 +25,6 @@ const MOST_FETCHES: usize = 8;
 
 /// Pages whose states are looked at in one slice.
 const LOOK: u64 = 1 << 16;
-
-/// Ranges of a prefault that are near: a guest touches pages about in the order of its trace.
-const SOON: usize = 256;
 
 /// The prefaults asked for and not finished, first come, first served.
 pub(super) struct Prefaults {
@@ -44,6 +41,8 @@ struct Prefault {
     mode: PrefaultMode,
     /// What has not been looked at yet, in order.
     ranges: VecDeque<PageRange>,
+    /// What the page states do not say yet to be wanted, in order.
+    unmarked: VecDeque<PageRange>,
     fetches: usize,
     /// Pages in those fetches whose fate is not known.
     unsettled: u64,
@@ -68,10 +67,12 @@ impl Prefaults {
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,
     ) {
+        let unmarked = if mode == PrefaultMode::Install { ranges.clone() } else { Vec::new() };
         self.queue.push_back(Prefault {
             id,
             mode,
             ranges: ranges.into(),
+            unmarked: unmarked.into(),
             fetches: 0,
             unsettled: 0,
             singly: false,
@@ -80,9 +81,11 @@ impl Prefaults {
         });
     }
 
-    pub(super) fn cancel(&mut self, id: PrefaultId) {
-        if let Some(at) = self.queue.iter().position(|prefault| prefault.id == id) {
-            self.queue.remove(at).into_iter().for_each(Prefault::skip);
+    pub(super) fn cancel(&mut self, id: PrefaultId, states: &mut PageStates) {
+        let at = self.queue.iter().position(|prefault| prefault.id == id);
+        if let Some(prefault) = at.and_then(|at| self.queue.remove(at)) {
+            prefault.ranges.iter().for_each(|range| states.want(*range, false));
+            prefault.skip();
         }
         if self.queue.is_empty() {
             self.blocked = None;
@@ -96,12 +99,6 @@ impl Prefaults {
     /// When blocked work is to be tried again, if there still is any.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.queue.iter().any(Prefault::is_open).then_some(self.blocked.as_ref()?.until)
-    }
-
-    /// The range around `page` that is to be installed soon, if there is one.
-    pub(super) fn wanted_around(&self, page: PageIndex) -> Option<PageRange> {
-        let next = self.queue.front().filter(|next| next.mode == PrefaultMode::Install)?;
-        next.ranges.iter().take(SOON).copied().find(|range| range.contains(page))
     }
 
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
@@ -128,6 +125,23 @@ impl Prefault {
     /// Whether there are pages to look at now, not only fetches to wait for.
     fn is_open(&self) -> bool {
         !self.ranges.is_empty() && self.fetches < MOST_FETCHES
+    }
+
+    /// Notes in the page states what is to be installed, a part at a time: a fault on one of
+    /// these pages is answered with those around it too.
+    fn mark(&mut self, states: &mut PageStates) {
+        let mut left = LOOK;
+        while left > 0
+            && let Some(range) = self.unmarked.front_mut()
+        {
+            let part = PageRange::new(range.start.0, range.start.0 + left).intersect(*range);
+            states.want(part, true);
+            left -= part.len();
+            range.start = part.end;
+            if range.is_empty() {
+                self.unmarked.pop_front();
+            }
+        }
     }
 
     fn skip(mut self) {
@@ -175,6 +189,9 @@ impl FaultLoop {
         }
         if self.prefaults.next_due().is_some_and(|until| Instant::now() < until) {
             return Ok(false);
+        }
+        if let Some(next) = self.prefaults.queue.front_mut() {
+            next.mark(&mut self.memory.states);
         }
         let served = self.memory.counters.faults();
         let quiet = std::mem::replace(&mut self.prefaults.faults, served) == served;
@@ -401,7 +418,7 @@ mod tests {
     #[test]
     fn a_prefault_that_is_blocked_and_then_cancelled_leaves_nothing_due() {
         let mut prefaults = one_prefault();
-        prefaults.cancel(PrefaultId(1));
+        prefaults.cancel(PrefaultId(1), &mut PageStates::new(8, 8).unwrap());
         assert_eq!(prefaults.next_due(), None);
     }
 

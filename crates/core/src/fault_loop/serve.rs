@@ -14,21 +14,6 @@ use crate::trace::{FilledWith, TraceEntry};
 use crate::units::{PageIndex, PageRange, PageSize};
 use crate::window;
 
-/// Unfaulted pages around a fault, its own among them.
-#[derive(Clone, Copy)]
-struct Around {
-    /// Filled whatever they hold.
-    run: PageRange,
-    /// Filled where they are zeros and the missed page is too; no narrower than `run`.
-    zeros: PageRange,
-}
-
-impl Around {
-    const fn only(page: PageIndex) -> Self {
-        Self { run: PageRange::single(page), zeros: PageRange::single(page) }
-    }
-}
-
 /// Which pages around a fault are filled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fill {
@@ -88,56 +73,66 @@ impl FaultLoop {
             }
             (Kind::Missing { .. }, Content::Poison) => self.poison(index),
             (Kind::Missing { .. }, Content::Source) => {
-                let around = if alone { Around::only(page) } else { self.around(page) };
-                self.serve_from_source(index, around)
+                let run = if alone { PageRange::single(page) } else { self.run_around(page) };
+                self.serve_from_source(index, run)
             }
         }
     }
 
-    /// The unfaulted pages that are worth filling together with `page`.
-    fn around(&self, page: PageIndex) -> Around {
-        let page_size = self.memory.page_size();
-        let widest = self.options.fault_around.pages(page_size);
-        let Some(region) = self.memory.layout().region_of(page) else { return Around::only(page) };
-        let unfaulted = |window| self.memory.states.unfaulted_around(page, window);
-        let mut window = window::around(&self.memory.states, region.pages, page, widest);
-        // What a prefault is about to install is known to be wanted.
-        if let Some(wanted) = self.prefaults.wanted_around(page) {
-            let wanted = wanted.intersect(window::aligned(region.pages, page, widest));
-            window =
-                PageRange::new(window.start.0.min(wanted.start.0), window.end.0.max(wanted.end.0));
+    /// The unfaulted pages that are worth filling together with `page`, its own among them.
+    fn run_around(&self, page: PageIndex) -> PageRange {
+        let widest = self.options.fault_around.pages(self.memory.page_size());
+        let region = self.memory.layout().region_of(page);
+        let Some(region) = region.filter(|_| widest > 1) else { return PageRange::single(page) };
+        let states = &self.memory.states;
+        let mut window = window::around(states, region.pages, page, widest);
+        if states.is_wanted(page) {
+            let ahead = PageRange { start: page, end: self.widest_window(page).end };
+            window.end = window.end.max(states.next_wanted(ahead).map_or(page, |run| run.end));
         }
-        let run = unfaulted(window);
-        // The shared zero page costs no memory and hardly any time.
-        let zeros = if page_size == PageSize::Small && !self.memory.tracking().is_on() {
-            unfaulted(window::aligned(region.pages, page, widest))
-        } else {
-            run
-        };
-        Around { run, zeros }
+        states.unfaulted_around(page, window)
     }
 
-    /// The start of `pages` that the source has as zeros.
-    fn zeros_of_source(&self, pages: PageRange) -> PageRange {
-        let page_size = self.memory.page_size();
-        let (offset, len) = (pages.start.offset(page_size), self.memory.bytes_of(pages));
-        match self.source.lookup(offset, len, page_size.bytes()) {
-            Chunk::Zeros(len) => first(pages, len, page_size),
-            Chunk::Ready(_) | Chunk::Absent(_) => PageRange { end: pages.start, ..pages },
+    /// The pages around `page` that may be filled together with it.
+    fn widest_window(&self, page: PageIndex) -> PageRange {
+        let widest = self.options.fault_around.pages(self.memory.page_size());
+        let region = self.memory.layout().region_of(page);
+        region.map_or(PageRange::single(page), |it| window::aligned(it.pages, page, widest))
+    }
+
+    /// The unfaulted pages that are filled together with `page` where they are zeros like it.
+    fn zeros_around(&self, page: PageIndex, run: PageRange) -> PageRange {
+        if self.memory.page_size() == PageSize::Huge || self.memory.tracking().is_on() {
+            return run;
         }
+        // The shared zero page costs no memory and hardly any time.
+        self.memory.states.unfaulted_around(page, self.widest_window(page))
     }
 
     /// Serves the fault first, with the run from its page on; then the part of the run before it.
-    fn serve_from_source(&mut self, index: usize, around: Around) -> Turn {
-        let Around { run, zeros } = around;
-        let Fault { page, kind, .. } = *self.hand.get(index);
+    fn serve_from_source(&mut self, index: usize, run: PageRange) -> Turn {
+        let Fault { page, kind, alone, .. } = *self.hand.get(index);
         let access = kind.access();
         let ahead = PageRange { start: page, end: run.end };
         let page_size = self.memory.page_size();
-        let (offset, len) = (page.offset(page_size), self.memory.bytes_of(ahead));
-        let done = match self.source.lookup(offset, len, page_size.bytes()) {
-            Chunk::Zeros(_) => {
-                let pages = self.zeros_of_source(PageRange { start: page, end: zeros.end });
+        let wanted = !alone && self.memory.states.is_wanted(page);
+        let offset = page.offset(page_size);
+        let look =
+            |pages| self.source.lookup(offset, self.memory.bytes_of(pages), page_size.bytes());
+        let mut zeros = run;
+        let put = match look(ahead) {
+            Chunk::Zeros(len) => {
+                if !alone {
+                    zeros = self.zeros_around(page, run);
+                }
+                let mut pages = first(ahead, len, page_size);
+                let wider = PageRange { start: page, end: zeros.end };
+                if pages == ahead
+                    && wider != ahead
+                    && let Chunk::Zeros(len) = look(wider)
+                {
+                    pages = first(wider, len, page_size);
+                }
                 self.memory.put_zeros(pages, access).map(|done| (done, FilledWith::SourceZeros))
             }
             Chunk::Ready(bytes) => {
@@ -150,14 +145,15 @@ impl FaultLoop {
                 return Ok(());
             }
         };
-        match done {
+        match put {
             Ok((done, filled)) => {
                 self.settle_around(done, filled);
                 self.fill_neighbours(PageRange { start: done.end, end: run.end }, Fill::All)?;
                 self.fill_neighbours(PageRange { start: run.start, end: page }, Fill::All)?;
-                if filled == FilledWith::SourceZeros {
-                    let before = PageRange { start: zeros.start, end: run.start };
-                    self.fill_neighbours(before, Fill::Zeros)?;
+                let before = PageRange { start: zeros.start, end: run.start };
+                self.fill_neighbours(before, Fill::Zeros)?;
+                if wanted {
+                    self.fill_wanted(page)?;
                 }
                 Ok(())
             }
@@ -168,10 +164,23 @@ impl FaultLoop {
             }
             Err(Obstacle::Unmapped) if zeros.len() > 1 => {
                 self.hand.get_mut(index).alone = true;
-                self.serve_from_source(index, Around::only(page))
+                self.serve_from_source(index, PageRange::single(page))
             }
             Err(obstacle) => self.obstructed(index, obstacle),
         }
+    }
+
+    /// Fills what a prefault was asked for around a fault, which is now needed the sooner: first
+    /// what lies ahead.
+    fn fill_wanted(&mut self, page: PageIndex) -> Turn {
+        let PageRange { start, end } = self.widest_window(page);
+        for mut rest in [PageRange { start: page, end }, PageRange { start, end: page }] {
+            while let Some(run) = self.memory.states.next_wanted(rest) {
+                self.fill_neighbours(run, Fill::All)?;
+                rest.start = run.end;
+            }
+        }
+        Ok(())
     }
 
     /// Fills unfaulted pages around a fault as far as that goes without trouble: nobody waits
