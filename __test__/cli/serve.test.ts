@@ -1,12 +1,13 @@
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { closeSync, existsSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import native from '#native'
 import { type Stats } from '../../src/index.js'
-import { CommandProcess, runCommand } from '../support/command.js'
-import { GuestProcess } from '../support/guest.js'
+import { cli, CommandProcess, runCommand } from '../support/command.js'
+import { deadlineMs, GuestProcess } from '../support/guest.js'
 import { snapshotFile } from '../support/stage.js'
 
 const pages = 256
@@ -18,19 +19,21 @@ function place(t: ExecutionContext) {
   return { snapshot, socket, args: ['--socket', socket, '--snapshot', snapshot] }
 }
 
-/** Resolves once the kernel lists the socket as listening: a file alone could be too early. */
-async function listening(socket: string): Promise<void> {
-  const listens = () =>
-    readFileSync('/proc/net/unix', 'utf8')
-      .split('\n')
-      .some((line) => line.endsWith(` ${socket}`) && line.split(' ')[3] === '00010000')
-  while (!listens()) await new Promise((resolve) => setTimeout(resolve, 5))
-}
-
 async function start(t: ExecutionContext, socket: string): Promise<GuestProcess> {
   const guest = await GuestProcess.start(socket, String(pages))
   t.teardown(() => guest.kill())
   return guest
+}
+
+/** The same for a command that says nothing: tries until somebody listens. */
+async function startSomehow(t: ExecutionContext, socket: string): Promise<GuestProcess> {
+  for (;;) {
+    try {
+      return await start(t, socket)
+    } catch (error) {
+      if (!/No such file|Connection refused/.test((error as Error).message)) throw error
+    }
+  }
 }
 
 test('it serves a guest, tells of it in JSON lines, and ends with 0', async (t) => {
@@ -59,7 +62,7 @@ test('it serves a guest, tells of it in JSON lines, and ends with 0', async (t) 
 test('text says the same to people', async (t) => {
   const { args, socket } = place(t)
   const command = new CommandProcess(t, ...args, '--once', '--no-json')
-  await listening(socket)
+  await command.line(/^Ready: /)
   const guest = await start(t, socket)
   t.is(await guest.wrong(0, 8, 'source'), 0)
   await guest.exit()
@@ -181,6 +184,21 @@ test('a trace that cannot be saved is told at the start', async (t) => {
   t.regex(stderr, /Cannot save a trace at .*\(ERR_UFFD_TRACE_SAVE\)/)
 })
 
+test('a trace replaces traces, and nothing else', async (t) => {
+  const { args, snapshot } = place(t)
+  const bytes = readFileSync(snapshot)
+  for (const [file, why] of [
+    [snapshot, /what is there is no trace/],
+    [dirname(snapshot), /no regular file/],
+  ] as const) {
+    const { status, stderr } = await runCommand(t, ...args, '--trace', file)
+    t.is(status, 1)
+    t.regex(stderr, why)
+    t.regex(stderr, /\(ERR_UFFD_TRACE_SAVE\)/)
+  }
+  t.deepEqual(readFileSync(snapshot), bytes)
+})
+
 test('a refused guest makes the status 1', async (t) => {
   const { args, socket } = place(t)
   const command = new CommandProcess(t, ...args, '--once')
@@ -262,11 +280,26 @@ test('guests are served on when nobody reads the output', async (t) => {
   t.is((await command.ended).status, 0)
 })
 
+test('guests are served to their end when the output is on a full disk', async (t) => {
+  const { args, socket } = place(t)
+  t.timeout(deadlineMs)
+  const full = openSync('/dev/full', 'w')
+  const command = spawn(process.execPath, [cli, ...args, '--once', '--stats', '10ms'], {
+    stdio: ['ignore', full, 'inherit'],
+  })
+  closeSync(full)
+  t.teardown(() => command.kill('SIGKILL'))
+  const ended = once(command, 'exit')
+  const guest = await startSomehow(t, socket)
+  t.is(await guest.wrong(0, pages, 'source'), 0)
+  await guest.exit()
+  t.deepEqual(await ended, [0, null])
+})
+
 test('less important lines can be left out', async (t) => {
   const { args, socket } = place(t)
   const command = new CommandProcess(t, ...args, '--once', '--log-level', 'error')
-  await listening(socket)
-  await (await start(t, socket)).exit()
+  await (await startSomehow(t, socket)).exit()
   const { status, stdout } = await command.ended
   t.is(status, 0)
   t.is(stdout, '')

@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url'
 import { type ExecutionContext } from 'ava'
 import { deadlineMs } from './guest.js'
 
-const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
+/** The command, as it was built. */
+export const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
 
 /** A line of JSON that the command wrote. */
 export type Event = { readonly event: string } & Readonly<Record<string, unknown>>
@@ -57,13 +58,14 @@ export class CommandProcess {
   }
 
   /** Waits for an event of this name, after so many others of it. */
-  async event(name: string, after = 0): Promise<Event> {
-    for (;;) {
-      const found = this.events.filter(({ event }) => event === name)[after]
-      if (found !== undefined) return found
-      if (this.#over) throw new Error(`It ended without the event ${name}: ${this.#lines.join()}`)
-      await new Promise<void>((resolve) => this.#watchers.add(resolve))
-    }
+  event(name: string, after = 0): Promise<Event> {
+    const find = () => this.events.filter(({ event }) => event === name)[after]
+    return this.#found(find, `the event ${name}`)
+  }
+
+  /** Waits for a line. */
+  line(pattern: RegExp): Promise<string> {
+    return this.#found(() => this.#lines.find((line) => pattern.test(line)), `${pattern}`)
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -73,6 +75,15 @@ export class CommandProcess {
   /** Reads no more of its output. */
   closeOutput(): void {
     this.#child.stdout!.destroy()
+  }
+
+  async #found<T>(find: () => T | undefined, what: string): Promise<T> {
+    for (;;) {
+      const found = find()
+      if (found !== undefined) return found
+      if (this.#over) throw new Error(`It ended without ${what}: ${this.#lines.join()}`)
+      await new Promise<void>((resolve) => this.#watchers.add(resolve))
+    }
   }
 
   #look(): void {

@@ -22,17 +22,21 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
     const vm = await restoreOrTell({ ...options, prefetch, signal: ending }, output)
     if (vm === undefined) return
     isRestored = true
-    tellRestored(vm, output)
-    const { prefetched } = vm
-    const seen = service.see(
-      vm.guest,
-      prefetched && (async (_guest, number) => await tellPrefetch(prefetched, number, output)),
-    )
-    const stop = () => void vm.stop()
-    if (ending.aborted) stop()
-    ending.addEventListener('abort', stop, { once: true })
-    await seen
-    await vm.stop()
+    try {
+      tellRestored(vm, output)
+      const { prefetched } = vm
+      const seen = service.see(
+        vm.guest,
+        prefetched && (async (_guest, number) => await tellPrefetch(prefetched, number, output)),
+      )
+      const stop = () => void vm.stop()
+      if (ending.aborted) stop()
+      ending.addEventListener('abort', stop, { once: true })
+      await seen
+    } finally {
+      // Whatever failed: an open server would keep the process alive.
+      await vm.stop()
+    }
   })
   return isRestored ? status : exitStatus.failed
 }

@@ -12,13 +12,18 @@ export async function serveGuests(values: ServeValues): Promise<number> {
   const { snapshot, once, 'prefetch-mode': mode } = values
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
     const server = await listen({ ...listenOptions(values), signal: ending })
-    watch(server, once, output, tally)
-    await tellReady(values, output)
-    await service.serve(
-      server,
-      once,
-      prefetch && ((guest, number) => prefetchInto(guest, number, prefetch, mode, output)),
-    )
+    try {
+      watch(server, once, output, tally)
+      await tellReady(values, output)
+      await service.serve(
+        server,
+        once,
+        prefetch && ((guest, number) => prefetchInto(guest, number, prefetch, mode, output)),
+      )
+    } finally {
+      // Whatever failed: an open server would keep the process alive.
+      await server.stop()
+    }
   })
 }
 

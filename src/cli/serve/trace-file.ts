@@ -1,7 +1,5 @@
-import { constants } from 'node:fs'
-import { access } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { type Guest, SavedTrace, UffdError } from '../../index.js'
+import { type Guest, SavedTrace } from '../../index.js'
+import { checkSaveTo } from '../trace/check-save.js'
 
 /**
  * The file a run's trace is saved to: the union over its guests in the order they ended, and of
@@ -22,14 +20,7 @@ export class TraceFile {
 
   /** Finds out now, and not at the end of the first guest, that there is no way to save. */
   static async open(path: string, snapshot: string, prefetched: SavedTrace | undefined) {
-    try {
-      await access(dirname(path), constants.W_OK | constants.X_OK)
-    } catch (cause) {
-      const why = (cause as Error).message
-      throw new UffdError('ERR_UFFD_TRACE_SAVE', `Cannot save a trace at ${path}: ${why}`, {
-        cause,
-      })
-    }
+    await checkSaveTo(path)
     return new TraceFile(path, snapshot, prefetched)
   }
 

@@ -1,6 +1,7 @@
 import { SavedTrace } from '../../index.js'
 import { exitStatus } from '../exit-status.js'
 import { bytes, micros, several, whole } from '../output/numbers.js'
+import { checkSaveTo } from './check-save.js'
 
 const print = (text: string) => void process.stdout.write(`${text}\n`)
 
@@ -23,6 +24,7 @@ export async function merge(
   into: string,
   how: 'union' | 'intersection',
 ): Promise<number> {
+  await checkSaveTo(into)
   const traces: SavedTrace[] = []
   for (const file of files) traces.push(await SavedTrace.load(file))
   const merged = traces[0]!.merge(how, traces.slice(1))
