@@ -16,9 +16,18 @@ export function tell(emitter: EventEmitter, event: string, ...args: unknown[]): 
 }
 
 function report(event: string, error: unknown): void {
-  const detail = error instanceof Error ? error.stack : undefined
-  process.emitWarning(`A listener of the event "${event}" threw: ${String(error)}`, {
+  const { text, detail } = described(error)
+  process.emitWarning(`A listener of the event "${event}" threw: ${text}`, {
     type: 'UffdWarning',
     ...(detail !== undefined && { detail }),
   })
+}
+
+/** What was thrown can be anything, even a value that throws when it is looked at. */
+function described(error: unknown): { text: string; detail?: string | undefined } {
+  try {
+    return { text: String(error), detail: error instanceof Error ? error.stack : undefined }
+  } catch {
+    return { text: 'a value that cannot be shown' }
+  }
 }

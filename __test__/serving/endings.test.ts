@@ -154,6 +154,7 @@ test('a listener that throws does not end the process', async (t) => {
     `serve({ statsIntervalMs: 5 }).then(async ({ server, guest }) => {
       let told = 0
       guest.on('stats', () => { told++; throw new Error('on purpose') })
+      guest.on('stats', () => { throw Object.create(null) })
       while (told < 3) await once(guest, 'stats')
       await server.stop()
       console.log('stopped')
@@ -162,6 +163,10 @@ test('a listener that throws does not end the process', async (t) => {
   t.is(code, 0, stderr)
   t.is(stdout, 'stopped')
   t.regex(stderr, /UffdWarning: A listener of the event "stats" threw: Error: on purpose/)
+  t.regex(
+    stderr,
+    /UffdWarning: A listener of the event "stats" threw: a value that cannot be shown/,
+  )
 })
 
 const worker = (body: string) => `
