@@ -1,5 +1,5 @@
 import { PassThrough } from 'node:stream'
-import { type WriteStream } from 'node:tty'
+import { WriteStream } from 'node:tty'
 import test from 'ava'
 import { type Stats } from '../../src/index.js'
 import { faultRate, type GuestFigures } from '../../src/cli/output/figures.js'
@@ -53,9 +53,13 @@ test('faults are counted between two looks', (t) => {
   t.is(faultRate(stats, stats), 0)
 })
 
+const xterm: NodeJS.ProcessEnv = { TERM: 'xterm' }
+process.env['TERM'] = xterm['TERM']
+
 /** A terminal of this size, or a file. */
-function screen(isTTY: boolean) {
-  const stream = Object.assign(new PassThrough(), { isTTY, columns: 120, rows: 24 })
+function screen(isTTY: boolean, size = { columns: 120, rows: 24 }, env = xterm) {
+  const hasColors = () => WriteStream.prototype.hasColors.call(stream, 16, env)
+  const stream = Object.assign(new PassThrough(), { isTTY, ...size, hasColors })
   return { stream: stream as unknown as WriteStream, text: () => String(stream.read() ?? '') }
 }
 
@@ -81,4 +85,35 @@ test('in a file there are lines, without colours and without what is not importa
   output.figures(figures(1))
   output.end()
   t.is(text(), 'important\n')
+})
+
+test('errors are red, unless colours are not wanted', (t) => {
+  for (const [env, expected] of [
+    [xterm, '\u001B[31mfailed\u001B[0m\n'],
+    [{ ...xterm, NO_COLOR: '1' }, 'failed\n'],
+  ] as const) {
+    const { stream, text } = screen(true, undefined, env)
+    humanOutput('info', stream).tell('error', { event: 'x' }, 'failed')
+    t.is(text(), expected)
+  }
+})
+
+test('a terminal that does not tell its size has a usual one', (t) => {
+  const { stream, text } = screen(true, { columns: 0, rows: 0 })
+  const output = humanOutput('info', stream)
+  output.figures(figures(1))
+  output.tell('info', { event: 'x' }, 'something')
+  output.end()
+  t.regex(text(), /guest +pid +faults\/s/)
+})
+
+test('a terminal that cannot go back gets lines', (t) => {
+  const { stream, text } = screen(true)
+  process.env['TERM'] = 'dumb'
+  try {
+    humanOutput('info', stream).figures(figures(1))
+  } finally {
+    process.env['TERM'] = xterm['TERM']
+  }
+  t.regex(text(), /^guest 1: 10 faults\/s, .*\n$/)
 })

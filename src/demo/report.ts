@@ -1,4 +1,5 @@
 import { bytes, micros, several, whole } from '../cli/output/numbers.js'
+import { hasColours } from '../cli/output/terminal.js'
 import { snapshotSize } from '../cli/serve/snapshot-size.js'
 import type { Checks } from './checks.js'
 import type { FirstRun, SecondRun, Start } from './runs.js'
@@ -76,6 +77,6 @@ export class Report {
   }
 
   #paint(style: number, text: string): string {
-    return this.#stream.isTTY ? `\u001B[${style}m${text}\u001B[0m` : text
+    return hasColours(this.#stream) ? `\u001B[${style}m${text}\u001B[0m` : text
   }
 }

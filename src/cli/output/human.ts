@@ -3,6 +3,7 @@ import type { WriteStream } from 'node:tty'
 import type { GuestFigures } from './figures.js'
 import { type Level, levels, type Output } from './output.js'
 import { figuresLine, table } from './table.js'
+import { hasColours, isLive, room } from './terminal.js'
 
 const colours = { debug: 2, info: undefined, warn: 33, error: 31 } as const
 
@@ -25,8 +26,7 @@ export function humanOutput(level: Level, stream: WriteStream = process.stdout):
     shown = 0
   }
   const draw = () => {
-    const room = { columns: stream.columns, rows: stream.rows }
-    const lines = stream.isTTY && chatty ? table([...guests.values()], room) : []
+    const lines = isLive(stream) && chatty ? table([...guests.values()], room(stream)) : []
     for (const line of lines) stream.write(`${line}\n`)
     shown = lines.length
   }
@@ -35,12 +35,12 @@ export function humanOutput(level: Level, stream: WriteStream = process.stdout):
     tell: (importance, _facts, text) => {
       if (levels.indexOf(importance) < least) return
       clear()
-      stream.write(`${coloured(text, stream.isTTY ? colours[importance] : undefined)}\n`)
+      stream.write(`${coloured(text, hasColours(stream) ? colours[importance] : undefined)}\n`)
       draw()
     },
     figures: (figures) => {
       guests.set(figures.guest, figures)
-      if (!stream.isTTY) {
+      if (!isLive(stream)) {
         if (chatty) stream.write(`${figuresLine(figures)}\n`)
         return
       }
