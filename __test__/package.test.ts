@@ -73,6 +73,7 @@ test('the package has what it needs to run, and no more', async (t) => {
       'package/LICENSE',
       'package/native/index.cjs',
       'package/native/index.d.cts',
+      'package/native/index.js',
       'package/package.json',
     ],
   )
@@ -199,6 +200,15 @@ test('the demo needs no root', async (t) => {
   t.regex(stdout, /✓ Every byte was right/)
 })
 
+test('doctor answers a user without a name', async (t) => {
+  const nameless = process.getuid?.() === 0 ? { uid: 54_321, gid: 54_321 } : {}
+  const cli = join(installed, 'node_modules/uffd-rs/dist/cli.js')
+  const args = [cli, 'doctor', '--json']
+  const { stdout, stderr } = await run(process.execPath, args, { cwd: installed, ...nameless })
+  t.is(stderr, '')
+  t.is(typeof (JSON.parse(stdout) as { canServe: unknown }).canServe, 'boolean')
+})
+
 /** Has Node.js believe that it runs elsewhere. */
 const elsewhere = (changes: string) =>
   `data:text/javascript,${encodeURIComponent(`Object.defineProperties(process, ${changes})`)}`
@@ -215,6 +225,14 @@ test('on another system the import says that Linux is needed', async (t) => {
   t.is(command.status, 1)
   t.regex(command.stderr, /^uffd-rs-serve: uffd-rs needs Linux: .*\(ERR_UFFD_PLATFORM\)\n$/)
   t.is((await node('--import', fake, cli, '--help')).status, 0)
+})
+
+test('who imports it elsewhere can catch that', async (t) => {
+  const fake = elsewhere("{ platform: { value: 'darwin' } }")
+  const script = "import('uffd-rs').catch(({ code }) => console.log(code))"
+  const { status, stdout, stderr } = await node('--import', fake, '--eval', script)
+  t.is(stdout, 'ERR_UFFD_PLATFORM\n', stderr)
+  t.is(status, 0)
 })
 
 test('on another processor the import says which ones there are', async (t) => {

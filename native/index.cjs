@@ -6,7 +6,12 @@ const { join } = require('node:path')
 
 /** glibc names itself in Node's own report; musl does not. */
 function libc() {
-  const { glibcVersionRuntime } = process.report.getReport().header
+  const { report } = process
+  const { excludeNetwork } = report
+  // Or the report would ask for the names of all peers, and wait for the answers.
+  report.excludeNetwork = true
+  const { glibcVersionRuntime } = report.getReport().header
+  report.excludeNetwork = excludeNetwork
   return glibcVersionRuntime === undefined ? 'musl' : 'gnu'
 }
 

@@ -41,6 +41,20 @@ for (const [what, args] of Object.entries({
     const { status, stdout, stderr } = await runCommand(t, ...args)
     t.is(status, 2)
     t.is(stdout, '')
-    t.regex(stderr, /^uffd-rs-serve: .+\nSee uffd-rs-serve --help\n$/s)
+    t.regex(stderr, /^uffd-rs-serve: .+\nSee uffd-rs-serve (?:[a-z ]+ )?--help\n$/s)
+  })
+}
+
+for (const [args, message] of [
+  [['sevre'], /There is no command sevre; it is restore, configure, .* or trace merge$/m],
+  [['docter'], /There is no command docter; did you mean doctor\?$/m],
+  [['trace', 'shw'], /The command trace is trace show, trace check or trace merge$/m],
+  [
+    ['doctor', '--jsn'],
+    /no option --jsn; did you mean --json\?\nSee uffd-rs-serve doctor --help$/m,
+  ],
+] as const) {
+  test(`refused: ${args.join(' ')}`, async (t) => {
+    t.regex((await runCommand(t, ...args)).stderr, message)
   })
 }

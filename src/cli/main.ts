@@ -2,9 +2,8 @@ import { parse } from './arguments/parse.js'
 import { help } from './arguments/help.js'
 import { UsageError } from './arguments/usage-error.js'
 import type { Command } from './command.js'
-import { commands } from './commands.js'
 import { exitStatus } from './exit-status.js'
-import { loadNativePart } from './native-part.js'
+import { find } from './find.js'
 import { errorText } from './output/error-text.js'
 import { version } from './version.js'
 
@@ -17,23 +16,31 @@ export async function main(args: readonly string[]): Promise<number> {
   process.stdout.on('error', () => {})
   process.stderr.on('error', () => {})
   try {
-    return await carryOut(args)
+    return await obey(args)
   } catch (error) {
-    if (error instanceof UsageError) {
-      complain(`${error.message}\nSee uffd-rs-serve --help`)
-      return exitStatus.usage
-    }
     complain(errorText(error))
     return exitStatus.failed
   }
 }
 
-async function carryOut(args: readonly string[]): Promise<number> {
+async function obey(args: readonly string[]): Promise<number> {
   if (args.includes('--version')) {
     print(`${version()}\n`)
     return exitStatus.ok
   }
-  const { command, rest } = find(args.includes('--demo') ? demoIn(args) : args)
+  let of = ''
+  try {
+    const { command, rest } = find(args.includes('--demo') ? demoIn(args) : args)
+    of = command.name
+    return await carryOut(command, rest)
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    complain(`${error.message}\nSee ${['uffd-rs-serve', of, '--help'].filter(Boolean).join(' ')}`)
+    return exitStatus.usage
+  }
+}
+
+async function carryOut(command: Command, rest: readonly string[]): Promise<number> {
   if (rest.includes('--help') || rest.includes('-h')) {
     print(help(command))
     return exitStatus.ok
@@ -42,23 +49,10 @@ async function carryOut(args: readonly string[]): Promise<number> {
   const { names, least, most } = command.words ?? { names: '', least: 0, most: 0 }
   if (words.length > most) throw new UsageError(`Unexpected argument ${words[most]}`)
   if (words.length < least) throw new UsageError(`${names} is missing`)
-  loadNativePart()
   return await command.run(values, words)
 }
 
 /** `--demo` is the command `demo` for those who look for an option. */
 function demoIn(args: readonly string[]): readonly string[] {
   return ['demo', ...args.filter((arg) => arg !== '--demo')]
-}
-
-/** The command whose words the line starts with: the one with the most. */
-function find(args: readonly string[]): { command: Command; rest: readonly string[] } {
-  const byLength = commands.toSorted((one, other) => other.name.length - one.name.length)
-  for (const command of byLength) {
-    const words = command.name.split(' ').filter((word) => word !== '')
-    if (words.every((word, index) => args[index] === word)) {
-      return { command, rest: args.slice(words.length) }
-    }
-  }
-  throw new UsageError(`There is no command ${args[0]}`)
 }

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { constants } from 'node:fs'
 import { access, readFile, stat } from 'node:fs/promises'
-import { availableParallelism, release, userInfo } from 'node:os'
+import { availableParallelism, release } from 'node:os'
 import { promisify } from 'node:util'
 import native, { type Access, type Host } from '#native'
 
@@ -26,7 +26,8 @@ export interface Facts {
 export async function gatherFacts(): Promise<Facts> {
   return {
     kernel: release(),
-    uid: userInfo().uid,
+    // Not `userInfo()`, which throws where the user has no name, as in many containers.
+    uid: process.getuid!(),
     host: native.probeHost(),
     unprivilegedUserfaultfd: await number('/proc/sys/vm/unprivileged_userfaultfd'),
     hugePages: await hugePages(),
