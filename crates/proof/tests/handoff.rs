@@ -170,3 +170,48 @@ fn the_kernel_says_when_a_guests_memory_is_gone() {
     guest.kill().unwrap();
     assert!(uffd.is_gone());
 }
+
+/// The handoff may come through another process, whose end is not the guest's.
+#[test]
+fn a_guest_outlives_the_process_that_passed_it_on() {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+
+    use uffd_core::handoff::{Limits, Listener};
+    use uffd_core::kernel::Waker;
+    use uffd_core::session::{End, NoObserver, Session, SessionOptions};
+    use uffd_core::source::{Fetcher, FileSource};
+    use uffd_guest::driver::GuestBuilder;
+    use uffd_guest::pattern::Pattern;
+    use uffd_guest::snapshot::{self, ZeroPages};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (pattern, snapshot) = (Pattern::new(1, SMALL), dir.path().join("mem"));
+    snapshot::create(&snapshot, &pattern, PAGES, ZeroPages::Holes).unwrap();
+    let fetcher = Arc::new(Fetcher::new(Arc::new(FileSource::open(&snapshot).unwrap())));
+
+    let listener = Listener::bind(&dir.path().join("guest.sock")).unwrap();
+    let options = Options::new(listener.path(), [PAGES], pattern);
+    let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
+    let mut guest = GuestBuilder::new(program, options.clone()).spawn().unwrap();
+    let connection = listener.accept().unwrap().unwrap();
+    let never = Waker::new().unwrap();
+    let mut handoff = connection.receive(&Limits::new(PAGES * SMALL), never.as_fd()).unwrap();
+
+    let relay = UnixListener::bind(dir.path().join("relay.sock")).unwrap();
+    let passing_on = Options { socket: dir.path().join("relay.sock"), silent: true, ..options };
+    let mut passer = GuestBuilder::new(program, passing_on).spawn().unwrap();
+    handoff.socket = relay.accept().unwrap().0;
+    let options = SessionOptions::default();
+    let session = Session::start(handoff, fetcher, options, Box::new(NoObserver)).unwrap();
+    assert_eq!(session.pid(), Some(passer.pid()));
+    assert_eq!(guest.thread(0).verify(0, 1, &[Expect::Source]).unwrap().wrong, 0);
+
+    passer.kill().unwrap();
+    uffd_proof::until("the passer's end to be seen", || !session.kill());
+    assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
+    assert_eq!(session.end(), None);
+    guest.kill().unwrap();
+    assert_eq!(session.wait(), End::GuestExited);
+}

@@ -14,7 +14,7 @@ const MAIL: u32 = 1;
 const EXIT: u32 = 2;
 const SOCKET: u32 = 3;
 
-/// A guest whose process cannot be watched is asked for this often.
+/// A guest whose process cannot be watched, or was another one, is asked for this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Short waits: between faults that follow one another closely, trying to read again is quicker
@@ -146,7 +146,7 @@ impl FaultLoop {
             self.patience.slept(start.elapsed());
         }
         if ready.has(EXIT) {
-            return Err(Halt::GuestExited);
+            return self.probe_guest();
         }
         if ready.has(SOCKET) {
             return self.socket_spoke();
@@ -174,11 +174,15 @@ impl FaultLoop {
     }
 
     /// Asks the kernel whether the guest's memory is still there.
-    fn probe_guest(&self) -> Turn {
-        if let Some(process) = &self.process {
-            return if process.has_exited() { Err(Halt::GuestExited) } else { Ok(()) };
+    fn probe_guest(&mut self) -> Turn {
+        if self.memory.uffd().is_gone() {
+            return Err(Halt::GuestExited);
         }
-        if self.memory.uffd().is_gone() { Err(Halt::GuestExited) } else { Ok(()) }
+        // Whoever connected only passed the guest on: from now on its memory is asked for.
+        if let Some(process) = self.process.take_if(|process| process.has_exited()) {
+            let _ = self.watch.remove(process.as_ref());
+        }
+        Ok(())
     }
 }
 
