@@ -2,16 +2,25 @@
 //! threads are counted, which takes a process that nobody else is at work in.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use uffd_core::handoff::AcceptError;
-use uffd_core::session::End;
+use uffd_core::handoff::{AcceptError, Limits, Listener};
+use uffd_core::kernel::Waker;
+use uffd_core::session::{End, NoObserver, Session, SessionError, SessionOptions};
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_guest::driver::GuestBuilder;
+use uffd_guest::options::{Options, Register};
+use uffd_guest::pattern::Pattern;
 use uffd_guest::protocol::Expect;
+use uffd_guest::snapshot::{self, ZeroPages};
 use uffd_proof::{Case, SMALL, Stage, StageBuilder, assert_idle, cost_of, threads_named, until};
+use userfaultfd_sys as sys;
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
 
@@ -53,6 +62,7 @@ fn sessions_come_and_go_and_leave_nothing_behind() {
     two_hundred_guests_cost_nothing_while_they_are_idle(&stage().open());
     refused_guests_leave_nothing(&stage().open());
     a_process_out_of_descriptors_serves_when_it_has_some_again(stage().open());
+    a_session_is_all_there_or_says_what_it_lacks();
 
     // Fetch threads go when there was nothing to do for a while.
     until("all threads to end", || threads() == before.1);
@@ -152,4 +162,57 @@ fn a_process_out_of_descriptors_serves_when_it_has_some_again(stage: Stage) {
         assert_eq!(guest.join().unwrap(), 0);
         drop(session);
     });
+}
+
+/// With one descriptor more each time: short of one, a session may not begin without what it
+/// would have been good for.
+fn a_session_is_all_there_or_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = Listener::bind(&dir.path().join("uffd.sock")).unwrap();
+    let pattern = Pattern::new(3, SMALL);
+    let snapshot = dir.path().join("mem");
+    snapshot::create(&snapshot, &pattern, 4, ZeroPages::Holes).unwrap();
+    let fetcher = Arc::new(Fetcher::new(Arc::new(FileSource::open(&snapshot).unwrap())));
+    let mut options = Options::new(listener.path(), [4], pattern);
+    // For its page map to be needed.
+    options.register = Register::WriteProtect;
+    options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP
+        | sys::UFFD_FEATURE_WP_ASYNC
+        | sys::UFFD_FEATURE_WP_UNPOPULATED;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let never = Waker::new().unwrap();
+    let mut lacked = BTreeSet::new();
+    for spare in 0.. {
+        let guest = GuestBuilder::new(GUEST, options.clone()).spawn().unwrap();
+        let connection = listener.accept().unwrap().unwrap();
+        let handoff = connection.receive(&Limits::new(4 * SMALL), never.as_fd()).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+        let mut files: Vec<File> = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            files.push(file);
+        }
+        files.truncate(files.len() - spare);
+        let started = Session::start(
+            handoff,
+            fetcher.clone(),
+            SessionOptions::default(),
+            Box::new(NoObserver),
+        );
+        drop(files);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        match started {
+            Ok(session) => {
+                assert_eq!(session.pid(), Some(guest.pid()));
+                guest.thread(0).verify(0, 4, &[Expect::Source]).unwrap();
+                assert!(session.export().unwrap().exact, "without its page map");
+                break;
+            }
+            Err(error @ SessionError::Resources { what, .. }) => {
+                assert!(error.to_string().contains("Too many open files"), "{error}");
+                lacked.insert(what);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(lacked.len() > 3, "{lacked:?}");
 }

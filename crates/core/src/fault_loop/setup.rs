@@ -9,7 +9,9 @@ use super::pause::CHANGING;
 use super::wait::Patience;
 use super::{FaultLoop, Halt};
 use crate::handoff::Handoff;
-use crate::kernel::{EventReader, Features, Outcome, Pagemap, Process, Uffd, Watch};
+use crate::kernel::{
+    EventReader, Features, FeaturesError, Outcome, Pagemap, Process, Uffd, Watch, is_shortage,
+};
 use crate::memory::GuestMemory;
 use crate::policy::Tracking;
 use crate::session::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
@@ -46,14 +48,27 @@ impl Setup {
             Err(Errno::ESRCH) => {
                 return Err(resources("its process", "it exited right after the handoff"));
             }
+            Err(errno) if is_shortage(&errno.into()) => {
+                return Err(resources("a descriptor of its process", errno));
+            }
+            // Not allowed to see it: its memory is asked for from time to time.
             Err(_) => None,
         };
         let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
-        let features = Features::of(&uffd)?;
+        let features = match Features::of(&uffd) {
+            Err(FeaturesError::Shortage(cause)) => {
+                return Err(resources("the features of the userfaultfd", cause));
+            }
+            features => features?,
+        };
         let huge = handoff.layout.page_size() == PageSize::Huge;
-        let pagemap = (huge || features.wp_async())
-            .then(|| process.as_ref().and_then(|process| Pagemap::open(process).ok()))
-            .flatten();
+        let wanted = process.as_ref().filter(|_| huge || features.wp_async());
+        let pagemap = match wanted.map(|process| Pagemap::open(process)) {
+            Some(Err(error)) if is_shortage(&error) => {
+                return Err(resources("its page map", error));
+            }
+            opened => opened.and_then(Result::ok),
+        };
         let memory = GuestMemory::new(uffd, handoff.layout, pagemap)
             .map_err(|error| resources("memory for the page states", error))?;
         handoff

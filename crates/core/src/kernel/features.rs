@@ -7,6 +7,7 @@ use thiserror::Error;
 use userfaultfd_sys as sys;
 
 use super::descriptor::Uffd;
+use super::is_shortage;
 
 /// Set by the kernel once the owner has called UFFDIO_API.
 const INITIALIZED: u64 = 1 << 31;
@@ -23,6 +24,9 @@ pub enum FeaturesError {
         "cannot read the userfaultfd's features from /proc/self/fdinfo: {0}; is /proc mounted?"
     )]
     Unreadable(String),
+    /// There is no descriptor or memory left to read `/proc/self/fdinfo` with.
+    #[error("cannot read the userfaultfd's features from /proc/self/fdinfo: {0}")]
+    Shortage(String),
     /// The owner never called UFFDIO_API.
     #[error(
         "the userfaultfd was never initialised: its owner has to call UFFDIO_API before it hands it off"
@@ -38,8 +42,10 @@ impl Features {
     pub fn of(uffd: &Uffd) -> Result<Self, FeaturesError> {
         use std::os::fd::AsFd;
         let path = format!("/proc/self/fdinfo/{}", uffd.as_fd().as_raw_fd());
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| FeaturesError::Unreadable(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| match is_shortage(&error) {
+            true => FeaturesError::Shortage(error.to_string()),
+            false => FeaturesError::Unreadable(error.to_string()),
+        })?;
         Self::parse(&text)
     }
 

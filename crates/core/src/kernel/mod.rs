@@ -21,3 +21,12 @@ pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};
 pub use process::{Process, Waker};
 pub use watch::{ReadySet, Watch};
+
+use nix::errno::Errno;
+
+/// Whether something can be had again once there are more descriptors or more memory. To go on
+/// without it would be a lesser service for as long as the guest lives.
+pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
+}
