@@ -1,5 +1,5 @@
 // `uffd-rs-serve restore` and `configure` as processes, with a Firecracker of the test's own.
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { SavedTrace } from '../../src/index.js'
@@ -115,6 +115,24 @@ test('the options reach the load', async (t) => {
     },
   ])
   t.false(firecracker.routes.includes('PATCH /vm'))
+})
+
+test('the socket is given to the user of Firecracker', async (t) => {
+  let owner: unknown
+  const { firecracker, args } = await place(t, {
+    onLoadSnapshot: async () => {
+      const { uid, gid } = statSync(firecracker.socket)
+      owner = { uid, gid }
+    },
+  })
+  // Only root can give files away.
+  const [uid, gid] = process.getuid!() === 0 ? [7, 8] : [process.getuid!(), process.getgid!()]
+  const command = new CommandProcess(t, ...args, '--socket-owner', `${uid}:${gid}`)
+  await command.event('restored')
+  t.deepEqual(owner, { uid, gid })
+  const wrong = await runCommand(t, ...args, '--socket-owner', 'firecracker')
+  t.is(wrong.status, 2)
+  t.regex(wrong.stderr, /--socket-owner must be numbers as 123:100/)
 })
 
 test('a template is enough', async (t) => {
