@@ -14,7 +14,7 @@ use uffd_core::session::{End, Export, FaultAround, Reply};
 use uffd_core::states::PublicState;
 use uffd_core::units::PageRange;
 use uffd_guest::pattern::Pattern;
-use uffd_guest::protocol::{Expect, Op};
+use uffd_guest::protocol::{Death, Expect, Op};
 use uffd_proof::{Case, HUGE, SMALL, Served};
 
 use model_of_pages::{Act, Model, Modes, Seen};
@@ -46,8 +46,16 @@ struct Program {
     fault_around: bool,
     zeros: bool,
     split: u64,
-    /// Whether it is stopped in the middle of a last phase.
-    stop: Option<Phase>,
+    /// What ends it in the middle of a last phase, if anything does.
+    end: Option<(Phase, Ending)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// The session is stopped.
+    Stop,
+    /// The guest dies after so many touches more, or is killed when it did not make them.
+    Death(Death, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -70,16 +78,24 @@ fn phase() -> impl Strategy<Value = Phase> {
     })
 }
 
+fn ending() -> impl Strategy<Value = Ending> {
+    let how = prop_oneof![Just(Death::Exit), Just(Death::Kill), Just(Death::Abort)];
+    prop_oneof![
+        1 => Just(Ending::Stop),
+        2 => (how, 0..10_u64).prop_map(|(how, touches)| Ending::Death(how, touches)),
+    ]
+}
+
 fn program() -> impl Strategy<Value = Program> {
     let phases = prop::collection::vec(phase(), 1..6);
-    let stop = prop::option::weighted(0.25, phase());
-    (phases, any::<bool>(), any::<bool>(), 1..PAGES, stop).prop_map(
-        |(phases, fault_around, zeros, split, stop)| Program {
+    let end = prop::option::weighted(0.5, (phase(), ending()));
+    (phases, any::<bool>(), any::<bool>(), 1..PAGES, end).prop_map(
+        |(phases, fault_around, zeros, split, end)| Program {
             phases,
             fault_around,
             zeros,
             split,
-            stop,
+            end,
         },
     )
 }
@@ -177,7 +193,7 @@ fn run(case: Case, program: &Program) -> Result<(), TestCaseError> {
             };
         })
     });
-    let guest = setting.guest();
+    let mut guest = setting.guest();
     let modes = Modes { tracking: case.tracking, fault_around: program.fault_around };
     let mut model = Model::new(pattern, PAGES, modes);
     for (number, phase) in program.phases.iter().enumerate() {
@@ -185,17 +201,14 @@ fn run(case: Case, program: &Program) -> Result<(), TestCaseError> {
         one_phase(&guest, phase, number, &stamps, &mut model)?;
         look(&guest, phase, &mut model)?;
     }
-    if let Some(phase) = &program.stop {
-        let stamps = Stamps(99);
-        let ops = phase.ops(program.phases.len(), &stamps, &model);
-        let running: Vec<_> =
-            (0..).zip(ops).map(|(thread, ops)| guest.thread(thread).start_program(ops)).collect();
-        prop_assert_eq!(guest.session.stop(), End::Stopped);
-        // Its threads may wait for ever now: they go with the guest.
-        drop(running);
-        let (end, stats) = guest.end();
-        prop_assert_eq!(end, End::Stopped);
-        prop_assert_eq!(stats.counters.faults(), stats.latency.count);
+    if let Some((phase, ending)) = &program.end {
+        last_phase(&mut guest, phase, *ending, program.phases.len(), &model)?;
+        if let Ending::Death(..) = ending {
+            // Its death is nothing to others.
+            let next = setting.guest();
+            let verified = next.thread(0).verify(0, PAGES, &[Expect::Source]);
+            prop_assert_eq!(verified.expect("the guest answers").wrong, 0);
+        }
         return Ok(());
     }
     for page in 0..PAGES {
@@ -203,6 +216,51 @@ fn run(case: Case, program: &Program) -> Result<(), TestCaseError> {
         prop_assert!(model.allows(page, &found), "page {} holds {}: {:?}", page, found, model);
     }
     prop_assert_eq!(guest.stats().faults_in_hand, 0);
+    Ok(())
+}
+
+/// A phase in the middle of which the session ends: exactly once, for the right reason, and with
+/// an answer to whoever waits for a prefault.
+fn last_phase(
+    guest: &mut Served,
+    phase: &Phase,
+    ending: Ending,
+    number: usize,
+    model: &Model,
+) -> Result<(), TestCaseError> {
+    if let Ending::Death(how, touches) = ending {
+        guest.die_after(how, touches).expect("the guest answers");
+    }
+    let ops = phase.ops(number, &Stamps(99), model);
+    let running: Vec<_> =
+        (0..).zip(ops).map(|(thread, ops)| guest.thread(thread).start_program(ops)).collect();
+    let (reply, report) = mpsc::channel();
+    let (start, end) = phase.prefault.unwrap_or((0, PAGES));
+    let reply = Reply::new(move |it| reply.send(it).unwrap_or(()));
+    guest.session.prefault_with(vec![PageRange::new(start, end)], reply).expect("its pages");
+    let expected = match ending {
+        Ending::Stop => {
+            prop_assert_eq!(guest.session.stop(), End::Stopped);
+            // Its threads may wait for ever now: they go with the guest.
+            End::Stopped
+        }
+        Ending::Death(..) => {
+            for program in running {
+                // Done, or cut off by its death.
+                if let Ok(report) = program.get() {
+                    prop_assert_eq!(report.verified.wrong, 0, "{:?} {:?}", report, model);
+                }
+            }
+            guest.guest.kill().expect("the guest ends");
+            End::GuestExited
+        }
+    };
+    let (end_told, stats) = guest.end();
+    prop_assert_eq!(end_told, expected);
+    prop_assert_eq!(stats.counters.faults(), stats.latency.count);
+    if let Ok(report) = report.recv().expect("an answer") {
+        prop_assert_eq!(report.requested(), end - start, "{:?}", report);
+    }
     Ok(())
 }
 
