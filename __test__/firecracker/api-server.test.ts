@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import test, { type ExecutionContext } from 'ava'
 import { Client } from 'undici'
 import { FirecrackerApi, type FirecrackerApiOptions } from '../support/firecracker-api.js'
@@ -138,6 +139,25 @@ for (const [name, route, body, fault] of refused) {
     t.regex(answer.fault ?? '', fault)
   })
 }
+
+test('refuses what a small HTTP server does not understand', async (t) => {
+  const { api } = await start(t)
+  const put = async (headers: Record<string, string>, body: string | Iterable<string>) => {
+    const http = new Client('http://localhost', { socketPath: api.socketPath })
+    const answer = await http.request({
+      method: 'PUT',
+      path: '/balloon',
+      headers,
+      body: Readable.from(body),
+    })
+    const text = await answer.body.text()
+    await http.destroy()
+    return text
+  }
+  t.regex(await put({}, [JSON.stringify(balloon)]), /known length/)
+  const long = JSON.stringify(balloon).padEnd(51_201)
+  t.regex(await put({ 'content-length': '51201' }, [long]), /51201 bytes, 51200 at most/)
+})
 
 test('before boot there is nothing to pause, to write or to hint', async (t) => {
   const { ask } = await start(t)

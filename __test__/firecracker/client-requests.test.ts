@@ -1,7 +1,11 @@
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
 import test from 'ava'
-import type { FirecrackerClient } from '../../src/index.js'
+import { FirecrackerClient } from '../../src/index.js'
 import type { FirecrackerApi } from '../support/firecracker-api.js'
 import { minorOf, releases, type Route } from '../support/firecracker-api/published.js'
+import { temporaryDirectory } from '../support/stage.js'
 import { withApi } from '../support/with-api.js'
 
 interface Case {
@@ -206,6 +210,22 @@ test('bodies are sent as JSON of known length, as a simple HTTP server needs the
   t.is(headers['content-type'], 'application/json')
   t.is(headers['transfer-encoding'], undefined)
   t.is(headers['content-length'], String('{"vcpu_count":1,"mem_size_mib":128}'.length))
+})
+
+test('it hangs up once it has its answer, whoever says that the connection is kept', async (t) => {
+  const socketPath = join(temporaryDirectory(t), 'api.sock')
+  const ended: Promise<unknown>[] = []
+  const server = createServer((socket) => {
+    ended.push(once(socket, 'end'))
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n')
+    })
+  }).listen(socketPath)
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  await new FirecrackerClient({ socketPath }).pause()
+  await Promise.all(ended)
+  t.is(ended.length, 1)
 })
 
 test('fields of an answer that nobody knows yet are left alone', async (t) => {

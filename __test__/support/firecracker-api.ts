@@ -121,6 +121,7 @@ export class FirecrackerApi {
     const wrong = this.#options.misbehave?.[route as Route]
     if (wrong !== undefined) return misbehave(wrong, request.socket, response)
     try {
+      refuseHttp(request)
       const endpoint = this.#endpoint(route)
       const body = this.#read(endpoint, text)
       const answer = await this.vm.handle(route as Route, body)
@@ -161,6 +162,18 @@ export class FirecrackerApi {
   }
 }
 
+/** The most bytes of a body that Firecracker takes, unless told otherwise when it is started. */
+const longestBody = 51_200
+
+/** Refuses what Firecracker's small HTTP server does not understand: it would wait, or misread. */
+function refuseHttp({ headers, method }: IncomingMessage): void {
+  const length = Number(headers['content-length'] ?? 0)
+  if (headers['transfer-encoding'] !== undefined) throw new Fault('A body needs a known length.')
+  if (headers.expect !== undefined) throw new Fault('Nothing is expected of this server.')
+  if (length > longestBody) throw new Fault(`The body has ${length} bytes, ${longestBody} at most.`)
+  if (method === 'GET' && length > 0) throw new Fault('This request has no body.')
+}
+
 async function readAll(request: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []
   for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
@@ -179,6 +192,8 @@ function send(response: ServerResponse, status: number, body: JsonObject | undef
   response.statusCode = status
   response.sendDate = false
   response.setHeader('server', 'Firecracker API')
+  // Whatever the client says: it has to hang up by itself.
+  response.setHeader('connection', 'keep-alive')
   if (body === undefined) {
     response.end()
   } else {
