@@ -21,7 +21,12 @@ export interface SnapshotCreate {
   readonly snapshotPath: string
   /** Where the guest's memory is written. */
   readonly memFilePath: string
-  /** All memory, or what was written since the last snapshot. @default 'Full' */
+  /**
+   * All memory, or what was written since the load or the last snapshot. Without
+   * `trackDirtyPages`, `Diff` is refused before Firecracker 1.13.0, and has every
+   * page that is present from then on.
+   * @default 'Full'
+   */
   readonly snapshotType?: 'Full' | 'Diff' | undefined
 }
 

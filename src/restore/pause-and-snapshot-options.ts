@@ -56,7 +56,8 @@ export interface PauseAndSnapshotOptions {
    */
   readonly snapshot: string
   /**
-   * All memory, or what was written since the load; `Diff` needs `trackDirtyPages` then.
+   * All memory, or what was written since the load. Without `trackDirtyPages` at the load, `Diff`
+   * is refused before Firecracker 1.13.0, and has every page that is present from then on.
    * @default 'Full'
    */
   readonly type?: 'Full' | 'Diff' | undefined
