@@ -25,7 +25,8 @@ import {
   type MachineConfig,
   type MachineConfigInfo,
 } from './machine-config.js'
-import { Requests } from './requests.js'
+import { untilReady } from './ready.js'
+import { checkRequestOptions, Requests } from './requests.js'
 import {
   snapshotCreateBody,
   snapshotLoadBody,
@@ -62,14 +63,29 @@ const checkOptions = object<FirecrackerClientOptions>({
 export class FirecrackerClient {
   readonly socketPath: string
   readonly #api: Requests
+  readonly #timeoutMs: number
   readonly #snapshotTimeoutMs: number
   #version: FirecrackerVersion | undefined
 
   constructor(options: FirecrackerClientOptions) {
     const checked = checkOptions(options, place())
     this.socketPath = checked.socketPath
-    this.#api = new Requests(checked.socketPath, checked.timeoutMs ?? 10_000)
+    this.#timeoutMs = checked.timeoutMs ?? 10_000
+    this.#api = new Requests(checked.socketPath, this.#timeoutMs)
     this.#snapshotTimeoutMs = checked.snapshotTimeoutMs ?? 60_000
+  }
+
+  /**
+   * Resolves with the version as soon as Firecracker answers: a process that was just started
+   * makes its socket first. Until the deadline, a socket that is missing or refuses is no error.
+   */
+  async ready(options: RequestOptions = {}): Promise<FirecrackerVersion> {
+    const { timeoutMs = this.#timeoutMs, signal } = checkRequestOptions(options, place())
+    return await untilReady(
+      (leftMs) => this.version({ timeoutMs: leftMs, signal }),
+      timeoutMs,
+      signal,
+    )
   }
 
   /** Firecracker's version; asked for once, since a process does not change it. */

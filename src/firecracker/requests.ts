@@ -3,7 +3,7 @@ import { readAnswer, refuseFailure } from './answer.js'
 import { exchange, type Answer, type Method } from './connection.js'
 import { underDeadline, type RequestOptions } from './deadline.js'
 
-const checkOptions = object<RequestOptions>({
+export const checkRequestOptions = object<RequestOptions>({
   signal: optional(abortSignal),
   timeoutMs: optional(milliseconds),
 })
@@ -52,7 +52,7 @@ export class Requests {
     options: RequestOptions = {},
     defaultTimeoutMs: number,
   ): Promise<Answer> {
-    const { signal, timeoutMs = defaultTimeoutMs } = checkOptions(options, place())
+    const { signal, timeoutMs = defaultTimeoutMs } = checkRequestOptions(options, place())
     const signals = { user: signal, client: this.#closing.signal }
     return underDeadline(`${method} ${path}`, timeoutMs, signals, (ending) =>
       exchange(this.#socketPath, method, path, body, ending),

@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, rm } from 'node:fs/promises'
-import { setTimeout as wait } from 'node:timers/promises'
+import { rm } from 'node:fs/promises'
 import { FirecrackerClient } from 'uffd-rs'
 import type { StartVm } from './clones.js'
 
@@ -20,8 +19,8 @@ export function firecracker(snapshotState: string, directory: string): StartVm {
       await rm(apiSocket, { force: true })
     }
     try {
-      await appearance(apiSocket)
       const client = new FirecrackerClient({ socketPath: apiSocket })
+      await client.ready()
       await client.loadSnapshot({ snapshotPath: snapshotState, backendPath: uffdSocket })
       return { pid: process.pid!, resume: () => client.resume(), kill }
     } catch (error) {
@@ -29,18 +28,4 @@ export function firecracker(snapshotState: string, directory: string): StartVm {
       throw error
     }
   }
-}
-
-async function appearance(path: string): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
-    if (
-      await access(path).then(
-        () => true,
-        () => false,
-      )
-    )
-      return
-    await wait(10)
-  }
-  throw new Error(`Firecracker did not make ${path}`)
 }
