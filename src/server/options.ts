@@ -37,8 +37,9 @@ export interface ListenOptions {
   readonly faultAround?: boolean | number | undefined
   /**
    * What becomes of a page that cannot be had before `faultDeadlineMs`. `poison`: accesses raise
-   * SIGBUS, which ends a stock Firecracker. `kill`: the guest is killed and its session fails.
-   * `fail`: the session fails; the guest's threads wait for you to end it.
+   * SIGBUS, which ends a stock Firecracker; before Linux 6.6 the same as `fail`. `kill`: the guest
+   * is killed and its session fails. `fail`: the session fails; the guest's threads wait for you to
+   * end it.
    * @default 'poison'
    */
   readonly onUnservable?: 'poison' | 'kill' | 'fail' | undefined

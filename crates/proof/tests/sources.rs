@@ -12,10 +12,11 @@ use uffd_core::server::Refusal;
 use uffd_core::session::{Cause, End, Notice, SessionError, SessionOptions, Unservable};
 use uffd_core::source::SourceError;
 use uffd_core::units::{PageIndex, PageRange};
+use uffd_guest::options::Dialect;
 use uffd_guest::pattern::Content;
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Broken, Failure, Gate, Gated};
-use uffd_proof::{Case, Setting, in_all_modes, until};
+use uffd_proof::{Case, HUGE, Setting, in_all_modes, until};
 
 in_all_modes!(
     a_file_that_is_too_short_is_refused,
@@ -114,6 +115,22 @@ fn a_source_that_fails_for_good_poisons_the_page(case: Case) {
     assert_eq!(guest.thread(0).write(5, 1, 3).unwrap().poisoned, 1);
     assert_eq!(guest.stats().counters.poisoned_pages, 1);
     assert!(guest.session.end().is_none());
+}
+
+/// The kernel does not poison a part of a huge page: that plays the kernel that cannot at all.
+#[test]
+fn where_a_page_cannot_be_poisoned_the_session_fails_and_says_why_it_cannot_be_had() {
+    let guest = env!("CARGO_BIN_EXE_uffd-proof-guest");
+    let case = Case { guest, page_size: HUGE, tracking: false };
+    let setting = case.open_with(case.pattern(), &[1], |stage| {
+        stage.source(|file| Broken::new(file, 0..HUGE, Failure::Truncated))
+    });
+    let guest = setting.guest_with(|options| options.dialect = Dialect::V1_1);
+    let _read = guest.thread(0).start_read(0, 1);
+    let (End::Failed(error), stats) = guest.end() else { panic!() };
+    let SessionError::Unservable { page, cause, killed, .. } = error else { panic!("{error}") };
+    assert_eq!((page, killed, stats.counters.poisoned_pages), (PageIndex(0), false, 0));
+    assert!(matches!(cause, Cause::Source(SourceError::Truncated { .. })), "{cause}");
 }
 
 fn names_page_5(case: Case, error: &SessionError, was_killed: bool) {

@@ -370,13 +370,17 @@ impl FaultLoop {
         };
         let offset = self.offset(page);
         let killed = match self.options.on_unservable {
-            Unservable::Poison => {
-                self.poison(index)?;
-                if self.hand.get(index).phase == Phase::Served {
-                    self.observer.notice(Notice::Poisoned { page, offset, cause });
+            Unservable::Poison => match self.poison(index) {
+                Ok(()) => {
+                    if self.memory.states.get(page) == PageState::Poisoned {
+                        self.observer.notice(Notice::Poisoned { page, offset, cause });
+                    }
+                    return Ok(());
                 }
-                return Ok(());
-            }
+                // Before Linux 6.6 it cannot be. Why the page cannot be had is worth more.
+                Err(Halt::Failed(SessionError::Refused { .. })) => false,
+                Err(halt) => return Err(halt),
+            },
             Unservable::Kill => self.process.as_ref().is_some_and(|guest| guest.kill().is_ok()),
             Unservable::Fail => false,
         };

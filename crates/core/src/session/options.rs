@@ -19,7 +19,8 @@ pub enum DirtyTracking {
 /// What becomes of a page that cannot be had before the deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unservable {
-    /// It is poisoned: accesses raise SIGBUS, which ends a stock Firecracker.
+    /// It is poisoned: accesses raise SIGBUS, which ends a stock Firecracker. Where the kernel
+    /// cannot (before Linux 6.6), the session fails as with [`Fail`](Self::Fail).
     #[default]
     Poison,
     /// The guest is killed, and the session fails.
