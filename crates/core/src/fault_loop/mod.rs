@@ -146,7 +146,7 @@ impl FaultLoop {
             if settled.is_err() || self.hand.next_due().is_none() {
                 break;
             }
-            self.pause_until_due();
+            self.pause_until_due(until);
         }
     }
 

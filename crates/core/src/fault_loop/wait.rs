@@ -109,10 +109,10 @@ impl FaultLoop {
         self.sleep(self.next_due())
     }
 
-    /// Sleeps until the next deferred fault is to be tried again.
-    pub(super) fn pause_until_due(&mut self) {
+    /// Sleeps until the next deferred fault is to be tried again, but no longer than `until`.
+    pub(super) fn pause_until_due(&mut self, until: Instant) {
         if let Some(due) = self.hand.next_due() {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            std::thread::sleep(due.min(until).saturating_duration_since(Instant::now()));
         }
     }
 
