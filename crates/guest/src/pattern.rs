@@ -77,11 +77,6 @@ impl Pattern {
         Self { lone_zero_per_mille: per_mille, ..self }
     }
 
-    /// Words in a page.
-    pub const fn words_per_page(&self) -> u64 {
-        self.page_size / 8
-    }
-
     /// Whether page `page` of the snapshot is zero.
     pub const fn is_zero(&self, page: u64) -> bool {
         let run = if self.page_size > ZERO_RUN { self.page_size } else { ZERO_RUN };

@@ -18,11 +18,6 @@ impl PageBits {
     pub const fn is_populated(self) -> bool {
         self.0 >> 62 != 0
     }
-
-    /// The next write raises a write-protect fault.
-    pub const fn is_write_protected(self) -> bool {
-        self.0 >> 57 & 1 != 0
-    }
 }
 
 const PAGE_IS_WRITTEN: u64 = 1 << 1;
