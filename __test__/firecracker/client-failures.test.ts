@@ -54,7 +54,8 @@ test('what Firecracker refuses is told in its own words', async (t) => {
 
 const refusals: [name: string, status: number, text: string, fault: string | undefined][] = [
   ['in plain text', 400, 'Bad Request', 'Bad Request'],
-  ['in JSON of another shape', 500, '{"error":"no"}', '{"error":"no"}'],
+  ['of the HTTP server', 503, '{ "error": "Too many connections" }', 'Too many connections'],
+  ['in JSON of another shape', 500, '{"reason":"no"}', '{"reason":"no"}'],
   ['without a word', 500, '', undefined],
   ['with a redirection', 302, '', undefined],
 ]

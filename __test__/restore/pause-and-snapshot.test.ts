@@ -129,6 +129,7 @@ test('options are checked', async (t) => {
     [{}, files, /"vm.client"/],
     [vm, {}, /"snapshotState"/],
     [vm, { ...files, type: 'full' }, /"type"/],
+    [vm, { ...files, snapshot: files.snapshotState }, /"snapshot" to be another file than/],
     [vm, { ...files, timeouts: { settleMs: -1 } }, /"timeouts.settleMs"/],
   ]
   for (const [target, options, message] of bad) {

@@ -24,12 +24,16 @@ export function readAnswer<T>(request: string, answer: Answer, read: (body: unkn
   }
 }
 
-/** The published error has one field; anything else is passed on as it is. */
+/**
+ * The published error has one field, and Firecracker's HTTP server, where it refuses by itself
+ * (too many connections, too large a body), another. Anything else is passed on as it is.
+ */
 function faultMessage(text: string): string | undefined {
   try {
     const body: unknown = JSON.parse(text)
-    if (typeof body === 'object' && body !== null && 'fault_message' in body) {
-      return String(body.fault_message)
+    if (typeof body === 'object' && body !== null) {
+      if ('fault_message' in body) return String(body.fault_message)
+      if ('error' in body && typeof body.error === 'string') return body.error
     }
   } catch {
     // Not JSON: the text itself is all there is to tell.

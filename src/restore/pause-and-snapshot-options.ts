@@ -104,8 +104,12 @@ export function checkSnapshotTarget(given: unknown): SnapshotTarget {
 
 export function checkPauseAndSnapshotOptions(given: unknown): PauseAndSnapshotOptions {
   const checked = check(given, options())
-  const { snapshotState, snapshot } = checked
-  return { ...checked, snapshotState: resolve(snapshotState), snapshot: resolve(snapshot) }
+  const snapshotState = resolve(checked.snapshotState)
+  const snapshot = resolve(checked.snapshot)
+  if (snapshot === snapshotState) {
+    options().field('snapshot').expected('another file than snapshotState', snapshot)
+  }
+  return { ...checked, snapshotState, snapshot }
 }
 
 /** Writing over the file a guest is served from would change the guest under its feet. */
