@@ -6,8 +6,8 @@ import { fromNative } from '../native-errors.js'
 export interface GuestEnd {
   /**
    * `guest-exited`: its process is gone. `stopped`: it was asked for. `failed`: it cannot be
-   * served any longer; unless it was killed, its threads wait at the next page they miss, and it
-   * is for the orchestrator to end it.
+   * served any longer; unless it was killed, its threads wait at the next page they miss or give
+   * back, and it is for the orchestrator to end it.
    */
   readonly reason: EndReason
   /** Why it failed; absent for the other reasons. */

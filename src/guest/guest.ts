@@ -202,8 +202,8 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
 
   /**
    * Serves the guest no longer: what is in hand is served as far as that goes at once, and every
-   * waiting thread is woken. Pages it misses later block it, so end or pause it first. Resolves
-   * with its end, whatever that was; may be called again.
+   * waiting thread is woken. Pages it misses or gives back later block it, so end or pause it
+   * first. Resolves with its end, whatever that was; may be called again.
    */
   async stop(): Promise<GuestEnd> {
     this.#native.beginStop()

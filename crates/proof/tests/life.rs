@@ -27,6 +27,7 @@ in_all_modes!(
     a_session_can_be_stopped_by_many_at_once_while_its_guest_is_busy,
     a_session_can_be_stopped_with_faults_parked,
     a_session_can_be_stopped_during_a_prefault,
+    a_session_that_is_stopped_answers_what_was_asked_before,
     a_session_that_is_dropped_is_stopped,
     what_is_asked_after_the_end_is_answered,
     a_guest_with_an_old_firecrackers_socket_is_seen_to_die,
@@ -136,6 +137,33 @@ fn a_session_can_be_stopped_during_a_prefault(case: Case) {
     assert_eq!((report.installed, report.skipped), (4, 4), "{report:?}");
     assert_eq!(report.requested(), PAGES);
     gate.open();
+}
+
+/// Whoever waits for an unread REMOVE cannot be woken: it has to be read.
+fn a_session_that_is_stopped_answers_what_was_asked_before(case: Case) {
+    let setting = case.open(PAGES);
+    let one_waits = |guest: &uffd_proof::Served| {
+        until("a thread to wait", || waiting_threads(guest.pid()) == 1);
+    };
+    let guest = setting.guest();
+    guest.thread(0).touch(0, 2).unwrap();
+    let held = guest.hold();
+    let given_back = guest.thread(0).start_madvise(0, 1);
+    one_waits(&guest);
+    guest.session.begin_stop();
+    drop(held);
+    assert_eq!(guest.end().0, End::Stopped);
+    given_back.get().unwrap();
+    drop(guest);
+
+    let guest = setting.guest();
+    let held = guest.hold();
+    let read = guest.thread(0).start_read(1, 1);
+    one_waits(&guest);
+    guest.session.begin_stop();
+    drop(held);
+    assert!(read.get().unwrap().all(|content| *content == Content::Source));
+    assert_eq!(guest.end().1.counters.read_faults, 1);
 }
 
 fn a_session_that_is_dropped_is_stopped(case: Case) {

@@ -138,14 +138,14 @@ impl FaultLoop {
         Ok(())
     }
 
-    /// Serves what can be served at once.
+    /// Reads what the guest has asked for so far, lets go of threads that give memory back, and
+    /// serves what can be served at once.
     fn let_go(&mut self) {
         let until = Instant::now() + Duration::from_millis(50);
-        while Instant::now() < until && !self.hand.is_empty() {
-            let settled = self.drain().and_then(|()| self.serve());
-            if settled.is_err() || self.hand.next_due().is_none() {
-                break;
-            }
+        while self.drain().and_then(|()| self.serve()).is_ok()
+            && self.hand.next_due().is_some()
+            && Instant::now() < until
+        {
             self.pause_until_due(until);
         }
     }

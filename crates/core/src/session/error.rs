@@ -16,7 +16,7 @@ pub enum End {
     /// [`Session::stop`](super::Session::stop) was called.
     Stopped,
     /// The guest cannot be served any longer. Unless it was killed, its threads wait at the next
-    /// page they miss: the orchestrator has to end it.
+    /// page they miss or give back: the orchestrator has to end it.
     Failed(SessionError),
 }
 
