@@ -329,6 +329,14 @@ impl GuestMemory {
         }
     }
 
+    /// A thread that waited to write `page` was woken by whatever installed it. As a neighbour of
+    /// another page, say, and then nobody sees that write unless writes are tracked.
+    pub(crate) fn written(&mut self, page: PageIndex) {
+        if !self.tracking.is_on() && self.states.get(page).is_installed() {
+            self.states.set_one(page, PageState::Dirty);
+        }
+    }
+
     /// REMOVEs were read at this time.
     pub(crate) fn expect_gap(&mut self, read_at: Instant) {
         self.gap_until = Some(read_at + GAP);

@@ -141,6 +141,25 @@ fn without_tracking_an_export_names_all_that_could_have_been_written_and_says_so
     }
 }
 
+/// Several are asked for at once, and all are zeros: the first fault fills the others too.
+#[test]
+fn without_tracking_a_page_that_a_thread_waited_to_write_is_dirty_whoever_filled_it() {
+    let case = Case { guest: GUEST, page_size: SMALL, tracking: false };
+    let pattern = case.pattern().with_lone_zeros(1000);
+    let setting = case.open_with(pattern, &[PAGES], |stage| stage);
+    let guest = setting.guest();
+    let held = guest.hold();
+    let writes: Vec<_> =
+        (0..3).map(|page| guest.thread(page).start_write_word(page.into(), 1, 4, 0)).collect();
+    let read = guest.thread(3).start_touch(3, 1);
+    uffd_proof::until("all to wait", || uffd_proof::waiting_threads(guest.pid()) == 4);
+    drop(held);
+    writes.into_iter().chain([read]).for_each(|it| assert_eq!(it.get().unwrap().pages, 1));
+    let stats = guest.stats();
+    assert!(stats.counters.neighbour_pages > 0, "{stats:?}");
+    assert_eq!((stats.pages.dirty, stats.pages.zero), (3, PAGES - 3));
+}
+
 #[test]
 fn each_page_raises_one_protect_fault_however_often_it_is_written() {
     for page_size in [SMALL, HUGE] {

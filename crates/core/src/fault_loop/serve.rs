@@ -265,6 +265,7 @@ impl FaultLoop {
             let write = fault.kind == Kind::Missing { write: true };
             if write {
                 memory.counters.write_faults += 1;
+                memory.written(fault.page);
             } else {
                 memory.counters.read_faults += 1;
             }
