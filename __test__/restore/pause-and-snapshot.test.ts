@@ -249,6 +249,26 @@ test('an abort while the snapshot is written', async (t) => {
   await fails(t, firecracker, making, { step: 'create', vm: 'paused', code })
 })
 
+for (const isPaused of [true, false]) {
+  const [vmIs, state] = isPaused
+    ? (['paused', 'Paused'] as const)
+    : (['running', 'Running'] as const)
+
+  test(`an abort while it is being paused: it is looked at, and ${vmIs}`, async (t) => {
+    const aborting = new AbortController()
+    const { firecracker, vm, files } = await restored(t, {
+      onState: async (entered) => {
+        if (entered !== 'Paused') return
+        aborting.abort()
+        if (!isPaused) throw new Error('not now')
+      },
+    })
+    const making = pauseAndSnapshot(vm, { ...files, signal: aborting.signal })
+    const code = 'ERR_UFFD_PAUSE_AND_SNAPSHOT_ABORTED'
+    await fails(t, firecracker, making, { step: 'pause', vm: vmIs, state, code })
+  })
+}
+
 test('a guest killed while the snapshot is written', async (t) => {
   const { firecracker, vm, files } = await restored(t, {
     onCreateSnapshot: async () => {

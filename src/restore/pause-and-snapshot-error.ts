@@ -6,8 +6,8 @@ export type SnapshotStep = 'drain' | 'pause' | 'settle' | 'export' | 'create' | 
 
 /**
  * What a failed `pauseAndSnapshot` leaves. `unchanged`: the microVM was not paused by it.
- * `paused`; `running`: it was paused, and resumed again. `unknown`: Firecracker did not answer;
- * look at `client.instanceInfo()`. `gone`: its process has ended.
+ * `paused`; `running`: it runs, as before or again. `unknown`: Firecracker did not answer; look at
+ * `client.instanceInfo()`. `gone`: its process has ended.
  */
 export type VmAfterSnapshot = 'unchanged' | 'paused' | 'running' | 'unknown' | 'gone'
 
@@ -28,7 +28,7 @@ const telling: Telling<SnapshotStep, VmAfterSnapshot> = {
   left: {
     unchanged: 'It was not paused.',
     paused: 'It is paused.',
-    running: 'It runs again.',
+    running: 'It runs.',
     unknown: 'Whether it runs is not known.',
     gone: 'Its process has ended.',
   },

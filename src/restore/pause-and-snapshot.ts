@@ -1,4 +1,4 @@
-import { FirecrackerHttpError } from '../firecracker/errors.js'
+import { FirecrackerError, FirecrackerHttpError } from '../firecracker/errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type DirtyPages, type PageStates } from '../guest/page-states.js'
 import { balloonIfAny } from './balloon.js'
@@ -161,7 +161,7 @@ class Making {
     }
   }
 
-  /** After a failure: runs again if that was wanted and its memory is served. */
+  /** After a failure: runs again if that was wanted and its memory is served; else is looked at. */
   async #leaveInOrder(): Promise<void> {
     const { guest } = this.#vm
     if (guest.endSoFar === undefined) await endAfterHangUp(guest, this.#steps.failure?.cause)
@@ -170,12 +170,21 @@ class Making {
       this.#condition = 'gone'
       return
     }
-    const wasTouched = this.#condition !== 'unchanged'
-    if (!wasTouched || endSoFar !== undefined || this.#options.resume !== true) return
+    const request = { timeoutMs: this.#options.timeouts?.requestMs }
+    const resumes = this.#options.resume === true && endSoFar === undefined
     try {
-      await this.#resume({ timeoutMs: this.#options.timeouts?.requestMs })
+      if (resumes && this.#condition !== 'unchanged') await this.#resume(request)
+      else if (this.#condition === 'unknown') await this.#look(request)
     } catch {
       // The first failure is the one that is told, and the condition says the rest.
     }
+  }
+
+  /** What came of a request that was given up before its answer; not of one that got none. */
+  async #look(request: { timeoutMs: number | undefined }): Promise<void> {
+    if (this.#steps.failure?.cause instanceof FirecrackerError) return
+    const { state } = await this.#vm.client.instanceInfo(request)
+    if (state === 'Paused') this.#condition = 'paused'
+    if (state === 'Running') this.#condition = 'running'
   }
 }
