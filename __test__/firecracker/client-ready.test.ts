@@ -32,6 +32,7 @@ const ends: [how: string, prepare: (api: FirecrackerApi) => Promise<void>, code:
 for (const [how, prepare, code] of ends) {
   test(`a socket that ${how} until the deadline is the error`, async (t) => {
     const { api, client } = await withApi(t)
+    await client.version()
     await prepare(api)
     await t.throwsAsync(client.ready({ timeoutMs: 20 }), { code })
   })

@@ -166,6 +166,19 @@ test.serial('a handoff, and a load that hangs', async (t) => {
   await fails(t, firecracker, { timeouts: { loadMs: 3000 } }, { ...loading, cause: timeout })
 })
 
+for (const killOnFailure of [true, false]) {
+  const vm = killOnFailure ? 'gone' : 'unusable'
+  test.serial(`a handoff, and a load that fails then: it is ${vm}`, async (t) => {
+    const firecracker = await Firecracker.start(t, {
+      afterHandoff: async () => {
+        throw new Error('no such TAP device')
+      },
+    })
+    const message = /Firecracker answered 400: no such TAP device/
+    await fails(t, firecracker, { killOnFailure }, { step: 'load', vm, cause: http, message })
+  })
+}
+
 const handoffs: [name: string, args: string[], cause: UffdErrorCode][] = [
   ['without a descriptor', ['--no-fd'], 'ERR_UFFD_HANDOFF_TIMEOUT'],
   ['of no regions', ['--raw-json', '{}'], 'ERR_UFFD_HANDOFF_JSON'],

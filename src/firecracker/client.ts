@@ -82,7 +82,7 @@ export class FirecrackerClient {
   async ready(options: RequestOptions = {}): Promise<FirecrackerVersion> {
     const { timeoutMs = this.#timeoutMs, signal } = checkRequestOptions(options, place())
     return await untilReady(
-      (leftMs) => this.version({ timeoutMs: leftMs, signal }),
+      (leftMs) => this.#askVersion({ timeoutMs: leftMs, signal }),
       timeoutMs,
       signal,
     )
@@ -90,11 +90,7 @@ export class FirecrackerClient {
 
   /** Firecracker's version; asked for once, since a process does not change it. */
   async version(options?: RequestOptions): Promise<FirecrackerVersion> {
-    if (this.#version === undefined) {
-      const { version } = await this.#api.get('/version', readVersion, options)
-      this.#version = FirecrackerVersion.parse(version)
-    }
-    return this.#version
+    return this.#version ?? (await this.#askVersion(options))
   }
 
   /** The microVM's id and state. */
@@ -202,6 +198,12 @@ export class FirecrackerClient {
   /** The same as `close()`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close()
+  }
+
+  async #askVersion(options: RequestOptions | undefined): Promise<FirecrackerVersion> {
+    const { version } = await this.#api.get('/version', readVersion, options)
+    this.#version = FirecrackerVersion.parse(version)
+    return this.#version
   }
 
   async #needHugePages(
