@@ -55,15 +55,18 @@ impl Refusal {
     }
 }
 
+/// What becomes of a guest whose handoff has arrived. Dropped if it is refused all the same.
+pub struct Arriving {
+    /// Is told what the guest's session does.
+    pub observer: Box<dyn Observer>,
+    /// Takes the session once the guest is being served; must return at once.
+    pub served: Box<dyn FnOnce(Session)>,
+}
+
 /// Is told what a server does. Called on the server's threads; must return at once.
 pub trait ServerObserver: Send + Sync + 'static {
-    /// Who is told of the guest whose handoff has just arrived.
-    fn observer(&self) -> Box<dyn Observer> {
-        Box::new(crate::session::NoObserver)
-    }
-
-    /// A guest is being served from now on.
-    fn guest(&self, session: Session);
+    /// A handoff has arrived.
+    fn arriving(&self) -> Arriving;
 
     /// A guest was refused; the server goes on.
     fn refused(&self, refusal: Refusal);
@@ -250,10 +253,11 @@ fn serve(
         Ok(handoff) => handoff,
         Err(error) => return observer.refused(error.into()),
     };
-    match Session::prepare(handoff, fetcher, options.session, observer.observer()) {
+    let guest = observer.arriving();
+    match Session::prepare(handoff, fetcher, options.session, guest.observer) {
         Ok((session, runner)) => {
             runner.on_this_thread();
-            observer.guest(session);
+            (guest.served)(session);
             drop(under_way);
             runner.run();
         }

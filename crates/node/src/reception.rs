@@ -1,27 +1,28 @@
 //! Receives the guests of a server.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
-use uffd_core::server::{Refusal, ServerObserver};
-use uffd_core::session::{Observer, Session};
+use uffd_core::server::{Arriving, Refusal, ServerObserver};
+use uffd_core::session::Session;
 
 use crate::error::ErrorInfo;
-use crate::outbox::{About, News, Outbox};
+use crate::outbox::{News, Outbox};
 use crate::reporter::Reporter;
 
 /// The sessions of a server that have not ended, as far as JavaScript knows.
 ///
-/// Kept alive by every session's thread through [`Reception`], so that JavaScript never has the
-/// last reference to a running session: dropping that would wait for its end.
+/// Kept alive by every session's thread through [`Reception`]. Objects of JavaScript refer to a
+/// session weakly: what it holds goes with its end, and not when garbage is collected.
 #[derive(Default)]
 pub(crate) struct Sessions(Mutex<Register>);
 
 #[derive(Default)]
 struct Register {
     running: HashMap<u32, Arc<Session>>,
+    /// They have ended, and their threads may have a few steps left: dropping one waits for those.
+    leaving: Vec<Arc<Session>>,
     stopping: bool,
 }
 
@@ -34,9 +35,12 @@ impl Sessions {
         register.running.insert(id, session);
     }
 
+    /// JavaScript was told of the end of this one.
     pub(crate) fn remove(&self, id: u32) {
-        let session = self.0.lock().unwrap_or_else(PoisonError::into_inner).running.remove(&id);
-        drop(session);
+        let mut register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = register.running.remove(&id);
+        register.leaving.extend(ended);
+        register.leaving.retain(|session| session.end().is_none());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -56,29 +60,20 @@ pub(crate) struct Reception {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-thread_local! {
-    /// The guest that is arriving on this thread: a server asks for its observer, and hands over
-    /// its session right after, on the same thread.
-    static ARRIVING: RefCell<Option<Arc<About>>> = const { RefCell::new(None) };
-}
-
 impl ServerObserver for Reception {
-    fn observer(&self) -> Box<dyn Observer> {
+    fn arriving(&self) -> Arriving {
         let about = self.outbox.new_guest();
-        ARRIVING.with_borrow_mut(|arriving| *arriving = Some(Arc::clone(&about)));
-        Box::new(Reporter(about))
-    }
-
-    fn guest(&self, session: Session) {
-        let session = Arc::new(session);
-        if let Some(about) = ARRIVING.with_borrow_mut(Option::take) {
-            self.sessions.add(about.id, Arc::clone(&session));
-            self.outbox.tell(News::Arrived { about, session });
-        }
+        let observer = Box::new(Reporter(Arc::clone(&about)));
+        let (outbox, sessions) = (Arc::clone(&self.outbox), Arc::clone(&self.sessions));
+        let served = move |session| {
+            let session = Arc::new(session);
+            sessions.add(about.id, Arc::clone(&session));
+            outbox.tell(News::Arrived { about, session });
+        };
+        Arriving { observer, served: Box::new(served) }
     }
 
     fn refused(&self, refusal: Refusal) {
-        ARRIVING.with_borrow_mut(Option::take);
         self.outbox.refused(ErrorInfo::from(&refusal));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tempfile::TempDir;
 use uffd_core::handoff::AcceptError;
-use uffd_core::server::{Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Notice, Observer, Reply, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
 use uffd_core::stats::Stats;
@@ -126,8 +126,7 @@ pub struct Stage {
 
 #[derive(Debug)]
 enum Arrival {
-    Observer(Receiver<Told>),
-    Guest(Session),
+    Guest(Session, Receiver<Told>),
     Refused(Refusal),
     Troubled(AcceptError),
 }
@@ -153,13 +152,11 @@ impl Observer for Teller {
 }
 
 impl ServerObserver for Arrivals {
-    fn observer(&self) -> Box<dyn Observer> {
-        let (sender, receiver) = unbounded();
-        let _ = self.0.send(Arrival::Observer(receiver));
-        Box::new(Teller(sender))
-    }
-    fn guest(&self, session: Session) {
-        let _ = self.0.send(Arrival::Guest(session));
+    fn arriving(&self) -> Arriving {
+        let (sender, told) = unbounded();
+        let arrivals = self.0.clone();
+        let served = move |session| drop(arrivals.send(Arrival::Guest(session, told)));
+        Arriving { observer: Box::new(Teller(sender)), served: Box::new(served) }
     }
     fn refused(&self, refusal: Refusal) {
         let _ = self.0.send(Arrival::Refused(refusal));
@@ -188,12 +185,8 @@ impl Stage {
     /// A guest with other options. One at a time: guests are told apart by their order.
     pub fn guest_with(&self, change: impl FnOnce(&mut Options)) -> Served {
         let guest = self.spawn(change);
-        let told = match self.next() {
-            Arrival::Observer(told) => told,
-            other => panic!("expected a guest, got {other:?}"),
-        };
         match self.next() {
-            Arrival::Guest(session) => Served { guest, session, told },
+            Arrival::Guest(session, told) => Served { guest, session, told },
             other => panic!("expected a guest, got {other:?}"),
         }
     }
@@ -209,8 +202,8 @@ impl Stage {
         loop {
             match self.next() {
                 Arrival::Refused(refusal) => return refusal,
-                Arrival::Observer(_) | Arrival::Troubled(_) => {}
-                Arrival::Guest(session) => panic!("expected a refusal, got {session:?}"),
+                Arrival::Troubled(_) => {}
+                Arrival::Guest(session, _) => panic!("expected a refusal, got {session:?}"),
             }
         }
     }
@@ -232,9 +225,9 @@ impl Stage {
     pub fn next_guest_or_refusal(&self) -> Result<Session, Refusal> {
         loop {
             match self.next() {
-                Arrival::Guest(session) => return Ok(session),
+                Arrival::Guest(session, _) => return Ok(session),
                 Arrival::Refused(refusal) => return Err(refusal),
-                Arrival::Observer(_) | Arrival::Troubled(_) => {}
+                Arrival::Troubled(_) => {}
             }
         }
     }

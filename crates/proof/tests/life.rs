@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use uffd_core::server::{Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Observer, Reply, Session, SessionError};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
@@ -250,11 +250,10 @@ impl Observer for ActingOne {
 }
 
 impl ServerObserver for Acting {
-    fn observer(&self) -> Box<dyn Observer> {
-        Box::new(ActingOne(self.act, self.ends.lock().unwrap().clone()))
-    }
-    fn guest(&self, session: Session) {
-        let _ = self.sessions.lock().unwrap().send(session);
+    fn arriving(&self) -> Arriving {
+        let observer = Box::new(ActingOne(self.act, self.ends.lock().unwrap().clone()));
+        let sessions = self.sessions.lock().unwrap().clone();
+        Arriving { observer, served: Box::new(move |session| drop(sessions.send(session))) }
     }
     fn refused(&self, refusal: Refusal) {
         panic!("{refusal}");
@@ -349,8 +348,8 @@ struct Holding {
 }
 
 impl ServerObserver for Holding {
-    fn guest(&self, session: Session) {
-        panic!("{session:?}");
+    fn arriving(&self) -> Arriving {
+        panic!("no guest hands off in this test");
     }
     fn refused(&self, _: Refusal) {
         self.told.lock().unwrap().send(()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use nix::sched::{CloneFlags, unshare};
-use uffd_core::server::{Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Notice, Observer, Session};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
@@ -56,20 +56,21 @@ fn serve(socket: &str, snapshot: &str) -> Result<(), Failure> {
 /// Prints what it is told.
 #[derive(Default)]
 struct Sayer {
-    sessions: Mutex<Vec<Session>>,
+    sessions: Arc<Mutex<Vec<Session>>>,
 }
 
 struct OfGuest;
 
 impl ServerObserver for Sayer {
-    fn observer(&self) -> Box<dyn Observer> {
-        Box::new(OfGuest)
-    }
-    fn guest(&self, session: Session) {
-        say(&format!("guest {:?}, killed: {}", session.pid(), session.kill()));
-        if let Ok(mut sessions) = self.sessions.lock() {
-            sessions.push(session);
-        }
+    fn arriving(&self) -> Arriving {
+        let sessions = Arc::clone(&self.sessions);
+        let served = move |session: Session| {
+            say(&format!("guest {:?}, killed: {}", session.pid(), session.kill()));
+            if let Ok(mut sessions) = sessions.lock() {
+                sessions.push(session);
+            }
+        };
+        Arriving { observer: Box::new(OfGuest), served: Box::new(served) }
     }
     fn refused(&self, refusal: Refusal) {
         say(&format!("refused {refusal}"));
