@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { type Guest, listen, type ListenOptions, UffdError } from '../../src/index.js'
 import { GuestProcess } from '../support/guest.js'
+import { descriptors } from '../support/resources.js'
 import { snapshotFile, Stage, temporaryDirectory } from '../support/stage.js'
 import { warnings } from '../support/warnings.js'
 
@@ -52,6 +53,24 @@ test('a closed server has no socket, serves its guests, and accepts none', async
   t.is(await process.wrong(0, pages, 'source'), 0)
   await process.exit()
   t.is((await guest.ended).reason, 'guest-exited')
+})
+
+test.serial('a guest that has ended holds no descriptor, though its object is held', async (t) => {
+  const stage = await Stage.open(t, pages)
+  const held: Guest[] = []
+  const end = async () => {
+    const { guest, process } = await stage.guest()
+    held.push(guest)
+    await process.exit()
+    await guest.ended
+  }
+  const eventfds = () => descriptors().filter((link) => link === 'anon_inode:[eventfd]').length
+  await end()
+  const before = eventfds()
+  for (let count = 0; count < 8; count++) await end()
+  // Those that ended last may have a few steps left.
+  t.true(eventfds() < before + 4, `${before} became ${eventfds()}`)
+  t.is(held.length, 9)
 })
 
 test('disposing of a server stops its guests', async (t) => {

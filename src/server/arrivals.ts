@@ -6,6 +6,9 @@ interface Waiting {
   readonly reject: (error: UffdError) => void
 }
 
+/** Guests that have ended and that nobody has asked for yet; earlier ones are forgotten. */
+const mostEnded = 64
+
 /** Guests on their way to whoever asks for them: each to one, in order. */
 export class Arrivals {
   readonly #guests: Guest[] = []
@@ -17,6 +20,7 @@ export class Arrivals {
     const [first] = this.#waiting
     if (first === undefined) {
       this.#guests.push(guest)
+      this.#forget()
     } else {
       this.#waiting.delete(first)
       first.resolve(guest)
@@ -44,6 +48,14 @@ export class Arrivals {
       if (this.#waiting.delete(waiting)) waiting.reject(error)
     }
     return { guest, cancel }
+  }
+
+  /** A program that never asks must not collect all guests there ever were. */
+  #forget(): void {
+    const [oldest, ...later] = this.#guests.filter(({ endSoFar }) => endSoFar !== undefined)
+    if (oldest !== undefined && later.length >= mostEnded) {
+      this.#guests.splice(this.#guests.indexOf(oldest), 1)
+    }
   }
 
   /** No more guests will come; with an error, because of that. */

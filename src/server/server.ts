@@ -97,7 +97,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /**
    * The next guest. Every guest is served from its handoff on, whether or not it was accepted,
-   * and is given to one caller.
+   * and is given to one caller. Of those that end before anybody asks, the last 64 are kept.
    *
    * @throws {UffdError} ERR_UFFD_ACCEPT_TIMEOUT, ERR_UFFD_ABORTED, or ERR_UFFD_SERVER_CLOSED.
    */

@@ -56,7 +56,7 @@ impl NativeEvent {
             News::ListenFailed(error) => Self::ListenFailed { error },
             News::Closed => Self::Closed,
             News::Arrived { about, session } => {
-                Self::Arrived { guest: NativeGuest::new(about, session) }
+                Self::Arrived { guest: NativeGuest::new(about, &session) }
             }
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },

@@ -1,11 +1,12 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use napi::bindgen_prelude::{BigUint64Array, Float64Array};
+use napi::Env;
+use napi::bindgen_prelude::{BigUint64Array, Float64Array, ObjectFinalize};
 use napi_derive::napi;
 use uffd_core::policy;
 use uffd_core::session::{Ended, NoSuchPages, PrefaultId, PrefaultReport, Reply, Session};
-use uffd_core::units::PageRange;
+use uffd_core::units::{PageRange, PageSize};
 
 use crate::error::{Thrown, invalid_option, no_such_pages};
 use crate::event::words;
@@ -29,22 +30,64 @@ pub enum Tracking {
 type Ask = fn(&Session, Vec<PageRange>, Reply<PrefaultReport>) -> Result<PrefaultId, NoSuchPages>;
 
 /// A guest's session. Commands return a number, which comes back with the answer.
-#[napi]
+#[napi(custom_finalize)]
 pub struct NativeGuest {
     about: Arc<About>,
-    session: Arc<Session>,
+    /// Gone once JavaScript was told of the guest's end.
+    session: Weak<Session>,
+    pid: Option<i32>,
+    page_size: PageSize,
+    regions: Vec<Region>,
+    tracking: policy::Tracking,
+}
+
+impl ObjectFinalize for NativeGuest {
+    fn finalize(self, env: Env) -> napi::Result<()> {
+        self.about.no_longer_held_by(&env)
+    }
 }
 
 impl NativeGuest {
-    pub(crate) const fn new(about: Arc<About>, session: Arc<Session>) -> Self {
-        Self { about, session }
+    pub(crate) fn new(about: Arc<About>, session: &Arc<Session>) -> Self {
+        let page_size = session.layout().page_size();
+        let region = |region| Region::new(region, page_size);
+        Self {
+            about,
+            session: Arc::downgrade(session),
+            pid: session.pid(),
+            page_size,
+            regions: session.layout().regions().iter().map(region).collect(),
+            tracking: session.tracking(),
+        }
     }
 
     fn ahead(&self, ranges: &Float64Array, ask: Ask) -> Result<NativePrefault, Thrown> {
         let ranges = page_ranges(ranges)?;
         let (request, reply) = self.request();
-        let id = ask(&self.session, ranges, reply).map_err(|error| no_such_pages(&error))?;
-        Ok(NativePrefault::new(Arc::clone(&self.session), id, request))
+        let Some(session) = self.session.upgrade() else {
+            return Ok(NativePrefault::too_late(request));
+        };
+        let id = ask(&session, ranges, reply).map_err(|error| no_such_pages(&error))?;
+        Ok(NativePrefault::new(Weak::clone(&self.session), id, request))
+    }
+
+    /// Asks the session for something; without one, the answer is that it came too late.
+    fn ask<T: 'static>(&self, ask: impl FnOnce(&Session, Reply<T>)) -> u32
+    where
+        Answer: From<Result<T, Ended>>,
+    {
+        let (request, reply) = self.request();
+        if let Some(session) = self.session.upgrade() {
+            ask(&session, reply);
+        }
+        request
+    }
+
+    /// Tells the session something, unless it has ended.
+    fn tell(&self, tell: impl FnOnce(&Session)) {
+        if let Some(session) = self.session.upgrade() {
+            tell(&session);
+        }
     }
 
     /// A number for a request, and where its answer goes.
@@ -72,27 +115,25 @@ impl NativeGuest {
     /// Its process, where that can be seen from here.
     #[napi(getter, catch_unwind)]
     pub fn pid(&self) -> Option<i32> {
-        self.session.pid()
+        self.pid
     }
 
     /// Its page size in bytes.
     #[napi(getter, catch_unwind)]
     pub fn page_size(&self) -> f64 {
-        self.session.layout().page_size().bytes() as f64
+        self.page_size.bytes() as f64
     }
 
     /// Its regions, in the order of snapshot offsets.
     #[napi(getter, catch_unwind)]
     pub fn regions(&self) -> Vec<Region> {
-        let layout = self.session.layout();
-        let region = |region| Region::new(region, layout.page_size());
-        layout.regions().iter().map(region).collect()
+        self.regions.clone()
     }
 
     /// Whether and how its dirty pages are tracked.
     #[napi(getter, catch_unwind)]
     pub fn tracking(&self) -> Tracking {
-        match self.session.tracking() {
+        match self.tracking {
             policy::Tracking::Off => Tracking::Off,
             policy::Tracking::Sync => Tracking::Sync,
             policy::Tracking::Async => Tracking::Async,
@@ -103,13 +144,13 @@ impl NativeGuest {
     #[napi(catch_unwind)]
     pub fn report(&self, stats_every_ms: Option<u32>, trace: bool) {
         let every = stats_every_ms.map(|ms| Duration::from_millis(u64::from(ms.max(1))));
-        self.session.report(every, trace);
+        self.tell(|session| session.report(every, trace));
     }
 
     /// The last batch of the trace was dealt with.
     #[napi(catch_unwind)]
     pub fn want_trace(&self) {
-        self.session.want_trace();
+        self.tell(Session::want_trace);
     }
 
     /// Installs pages: pairs of a first page and the page after the last.
@@ -127,25 +168,19 @@ impl NativeGuest {
     /// The state of all pages.
     #[napi(catch_unwind)]
     pub fn export(&self) -> u32 {
-        let (request, reply) = self.request();
-        self.session.export_with(reply);
-        request
+        self.ask(Session::export_with)
     }
 
     /// Counters and latencies.
     #[napi(catch_unwind)]
     pub fn stats(&self) -> u32 {
-        let (request, reply) = self.request();
-        self.session.stats_with(reply);
-        request
+        self.ask(Session::stats_with)
     }
 
     /// The trace so far.
     #[napi(catch_unwind)]
     pub fn trace(&self) -> u32 {
-        let (request, reply) = self.request();
-        self.session.trace_with(0, reply);
-        request
+        self.ask(|session, reply| session.trace_with(0, reply))
     }
 
     /// The whole trace, of a guest that has ended; two words an entry.
@@ -157,21 +192,19 @@ impl NativeGuest {
     /// Answers once no fault is in hand.
     #[napi(catch_unwind)]
     pub fn settle(&self) -> u32 {
-        let (request, reply) = self.request();
-        self.session.settle_with(reply);
-        request
+        self.ask(Session::settle_with)
     }
 
     /// Kills the guest's process; tells whether there was one to kill.
     #[napi(catch_unwind)]
     pub fn kill(&self) -> bool {
-        self.session.kill()
+        self.session.upgrade().is_some_and(|session| session.kill())
     }
 
     /// Ends the session; its end is an event.
     #[napi(catch_unwind)]
     pub fn begin_stop(&self) {
-        self.session.begin_stop();
+        self.tell(Session::begin_stop);
     }
 }
 

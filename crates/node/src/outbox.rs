@@ -1,9 +1,10 @@
 //! The outbox: what the core's threads have to say, until JavaScript collects it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use napi::Env;
 use uffd_core::session::{Ended, Export, Notice, PrefaultReport, Session};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
@@ -113,6 +114,8 @@ pub(crate) struct About {
     unseen_notices: AtomicU32,
     /// The whole trace, once the guest has ended.
     whole_trace: Mutex<Vec<TraceEntry>>,
+    /// Bytes that the garbage collector was told of.
+    known_bytes: AtomicI64,
 }
 
 impl About {
@@ -125,6 +128,7 @@ impl About {
             notices: AtomicU32::new(0),
             unseen_notices: AtomicU32::new(0),
             whole_trace: Mutex::default(),
+            known_bytes: AtomicI64::new(0),
         }
     }
 
@@ -144,6 +148,20 @@ impl About {
 
     pub(crate) fn keep_trace(&self, entries: Vec<TraceEntry>) {
         *lock(&self.whole_trace) = entries;
+    }
+
+    /// Has the garbage collector know what a guest that has ended is worth collecting for.
+    pub(crate) fn held_by(&self, env: &Env) -> napi::Result<()> {
+        let bytes = size_of_val(lock(&self.whole_trace).as_slice());
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.known_bytes.store(bytes, Ordering::Relaxed);
+        env.adjust_external_memory(bytes).map(drop)
+    }
+
+    /// The object was collected.
+    pub(crate) fn no_longer_held_by(&self, env: &Env) -> napi::Result<()> {
+        let bytes = self.known_bytes.swap(0, Ordering::Relaxed);
+        env.adjust_external_memory(-bytes).map(drop)
     }
 
     pub(crate) fn with_kept_trace<T>(&self, read: impl FnOnce(&[TraceEntry]) -> T) -> T {

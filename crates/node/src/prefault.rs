@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::Weak;
 
 use napi_derive::napi;
 use uffd_core::session::{PrefaultId, Session};
@@ -6,14 +6,18 @@ use uffd_core::session::{PrefaultId, Session};
 /// A prefault that is being carried out.
 #[napi]
 pub struct NativePrefault {
-    session: Arc<Session>,
-    id: PrefaultId,
     request: u32,
+    /// None if it came too late.
+    running: Option<(Weak<Session>, PrefaultId)>,
 }
 
 impl NativePrefault {
-    pub(crate) const fn new(session: Arc<Session>, id: PrefaultId, request: u32) -> Self {
-        Self { session, id, request }
+    pub(crate) const fn new(session: Weak<Session>, id: PrefaultId, request: u32) -> Self {
+        Self { request, running: Some((session, id)) }
+    }
+
+    pub(crate) const fn too_late(request: u32) -> Self {
+        Self { request, running: None }
     }
 }
 
@@ -28,6 +32,9 @@ impl NativePrefault {
     /// Gives the rest up; the report comes all the same.
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
-        self.session.cancel_prefault(self.id);
+        let Some((session, id)) = &self.running else { return };
+        if let Some(session) = session.upgrade() {
+            session.cancel_prefault(*id);
+        }
     }
 }

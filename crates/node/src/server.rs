@@ -74,7 +74,11 @@ impl NativeServer {
         let news = self.shared.outbox.collect();
         for news in &news {
             match news {
-                News::Ended(about, _) => self.shared.sessions.remove(about.id),
+                News::Ended(about, _) => {
+                    self.shared.sessions.remove(about.id);
+                    // It can only fail if the environment is ending.
+                    let _ = about.held_by(&env);
+                }
                 News::Closed => self.closed = true,
                 _ => {}
             }
