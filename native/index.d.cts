@@ -105,9 +105,6 @@ export interface EndReport {
   stats: Stats
 }
 
-/** Every code that an error of the native part can carry. */
-export declare function errorCodes(): Array<string>
-
 /** An error as plain data, for events. */
 export interface ErrorInfo {
   /** Stable. */

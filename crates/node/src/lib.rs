@@ -10,7 +10,6 @@
 #![cfg_attr(test, allow(dead_code, reason = "napi exports nothing to a test"))]
 
 mod bell;
-mod codes;
 mod end_report;
 mod error;
 mod event;
