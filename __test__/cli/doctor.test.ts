@@ -100,7 +100,7 @@ test('this host can serve, and says so for people and programs', async (t) => {
   t.is(text.stdout.match(/^[✓!✗] /gm)?.length, found.findings.length)
 })
 
-test('a guest needs as many descriptors as the estimate says', async (t) => {
+test.serial('a guest needs as many descriptors as the estimate says', async (t) => {
   const stage = await Stage.open(t, 16)
   // The first guest brings descriptors that all share.
   await stage.guest()
