@@ -6,6 +6,7 @@
 //! (`serve`), take messages (`obey`), do one slice of background work (`prefault`), and wait
 //! where there was nothing to do (`wait`).
 
+mod announce;
 mod arrivals;
 mod drain;
 mod hand;

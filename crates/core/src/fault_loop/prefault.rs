@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::announce::Announcer;
 use super::pause::{Blocked, CHANGING, TROUBLED};
 use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
@@ -44,6 +45,8 @@ struct Prefault {
     /// What the page states do not say yet to be wanted, in order.
     unmarked: VecDeque<PageRange>,
     fetches: usize,
+    /// What the source was not told of yet, once it turned out to be cold.
+    announcer: Option<Announcer>,
     /// Pages in those fetches whose fate is not known.
     unsettled: u64,
     /// Page by page, after a longer run did not lie in one mapping.
@@ -74,6 +77,7 @@ impl Prefaults {
             ranges: ranges.into(),
             unmarked: unmarked.into(),
             fetches: 0,
+            announcer: None,
             unsettled: 0,
             singly: false,
             report: PrefaultReport::default(),
@@ -173,6 +177,9 @@ impl Prefault {
     /// Takes the first pages off what is left.
     fn advance(&mut self, to: PageIndex) {
         if let Some(range) = self.ranges.front_mut() {
+            if let Some(announcer) = &mut self.announcer {
+                announcer.passed(to.0 - range.start.0);
+            }
             range.start = to;
             if range.is_empty() {
                 self.ranges.pop_front();
@@ -198,7 +205,10 @@ impl FaultLoop {
         self.prefaults.slice =
             if quiet { (self.prefaults.slice * 2).min(SLICE.1) } else { SLICE.0 };
         let busy = match self.prefaults.queue.iter().position(Prefault::is_open) {
-            Some(at) => self.prefault_some(at)?,
+            Some(at) => {
+                self.announce(at);
+                self.prefault_some(at)?
+            }
             None => false,
         };
         self.prefaults.finish();
@@ -312,7 +322,24 @@ impl FaultLoop {
         Ok(true)
     }
 
+    /// Tells a cold source what comes next.
+    fn announce(&mut self, at: usize) {
+        let page_size = self.memory.page_size();
+        let Some(announcer) = &mut self.prefaults.queue[at].announcer else { return };
+        let ranges = announcer.next();
+        if !ranges.is_empty() {
+            let bytes =
+                |pages: PageRange| pages.start.offset(page_size)..pages.end.offset(page_size);
+            self.fetcher.announce(ranges.into_iter().map(bytes).collect());
+        }
+    }
+
     fn prefault_fetch(&mut self, at: usize, pages: PageRange) {
+        let page_size = self.memory.page_size();
+        let prefault = &mut self.prefaults.queue[at];
+        let left = || Announcer::new(prefault.ranges.iter().copied(), page_size);
+        prefault.announcer.get_or_insert_with(left);
+        self.announce(at);
         let prefault = &mut self.prefaults.queue[at];
         prefault.fetches += 1;
         prefault.unsettled += pages.len();

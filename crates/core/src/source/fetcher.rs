@@ -1,6 +1,7 @@
 //! Threads that fetch what a source has not at hand, so that no fault loop waits for a device.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -36,6 +37,22 @@ pub struct FetchJob {
     pub done: Box<dyn FnOnce(Result<Vec<u8>, SourceError>) + Send>,
 }
 
+/// What a fetch thread does next.
+enum Job {
+    Fetch(FetchJob, Urgency),
+    /// Nobody waits for it, and nobody is told.
+    Announce(Vec<Range<u64>>),
+}
+
+impl Job {
+    const fn urgency(&self) -> Urgency {
+        match self {
+            Self::Fetch(_, urgency) => *urgency,
+            Self::Announce(_) => Urgency::Background,
+        }
+    }
+}
+
 /// The fetch threads of one source. They start when there is work and end when there is none.
 pub struct Fetcher {
     shared: Arc<Shared>,
@@ -49,8 +66,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    demand: VecDeque<FetchJob>,
-    background: VecDeque<FetchJob>,
+    demand: VecDeque<Job>,
+    background: VecDeque<Job>,
     threads: usize,
     idle: usize,
     /// Threads at work on a fetch that nobody waits for.
@@ -70,16 +87,20 @@ impl Queue {
     }
 
     /// The next job to begin, demand first.
-    fn start_next(&mut self) -> Option<(FetchJob, Urgency)> {
+    fn start_next(&mut self) -> Option<Job> {
         if let Some(job) = self.demand.pop_front() {
-            return Some((job, Urgency::Demand));
+            return Some(job);
         }
         if self.in_background == MAX_BACKGROUND {
             return None;
         }
         let job = self.background.pop_front()?;
         self.in_background += 1;
-        Some((job, Urgency::Background))
+        Some(job)
+    }
+
+    fn take_all(&mut self) -> Vec<Job> {
+        self.demand.drain(..).chain(self.background.drain(..)).collect()
     }
 }
 
@@ -97,8 +118,17 @@ impl Fetcher {
 
     /// Queues a job; its `done` is called even if no thread could be started.
     pub fn submit(&self, job: FetchJob, urgency: Urgency) {
+        self.queue(Job::Fetch(job, urgency));
+    }
+
+    /// Tells the source that these bytes will be asked for soon, in the background.
+    pub fn announce(&self, ranges: Vec<Range<u64>>) {
+        self.queue(Job::Announce(ranges));
+    }
+
+    fn queue(&self, job: Job) {
         let mut queue = self.shared.lock();
-        match urgency {
+        match job.urgency() {
             Urgency::Demand => queue.demand.push_back(job),
             Urgency::Background => queue.background.push_back(job),
         }
@@ -113,9 +143,10 @@ impl Fetcher {
                 // Others will come to it. If there are none, this fails loudly, not silently.
                 Err(_) if queue.threads > 0 => {}
                 Err(error) => {
-                    let jobs: Vec<_> = take_all(&mut queue);
+                    let jobs = queue.take_all();
                     drop(queue);
-                    for FetchJob { offset, done, .. } in jobs {
+                    for job in jobs {
+                        let Job::Fetch(FetchJob { offset, done, .. }, _) = job else { continue };
                         let cause = format!("no thread could be started to read it: {error}");
                         done(Err(SourceError::Io { offset, cause }));
                     }
@@ -133,7 +164,7 @@ impl Drop for Fetcher {
         // Threads in the middle of a read end when it returns; nobody waits for them.
         let mut queue = self.shared.lock();
         queue.closed = true;
-        drop(take_all(&mut queue));
+        drop(queue.take_all());
         drop(queue);
         self.shared.work.notify_all();
     }
@@ -149,16 +180,6 @@ impl std::fmt::Debug for Fetcher {
     }
 }
 
-fn take_all(queue: &mut Queue) -> Vec<FetchJob> {
-    queue
-        .demand
-        .drain(..)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .chain(queue.background.drain(..))
-        .collect()
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing that can panic runs under this lock.
@@ -167,22 +188,38 @@ impl Shared {
 
     fn run(&self) {
         let mut done = None;
-        while let Some((job, urgency)) = self.next(done) {
-            done = Some(urgency);
-            let offset = job.offset;
-            // A source that panics is a source that failed: its fault is answered all the same.
-            let fetched = catch_unwind(AssertUnwindSafe(|| {
-                let mut buffer = vec![0; job.len];
-                self.source.fetch(offset, &mut buffer).map(|()| buffer)
-            }));
-            (job.done)(fetched.unwrap_or_else(|_| {
-                Err(SourceError::Io { offset, cause: "the source panicked".to_owned() })
-            }));
+        while let Some(job) = self.next(done) {
+            done = Some(job.urgency());
+            match job {
+                Job::Fetch(job, urgency) => self.fetch(job, urgency),
+                Job::Announce(ranges) => {
+                    // Whatever is wrong with the source shows when the bytes are asked for.
+                    let _ = catch_unwind(AssertUnwindSafe(|| {
+                        for Range { start, end } in ranges {
+                            self.source.will_need(start, end - start);
+                        }
+                    }));
+                }
+            }
         }
     }
 
+    fn fetch(&self, FetchJob { offset, len, done }: FetchJob, urgency: Urgency) {
+        // A source that panics is a source that failed: its fault is answered all the same.
+        let fetched = catch_unwind(AssertUnwindSafe(|| {
+            if urgency == Urgency::Demand {
+                self.source.will_need_around(offset, len as u64);
+            }
+            let mut buffer = vec![0; len];
+            self.source.fetch(offset, &mut buffer).map(|()| buffer)
+        }));
+        done(fetched.unwrap_or_else(|_| {
+            Err(SourceError::Io { offset, cause: "the source panicked".to_owned() })
+        }));
+    }
+
     /// The next job after one that is `done`, or `None` when it is time for this thread to end.
-    fn next(&self, done: Option<Urgency>) -> Option<(FetchJob, Urgency)> {
+    fn next(&self, done: Option<Urgency>) -> Option<Job> {
         let mut queue = self.lock();
         if done == Some(Urgency::Background) {
             queue.in_background -= 1;
@@ -272,5 +309,51 @@ mod tests {
         let demand = (0..reserved as u64).map(|offset| 50 + offset);
         let expected = background.chain(demand).chain([100, 200]).map(|offset| (offset, 10));
         assert_eq!(answered, expected.collect::<Vec<_>>());
+    }
+
+    /// Reports what is announced, and panics on some of it.
+    struct Listens(mpsc::Sender<String>);
+
+    impl Source for Listens {
+        fn len(&self) -> u64 {
+            1 << 20
+        }
+        fn lookup(&self, _offset: u64, len: u64, _page: u64) -> Chunk<'_> {
+            Chunk::Absent(len)
+        }
+        fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+            self.0.send(format!("fetch {offset} {}", buffer.len())).unwrap();
+            Ok(())
+        }
+        fn will_need(&self, offset: u64, len: u64) {
+            assert_ne!(offset, 13, "on purpose");
+            self.0.send(format!("need {offset} {len}")).unwrap();
+        }
+        fn will_need_around(&self, offset: u64, len: u64) {
+            self.0.send(format!("around {offset} {len}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_source_hears_what_is_announced_and_what_a_fault_waits_for() {
+        let (heard, hears) = mpsc::channel();
+        let fetcher = Fetcher::new(Arc::new(Listens(heard)));
+        let next = || hears.recv().unwrap();
+        fetcher.announce(vec![5..8, 20..30]);
+        assert_eq!([next(), next()], ["need 5 3", "need 20 10"]);
+        let (tx, rx) = mpsc::channel();
+        let job = |offset| {
+            let tx = tx.clone();
+            FetchJob { offset, len: 4, done: Box::new(move |_| tx.send(()).unwrap()) }
+        };
+        fetcher.submit(job(40), Urgency::Background);
+        assert_eq!(next(), "fetch 40 4");
+        fetcher.submit(job(50), Urgency::Demand);
+        assert_eq!([next(), next()], ["around 50 4", "fetch 50 4"]);
+        // More panics than there are threads: each of them goes on.
+        (0..2 * MAX_THREADS).for_each(|_| fetcher.announce(vec![13..14, 13..15]));
+        fetcher.submit(job(60), Urgency::Background);
+        assert_eq!(next(), "fetch 60 4");
+        assert_eq!(rx.iter().take(3).count(), 3);
     }
 }

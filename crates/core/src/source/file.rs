@@ -213,18 +213,6 @@ impl FileSource {
         (start, (start + BLOCK).min(self.len))
     }
 
-    /// Starts to read the blocks around a range, as the kernel does around a page fault: one
-    /// large request to the device costs little more than a small one, and what lies nearby is
-    /// wanted soon. Where the block before was in use, the one behind is read ahead.
-    fn read_around(&self, offset: u64, len: u64) {
-        let (start, _) = self.block_around(offset);
-        let (_, stop) = self.block_around(offset + len - 1);
-        let before = to_usize(start / BLOCK).checked_sub(1);
-        let walks = before.is_some_and(|block| self.warm[block].load(Ordering::Relaxed) != 0);
-        let stop = if walks { (stop + BLOCK).min(self.len) } else { stop };
-        self.will_need(start, stop - start);
-    }
-
     fn block(&self, offset: u64) -> usize {
         to_usize(offset / BLOCK)
     }
@@ -268,7 +256,6 @@ impl Source for FileSource {
             // Should it have grown again, that is not what the guest was restored from.
             return Err(SourceError::Truncated { offset, len: cut_at });
         }
-        self.read_around(offset, buffer.len() as u64);
         match self.file.read_exact_at(buffer, offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -284,6 +271,18 @@ impl Source for FileSource {
         if let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) {
             let _ = posix_fadvise(&self.file, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
         }
+    }
+
+    /// Starts to read the blocks around it, as the kernel does around a page fault: one
+    /// large request to the device costs little more than a small one, and what lies nearby is
+    /// wanted soon. Where the block before was in use, the one behind is read ahead.
+    fn will_need_around(&self, offset: u64, len: u64) {
+        let (start, _) = self.block_around(offset);
+        let (_, stop) = self.block_around(offset + len - 1);
+        let before = to_usize(start / BLOCK).checked_sub(1);
+        let walks = before.is_some_and(|block| self.warm[block].load(Ordering::Relaxed) != 0);
+        let stop = if walks { (stop + BLOCK).min(self.len) } else { stop };
+        self.will_need(start, stop - start);
     }
 }
 

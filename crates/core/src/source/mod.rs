@@ -85,6 +85,10 @@ pub trait Source: Send + Sync + 'static {
     /// Fills `buffer` with the bytes from `offset` on. Called on a fetch thread; may take long.
     fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError>;
 
-    /// Announces that the range will be asked for soon. Must not wait.
+    /// Announces that the range will be asked for soon. Called on a fetch thread.
     fn will_need(&self, _offset: u64, _len: u64) {}
+
+    /// Announces that a fault needs the range, so that what lies around it will be asked for soon
+    /// too. Called on a fetch thread, before `fetch`.
+    fn will_need_around(&self, _offset: u64, _len: u64) {}
 }
