@@ -13,9 +13,11 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 use uffd_core::session::{End, Export, FaultAround, Reply};
 use uffd_core::states::PublicState;
 use uffd_core::units::PageRange;
+use uffd_guest::options::Register;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::protocol::{Death, Expect, Op};
 use uffd_proof::{Case, HUGE, SMALL, Served};
+use userfaultfd_sys as sys;
 
 use model_of_pages::{Act, Model, Modes, Seen};
 
@@ -44,6 +46,8 @@ struct Phase {
 struct Program {
     phases: Vec<Phase>,
     fault_around: bool,
+    /// Whether the kernel does the tracking, where there is any.
+    by_kernel: bool,
     zeros: bool,
     split: u64,
     /// What ends it in the middle of a last phase, if anything does.
@@ -89,10 +93,11 @@ fn ending() -> impl Strategy<Value = Ending> {
 fn program() -> impl Strategy<Value = Program> {
     let phases = prop::collection::vec(phase(), 1..6);
     let end = prop::option::weighted(0.5, (phase(), ending()));
-    (phases, any::<bool>(), any::<bool>(), 1..PAGES, end).prop_map(
-        |(phases, fault_around, zeros, split, end)| Program {
+    (phases, any::<bool>(), any::<bool>(), any::<bool>(), 1..PAGES, end).prop_map(
+        |(phases, fault_around, by_kernel, zeros, split, end)| Program {
             phases,
             fault_around,
+            by_kernel,
             zeros,
             split,
             end,
@@ -193,7 +198,16 @@ fn run(case: Case, program: &Program) -> Result<(), TestCaseError> {
             };
         })
     });
-    let mut guest = setting.guest();
+    let by_kernel = case.tracking && program.by_kernel;
+    let mut guest = setting.guest_with(|options| {
+        if by_kernel {
+            options.register = Register::WriteProtect;
+            options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP
+                | sys::UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+                | sys::UFFD_FEATURE_WP_UNPOPULATED
+                | sys::UFFD_FEATURE_WP_ASYNC;
+        }
+    });
     let modes = Modes { tracking: case.tracking, fault_around: program.fault_around };
     let mut model = Model::new(pattern, PAGES, modes);
     for (number, phase) in program.phases.iter().enumerate() {
