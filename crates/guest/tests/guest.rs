@@ -5,13 +5,15 @@
 #[allow(unsafe_code)]
 mod handler;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use handler::Handler;
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::{Dialect, Options, Place, Register, Split, UserModeOnly};
 use uffd_guest::pattern::{Content, Pattern};
@@ -39,14 +41,21 @@ fn guest_with(
 }
 
 /// Huge pages for one test, given back when it ends.
-struct Pool(u64);
+struct Pool {
+    pages: u64,
+    /// Other tests use up the pool on purpose: only one has it at a time.
+    _alone: Flock<File>,
+}
 
 impl Pool {
     const FILE: &str = "/proc/sys/vm/nr_hugepages";
 
     fn reserve(pages: u64) -> Self {
+        let lock = std::env::temp_dir().join("uffd-rs-huge-pages.lock");
+        let lock = File::options().create(true).append(true).mode(0o666).open(lock).unwrap();
+        let alone = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
         Self::change(|all| all + pages);
-        Self(pages)
+        Self { pages, _alone: alone }
     }
 
     fn change(of: impl FnOnce(u64) -> u64) {
@@ -57,7 +66,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        Self::change(|all| all.saturating_sub(self.0));
+        Self::change(|all| all.saturating_sub(self.pages));
     }
 }
 
