@@ -71,12 +71,6 @@ impl Features {
         }
     }
 
-    /// Whether REMOVE events arrive. Without them memory that is given back turns into zeros
-    /// in the kernel only when it is touched again, which the page states cannot see.
-    pub const fn reports_remove(self) -> bool {
-        self.0 & sys::UFFD_FEATURE_EVENT_REMOVE != 0
-    }
-
     /// Whether the kernel itself clears write protection, so that no write-protect fault arrives.
     pub const fn wp_async(self) -> bool {
         self.0 & sys::UFFD_FEATURE_WP_ASYNC != 0
@@ -100,7 +94,7 @@ mod tests {
     #[test]
     fn stock_firecracker_asks_for_remove_events() {
         let features = Features::parse(&fdinfo("80000008")).unwrap();
-        assert!(features.reports_remove() && !features.wp_async());
+        assert_eq!(features, Features(sys::UFFD_FEATURE_EVENT_REMOVE));
     }
 
     #[test]
