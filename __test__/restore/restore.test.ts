@@ -1,5 +1,7 @@
 // restore() with Firecrackers of every version: what they are told, and what the guest reads.
+import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
+import { connect } from 'node:net'
 import test from 'ava'
 import {
   FirecrackerClient,
@@ -127,6 +129,18 @@ test('a socket of another name, and another owner', async (t) => {
   t.like(firecracker.api.bodies('PUT /snapshot/load')[0], {
     mem_backend: { backend_type: 'Uffd', backend_path: socket },
   })
+})
+
+test('who only looks whether somebody listens is not taken for Firecracker', async (t) => {
+  const firecracker = await Firecracker.start(t, {
+    onLoadSnapshot: async () => {
+      const looker = connect(firecracker.socket)
+      looker.end().resume()
+      await once(looker, 'close')
+    },
+  })
+  await firecracker.restore()
+  t.is(await firecracker.guest.wrong(0, firecracker.pages, 'source'), 0)
 })
 
 test('an abort after the restore changes nothing', async (t) => {

@@ -1,6 +1,6 @@
 import { chown } from 'node:fs/promises'
 import { type PrefaultReport } from '#native'
-import { UffdError } from '../errors.js'
+import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
 import { type SavedTrace } from '../saved-trace.js'
@@ -19,6 +19,16 @@ import { verify } from './verify.js'
 import { requireWanted, type Wanted, whatIsWanted } from './wanted.js'
 
 const defaultHandoffMs = 30_000
+
+/**
+ * Refused handoffs that say nothing of Firecracker's: those given up by closing the server, and
+ * connections that were closed, as by whoever looks whether this socket is in use. If it was
+ * Firecracker that hung up, the load fails.
+ */
+const harmless: ReadonlySet<UffdErrorCode> = new Set([
+  'ERR_UFFD_HANDOFF_CANCELLED',
+  'ERR_UFFD_HANDOFF_CLOSED',
+])
 
 /** One restore: what it has started so far, and how that is taken down again. */
 export class Attempt {
@@ -139,7 +149,7 @@ export class Attempt {
   }
 
   #refuse(error: UffdError): void {
-    if (error.code !== 'ERR_UFFD_HANDOFF_CANCELLED') this.#steps.fail(error, 'handoff')
+    if (!harmless.has(error.code)) this.#steps.fail(error, 'handoff')
   }
 
   #release(): void {
