@@ -14,6 +14,7 @@ mod host;
 mod measure;
 mod minimal;
 mod options;
+mod packed;
 mod plan;
 mod report;
 mod run;

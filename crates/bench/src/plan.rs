@@ -50,6 +50,8 @@ pub(crate) enum Handler {
     Uffd(SessionOptions),
     /// A session of uffd-rs on a snapshot that has served another guest just before.
     UffdAgain(SessionOptions),
+    /// A session of uffd-rs that has the pages of the trace in a file of their own.
+    UffdPacked(SessionOptions),
 }
 
 impl Handler {

@@ -30,8 +30,7 @@ pub(crate) fn run(
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
     let ahead = ahead(contender, snapshots)?;
-    let file = snapshots.file(contender.snapshot, contender.cold)?;
-    let stand = Stand::set_up(contender, &file, snapshots.dir())?;
+    let stand = Stand::set_up(contender, snapshots, &ahead)?;
     if pinned {
         stand.pin()?;
     }
@@ -161,13 +160,14 @@ fn record(
     recorder: SessionOptions,
     snapshots: &mut Snapshots,
 ) -> Result<Vec<PageRange>> {
-    let file = snapshots.file(contender.snapshot, false)?;
-    let recorded = Contender { handler: Handler::Uffd(recorder), ..contender.clone() };
-    let stand = Stand::set_up(&recorded, &file, snapshots.dir())?;
+    let handler = Handler::Uffd(recorder);
+    let recorded = Contender { handler, cold: false, ..contender.clone() };
+    let stand = Stand::set_up(&recorded, snapshots, &[])?;
     // Work between the touches would only make the recording longer.
     stand.guest.thread(0).bench(Bench { work: 0, ..bench.clone() })?;
     let Service::Session { session, .. } = &stand.service else { return Ok(Vec::new()) };
     let trace = session.trace(0)?;
+    let file = snapshots.file(contender.snapshot, false)?;
     let snapshot = SnapshotId::of_path(&file, session.layout().page_size())?;
     stand.take_down()?;
     Ok(Trace::new(snapshot, trace)?.ranges_with_neighbours())

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tempfile::TempDir;
 use uffd_core::kernel::FileMap;
+use uffd_core::units::PageRange;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::snapshot::{ZeroPages, create};
 
 use crate::Result;
+use crate::packed::Packed;
 use crate::plan::Snapshot;
 
 /// The files made so far; they go with it.
@@ -41,9 +43,25 @@ impl Snapshots {
             None => self.make(snapshot)?,
         };
         if cold {
-            cool(&path, snapshot)?;
+            cool(&path)?;
         } else {
             warm(&path)?;
+        }
+        Ok(path)
+    }
+
+    /// A copy of `pages` of a snapshot, packed; in the page cache or out of it.
+    pub(crate) fn packed(
+        &mut self,
+        snapshot: Snapshot,
+        pages: &[PageRange],
+        cold: bool,
+    ) -> Result<PathBuf> {
+        let (file, path) = (self.file(snapshot, false)?, self.dir.path().join("packed"));
+        Packed::write(&file, pages, snapshot.page_size, &path)?;
+        if cold {
+            cool(&path)?;
+            cool(&file)?;
         }
         Ok(path)
     }
@@ -80,10 +98,10 @@ fn warm(path: &Path) -> Result<()> {
 }
 
 /// Drops the file from the page cache, and makes sure of that.
-fn cool(path: &Path, snapshot: Snapshot) -> Result<()> {
+fn cool(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-    let len = usize::try_from(snapshot.bytes())?;
+    let len = usize::try_from(file.metadata()?.len())?;
     if FileMap::new(&file, len)?.resident(0, len) > 0 {
         return Err(
             format!("{} stays in the page cache; choose another --dir", path.display()).into()

@@ -15,7 +15,9 @@ use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::Options;
 
 use crate::minimal::{Memory, Minimal};
+use crate::packed::Packed;
 use crate::plan::{Contender, Handler, Script, Snapshot};
+use crate::snapshots::Snapshots;
 use crate::{AS_GUEST, Result, host};
 
 /// A guest that is being served.
@@ -51,10 +53,21 @@ const fn filled_from(script: &Script, pages: u64) -> u64 {
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl Stand {
-    /// Starts the guest of a contender and serves it.
-    pub(crate) fn set_up(contender: &Contender, file: &Path, dir: &Path) -> Result<Self> {
+    /// Starts the guest of a contender, for which `ahead` is going to be prefaulted, and serves
+    /// it.
+    pub(crate) fn set_up(
+        contender: &Contender,
+        snapshots: &mut Snapshots,
+        ahead: &[PageRange],
+    ) -> Result<Self> {
         let Contender { snapshot, cold, handler, script, .. } = contender;
         let first = filled_from(script, snapshot.pages);
+        let file = &snapshots.file(*snapshot, *cold)?;
+        let packed = match handler {
+            Handler::UffdPacked(_) => Some(snapshots.packed(*snapshot, ahead, *cold)?),
+            _ => None,
+        };
+        let dir = snapshots.dir();
         let map = |populate: bool| -> Result<FileMap> {
             let map = FileMap::new(&File::open(file)?, usize::try_from(snapshot.bytes())?)?;
             if populate {
@@ -84,13 +97,18 @@ impl Stand {
                 memory.fill(first * snapshot.page_size, true)?;
                 Ok(Self { guest, service: Service::Minimal(Minimal::start(memory)?) })
             }
-            Handler::Uffd(options) | Handler::UffdAgain(options) => {
-                let source = FileSource::open(file)?;
+            Handler::Uffd(options) | Handler::UffdAgain(options) | Handler::UffdPacked(options) => {
+                let source: Arc<dyn Source> = match packed {
+                    Some(packed) => {
+                        Arc::new(Packed::open(file, ahead, snapshot.page_size, &packed)?)
+                    }
+                    None => Arc::new(FileSource::open(file)?),
+                };
                 if matches!(handler, Handler::UffdAgain(_)) {
-                    look_up(&source, *snapshot);
+                    look_up(&*source, *snapshot);
                 }
                 let (guest, handoff) = handed_off(dir, *snapshot)?;
-                let source = Arc::new(Fetcher::new(Arc::new(source)));
+                let source = Arc::new(Fetcher::new(source));
                 let stand = Self::session(guest, handoff, source, options)?;
                 if let Service::Session { session, .. } = &stand.service
                     && first < snapshot.pages
@@ -167,7 +185,7 @@ fn gone(tid: i32) {
 }
 
 /// Asks for all of a snapshot, as the sessions before would have done.
-fn look_up(source: &FileSource, snapshot: Snapshot) {
+fn look_up(source: &dyn Source, snapshot: Snapshot) {
     let mut offset = 0;
     while offset < snapshot.bytes() {
         let left = snapshot.bytes() - offset;

@@ -45,6 +45,7 @@ pub(crate) const ONE_PAGE_SLEEPING: &str = "one page, no short waits";
 pub(crate) const DEFAULTS: &str = "defaults";
 pub(crate) const TRACKED: &str = "defaults, tracking";
 pub(crate) const TRACED: &str = "traced";
+pub(crate) const TRACED_PACKED: &str = "traced, packed";
 pub(crate) const TRACED_BY_DEFAULTS: &str = "traced by defaults";
 pub(crate) const WITH_PREFAULT: &str = "while a prefault runs";
 pub(crate) const DENSE: &str = "without zeros";

@@ -1,10 +1,11 @@
 //! Other guests and other files: threads, huge pages, zeros, a cold page cache.
 
+use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::Bench;
 
 use super::{
     ANOTHER_RUN, DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED,
-    Scale, TRACED, TRACKED, Workload, boot_like, random, touching, tracking,
+    Scale, TRACED, TRACED_PACKED, TRACKED, Workload, boot_like, random, touching, tracking,
 };
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
 
@@ -50,11 +51,15 @@ pub(super) const COLD_BOOT: Workload = Workload {
     contenders: |scale, round| {
         let bench = boot_like(scale, round);
         let mut contenders = cold(scale, &bench);
-        let mut traced = touching(scale, TRACED, Handler::defaults(), &bench);
         let of = boot_like(scale, ANOTHER_RUN + round);
-        traced.script = Script::Touch { bench, ahead: Ahead::trace_by_one_page(of) };
-        traced.cold = true;
-        contenders.push(traced);
+        let packed = Handler::UffdPacked(SessionOptions::default());
+        for (name, handler) in [(TRACED, Handler::defaults()), (TRACED_PACKED, packed)] {
+            let mut traced = touching(scale, name, handler, &bench);
+            let ahead = Ahead::trace_by_one_page(of.clone());
+            traced.script = Script::Touch { bench: bench.clone(), ahead };
+            traced.cold = true;
+            contenders.push(traced);
+        }
         contenders
     },
 };
