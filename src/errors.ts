@@ -90,6 +90,7 @@ export const errorCodes = {
   ERR_UFFD_RESTORE_VERIFY: 'a restore failed: the restored microVM is not the one described',
   ERR_UFFD_RESTORE_RESUME: 'a restore failed: the microVM cannot be resumed',
   ERR_UFFD_PAUSE_AND_SNAPSHOT_ABORTED: 'a snapshot was given up because its AbortSignal fired',
+  ERR_UFFD_PAUSE_AND_SNAPSHOT_BUSY: 'another snapshot of the same microVM is being made',
   ERR_UFFD_PAUSE_AND_SNAPSHOT_DRAIN: 'a snapshot failed: free page hinting cannot be stopped',
   ERR_UFFD_PAUSE_AND_SNAPSHOT_PAUSE: 'a snapshot failed: the microVM cannot be paused',
   ERR_UFFD_PAUSE_AND_SNAPSHOT_SETTLE: 'a snapshot failed: the handler did not settle',

@@ -65,6 +65,22 @@ test('the states are those of the guest, not those after Firecracker read everyt
   t.is(after.faulted, pages)
 })
 
+test('one at a time: a second one tells the microVM nothing', async (t) => {
+  const { vm, files, routes } = await restored(t)
+  const other = {
+    snapshotState: `${files.snapshotState}-2`,
+    snapshot: `${files.snapshot}-2`,
+  }
+  const [first, second] = await Promise.allSettled([
+    pauseAndSnapshot(vm, files),
+    pauseAndSnapshot(vm, other),
+  ])
+  const refused = [first, second].filter(({ status }) => status === 'rejected')
+  t.like(refused, { length: 1, 0: { reason: { code: 'ERR_UFFD_PAUSE_AND_SNAPSHOT_BUSY' } } })
+  t.deepEqual(routes(), inOrder)
+  await t.notThrowsAsync(pauseAndSnapshot(vm, other), 'the next one may')
+})
+
 test('what Firecracker writes while it makes the snapshot is dirty too', async (t) => {
   const { firecracker, vm, files } = await restored(t, {
     onCreateSnapshot: async () => {

@@ -1,5 +1,7 @@
+import { UffdError } from '../errors.js'
 import { FirecrackerError, FirecrackerHttpError } from '../firecracker/errors.js'
 import { type GuestEnd } from '../guest/end.js'
+import { type Guest } from '../guest/guest.js'
 import { type DirtyPages, type PageStates } from '../guest/page-states.js'
 import { balloonIfAny } from './balloon.js'
 import { endOf } from './end-of.js'
@@ -51,7 +53,8 @@ const noRunOfHinting = 1
  * For a full snapshot Firecracker reads all guest memory. Pages that were never installed are
  * read through the handler, and are installed afterwards.
  *
- * @throws {PauseAndSnapshotError} that says which step failed and what the microVM does now.
+ * @throws {PauseAndSnapshotError} that says which step failed and what the microVM does now;
+ * {UffdError} ERR_UFFD_PAUSE_AND_SNAPSHOT_BUSY while another call for the same guest is under way.
  */
 export async function pauseAndSnapshot(
   vm: SnapshotTarget,
@@ -60,7 +63,25 @@ export async function pauseAndSnapshot(
   const target = checkSnapshotTarget(vm)
   const checked = checkPauseAndSnapshotOptions(options)
   await refuseServedFile(target, checked)
-  return await new Making(target, checked).run()
+  return await alone(target.guest, () => new Making(target, checked).run())
+}
+
+const underWay = new WeakSet<Guest>()
+
+/** Two snapshots at once would resume the microVM under each other, and tell wrong pages. */
+async function alone<T>(guest: Guest, work: () => Promise<T>): Promise<T> {
+  if (underWay.has(guest)) {
+    throw new UffdError(
+      'ERR_UFFD_PAUSE_AND_SNAPSHOT_BUSY',
+      'Another snapshot of this microVM is being made: wait for that one first',
+    )
+  }
+  underWay.add(guest)
+  try {
+    return await work()
+  } finally {
+    underWay.delete(guest)
+  }
 }
 
 class Making {
