@@ -1,16 +1,21 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { exitStatus } from '../cli/exit-status.js'
 import { onSignals } from '../cli/serve/signals.js'
 import { Checks } from './checks.js'
+import { checkHost } from './host.js'
 import { Report } from './report.js'
 import { firstRun, secondRun } from './runs.js'
 import { Stage } from './stage.js'
 
 /** Shows what the package does on a guest of its own; resolves with the exit status. */
 export async function demo(): Promise<number> {
-  const directory = await mkdtemp(join(tmpdir(), 'uffd-rs-demo-'))
+  checkHost()
+  const directory = mkdtempSync(join(tmpdir(), 'uffd-rs-demo-'))
+  // Also when a second signal ends the process at once.
+  const remove = () => rmSync(directory, { recursive: true, force: true })
+  process.on('exit', remove)
   const controller = new AbortController()
   const forget = onSignals(() => controller.abort())
   try {
@@ -21,7 +26,8 @@ export async function demo(): Promise<number> {
     return exitStatus.failed
   } finally {
     forget()
-    await rm(directory, { recursive: true, force: true })
+    process.off('exit', remove)
+    remove()
   }
 }
 
