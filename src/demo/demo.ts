@@ -25,9 +25,9 @@ export async function demo(): Promise<number> {
     process.stderr.write('Ended before it was done\n')
     return exitStatus.failed
   } finally {
-    forget()
-    process.off('exit', remove)
     remove()
+    process.off('exit', remove)
+    forget()
   }
 }
 
