@@ -32,6 +32,11 @@ pub struct Pagemap(File);
 impl Pagemap {
     /// Opens the page map of a process that is known to be alive.
     pub fn open(process: &Process) -> io::Result<Self> {
+        // In the /proc of another pid namespace its number is somebody else's.
+        let own = std::fs::read_link("/proc/self")?;
+        if own.as_os_str() != std::process::id().to_string().as_str() {
+            return Err(io::Error::other("/proc is that of another pid namespace"));
+        }
         let file = File::open(format!("/proc/{}/pagemap", process.pid()))?;
         // The number could have been given to another process since; the pidfd knows.
         if process.has_exited() {
@@ -81,5 +86,57 @@ impl Pagemap {
             from = arg.walk_end;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn own_page_map() -> io::Result<Pagemap> {
+        let (socket, _peer) = UnixStream::pair()?;
+        Pagemap::open(&Process::peer_of(&socket)?.expect("this very process can be seen"))
+    }
+
+    #[test]
+    fn a_page_map_is_opened() {
+        let word = [7_u64; 512];
+        let bits = own_page_map().unwrap().bits(GuestAddr(word.as_ptr().addr() as u64)).unwrap();
+        assert!(bits.is_populated());
+    }
+
+    /// In a pid namespace of its own that still has the /proc of the one above.
+    #[test]
+    fn a_page_map_is_not_taken_from_another_namespace() {
+        const STAGE: &str = "UFFD_TEST_STAGE";
+        let name = "kernel::pagemap::tests::a_page_map_is_not_taken_from_another_namespace";
+        let stage = std::env::var(STAGE).unwrap_or_default();
+        let next = match stage.as_str() {
+            "" => "enter",
+            // What is unshared is the namespace of children.
+            "enter" => {
+                unshare(CloneFlags::CLONE_NEWPID).unwrap();
+                "inside"
+            }
+            _ => {
+                assert_eq!(std::process::id(), 1);
+                // Whether or not it could be opened: process 1 of the outer one may be guarded.
+                let error = own_page_map().unwrap_err();
+                assert!(error.to_string().contains("another pid namespace"), "{error}");
+                return;
+            }
+        };
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--test-threads=1"])
+            .env(STAGE, next)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 }
