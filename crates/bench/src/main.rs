@@ -11,6 +11,7 @@
 
 mod boot;
 mod host;
+mod interrupt;
 mod measure;
 mod minimal;
 mod options;

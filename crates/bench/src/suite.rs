@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::snapshots::Snapshots;
 use crate::targets::{self, Target};
 use crate::workloads::{self, Scale, Workload};
-use crate::{Result, report, run};
+use crate::{Result, interrupt, report, run};
 
 /// Everything that was measured.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     let placed = if options.free { "free" } else { "handlers and guests on their own cores" };
     println!("{}; {placed}", results.machine);
+    interrupt::watch()?;
     let mut snapshots = Snapshots::in_dir(options.dir.as_deref())?;
     let mut failures = Vec::new();
     let others = Others::watch();
@@ -64,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 report::workload(&measured, begin.elapsed());
                 results.workloads.push(measured);
             }
+            Err(_) if interrupt::is_asked_for() => return Err("interrupted".into()),
             Err(error) => {
                 eprintln!("{} could not be measured: {error}", workload.name);
                 failures.push(workload.name);
@@ -98,6 +100,9 @@ fn rounds(
     for round in 0..options.rounds() {
         let plans = (workload.contenders)(scale, round);
         for turn in 0..plans.len() {
+            if interrupt::is_asked_for() {
+                return Err("interrupted".into());
+            }
             let at = (turn + usize::try_from(round)?) % plans.len();
             progress(&format!(
                 "{} {}/{}: {}",
