@@ -162,3 +162,30 @@ fn a_prefault_cancelled_while_it_waits_for_memory_leaves_nothing_to_do() {
     guest.session.settle().unwrap();
     uffd_proof::assert_idle();
 }
+
+#[test]
+fn a_session_ends_while_its_guest_waits_for_memory() {
+    for case in CASES {
+        for stop in [true, false] {
+            let (setting, mut guest) = short_of_pages(case, |_| {});
+            guest.thread(0).touch(0, 4).unwrap();
+            let read = guest.thread(1).start_read(4, 1);
+            until_out_of_memory(&guest);
+            let expected = if stop {
+                assert_eq!(guest.session.stop(), End::Stopped);
+                assert!(!read.is_done());
+                End::Stopped
+            } else {
+                guest.guest.kill().unwrap();
+                End::GuestExited
+            };
+            let (end, stats) = guest.end();
+            assert_eq!(end, expected);
+            assert_eq!((stats.counters.read_faults, stats.pages.faulted()), (4, 4));
+            drop(guest);
+            // What it had is there for the next one.
+            let next = setting.guest();
+            assert_eq!(next.thread(0).verify(0, 4, &[Expect::Source]).unwrap().wrong, 0);
+        }
+    }
+}
