@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use uffd_core::handoff::HandoffError;
 use uffd_core::server::Refusal;
-use uffd_core::session::{Cause, End, Notice, SessionError, SessionOptions, Unservable};
+use uffd_core::session::{
+    Cause, End, FaultAround, Notice, SessionError, SessionOptions, Unservable,
+};
 use uffd_core::source::SourceError;
 use uffd_core::units::{PageIndex, PageRange};
 use uffd_guest::options::Dialect;
@@ -21,6 +23,7 @@ use uffd_proof::{Case, HUGE, Setting, in_all_modes, until};
 in_all_modes!(
     a_file_that_is_too_short_is_refused,
     a_truncated_file_poisons_what_it_no_longer_has,
+    the_page_in_which_a_file_was_cut_is_lost_like_those_behind_it,
     a_source_that_fails_for_a_while_costs_only_time,
     a_source_that_fails_for_good_poisons_the_page,
     the_guest_is_killed_where_that_is_asked_for,
@@ -89,6 +92,21 @@ fn a_truncated_file_poisons_what_it_no_longer_has(case: Case) {
     assert_eq!(thread.read_page(6).unwrap(), Content::Zeros);
     assert_eq!(thread.read_page(7).unwrap(), Content::Poisoned);
     assert_eq!(guest.stats().pages.poisoned, 3);
+}
+
+/// The kernel would copy it: its bytes up to the cut, and zeros for the rest.
+fn the_page_in_which_a_file_was_cut_is_lost_like_those_behind_it(case: Case) {
+    let setting = case.open_with(case.pattern(), &[PAGES], |stage| {
+        stage.session(|options| options.fault_around = FaultAround::Off)
+    });
+    let guest = setting.guest();
+    let thread = guest.thread(0);
+    thread.touch(0, 2).unwrap();
+    let file = File::options().write(true).open(setting.snapshot()).unwrap();
+    file.set_len(4 * case.page_size + 100).unwrap();
+    assert_eq!(thread.read_page(6).unwrap(), Content::Poisoned);
+    assert_eq!(thread.read_page(4).unwrap(), Content::Poisoned);
+    assert_eq!(thread.verify(0, 4, &[Expect::Source]).unwrap().wrong, 0);
 }
 
 fn a_source_that_fails_for_a_while_costs_only_time(case: Case) {

@@ -28,7 +28,7 @@ const WARM_FOR_MS: u32 = 1000;
 
 /// For how long the file is taken to be as long as it was. A copy past its end fails by itself,
 /// but the host page in which it ends reads as zeros from there on, and nothing else tells.
-const LENGTH_FOR_MS: u32 = 10;
+const LENGTH_FOR_MS: u32 = 1;
 
 /// Why a snapshot file cannot be served.
 #[derive(Debug, Error)]
