@@ -129,7 +129,7 @@ fn a_process_out_of_descriptors_serves_when_it_has_some_again(stage: Stage) {
     let (script, started, go) =
         (dir.path().join("guest"), dir.path().join("started"), dir.path().join("go"));
     let wait = format!(
-        "#!/bin/sh\n: > {}\nwhile ! [ -e {} ]; do sleep 0.01; done\nexec {GUEST} \"$@\"\n",
+        "#!/bin/sh\n: > '{}'\nwhile ! [ -e '{}' ]; do sleep 0.01; done\nexec '{GUEST}' \"$@\"\n",
         started.display(),
         go.display()
     );
