@@ -213,5 +213,5 @@ fn a_guest_outlives_the_process_that_passed_it_on() {
     assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
     assert_eq!(session.end(), None);
     guest.kill().unwrap();
-    assert_eq!(session.wait(), End::GuestExited);
+    uffd_proof::until("the guest's end to be seen", || session.end() == Some(End::GuestExited));
 }

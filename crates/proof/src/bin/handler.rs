@@ -4,8 +4,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::sched::{CloneFlags, unshare};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
