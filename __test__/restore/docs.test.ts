@@ -47,13 +47,18 @@ async function start(t: ExecutionContext, played: Played = {}) {
   return firecracker
 }
 
-function run(t: ExecutionContext, firecracker: Firecracker, code: string) {
+/** Runs an example; resolves with all that it printed. Tells when it prints something. */
+function run(t: ExecutionContext, firecracker: Firecracker, code: string, onOutput = () => {}) {
   const file = join(dirname(firecracker.snapshot), 'example.mjs')
   writeFileSync(file, inPlace(firecracker, code))
   const child = spawn(process.execPath, [file], { stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => child.kill('SIGKILL'))
-  const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')])
-  return ended.then(([stdout, stderr, [status]]) => {
+  let stdout = ''
+  child.stdout.setEncoding('utf8').on('data', (more: string) => {
+    stdout += more
+    onOutput()
+  })
+  return Promise.all([text(child.stderr), once(child, 'close')]).then(([stderr, [status]]) => {
     t.is(status, 0, stderr)
     return stdout
   })
@@ -61,8 +66,13 @@ function run(t: ExecutionContext, firecracker: Firecracker, code: string) {
 
 test('restoring', async (t) => {
   const firecracker = await start(t)
-  const output = run(t, firecracker, restoring!)
-  await firecracker.api.arrived('PATCH /vm')
+  let told = () => {}
+  const restored = new Promise<void>((resolve) => {
+    told = resolve
+  })
+  const output = run(t, firecracker, restoring!, told)
+  // A guest that exits before the answer to its resume would make the restore fail.
+  await Promise.race([restored, output])
   t.is(await firecracker.guest.wrong(0, firecracker.pages, 'source'), 0)
   const { pid } = firecracker.guest
   await firecracker.guest.exit()
