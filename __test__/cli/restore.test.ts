@@ -36,7 +36,7 @@ test('it restores, serves, saves the trace and ends with the guest', async (t) =
   const other = ['--snapshot', firecracker.snapshot, '--prefetch', trace]
   const withTrace = [...again.args.slice(0, -2), ...other, '--no-json']
   const second = new CommandProcess(t, ...withTrace)
-  await again.firecracker.api.arrived('PATCH /vm')
+  await second.line(/^Restored a microVM /)
   t.is(await again.firecracker.guest.wrong(0, firecracker.pages, 'source'), 0)
   await again.firecracker.guest.exit()
   const { stdout, status: secondStatus } = await second.ended
