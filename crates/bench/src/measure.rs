@@ -19,6 +19,8 @@ pub(crate) enum Metric {
     MaxUs,
     /// Missing-page and write-protect faults that reached the handler.
     Faults,
+    /// Of those, faults on pages that were to be prefaulted.
+    TracedFaults,
     /// CPU time of the handler's thread.
     HandlerCpuMs,
     HandlerCpuPerFaultUs,
@@ -54,6 +56,7 @@ impl Metric {
             Self::P999Us => "p99.9 µs",
             Self::MaxUs => "max µs",
             Self::Faults => "faults",
+            Self::TracedFaults => "of traced pages",
             Self::HandlerCpuMs => "cpu ms",
             Self::HandlerCpuPerFaultUs => "cpu/fault µs",
             Self::ProcessCpuMs => "process ms",

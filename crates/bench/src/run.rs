@@ -3,6 +3,7 @@
 mod idle;
 mod touched;
 
+use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ fn touch(
     let bench_done = when_told(&stand.guest, 0, bench);
     let before = (stand.faults()?, Use::now(stand.tid()));
     let begin = Instant::now();
-    let prefault = prefault(stand, ahead)?;
+    let prefault = prefault(stand, ahead.clone())?;
     tell(&stand.guest)?;
     let report = bench_done.get()?;
     let used = Use::now(stand.tid()).since(before.1);
@@ -77,6 +78,9 @@ fn touch(
             let (done, report) = prefault.recv()?;
             let percent = 100.0 * report.installed as f64 / report.requested() as f64;
             measure.set(Metric::PrefaultedPercent, percent);
+            if let Some(faults) = faults_of(stand, &ahead)? {
+                measure.set(Metric::TracedFaults, faults as f64);
+            }
             done.duration_since(begin)
         }
         None => Duration::from_nanos(report.nanos),
@@ -151,6 +155,14 @@ fn prefault(
     });
     session.prefault_with(ranges, reply)?;
     Ok(Some(receiver))
+}
+
+/// How many faults there were on pages of `ranges`.
+fn faults_of(stand: &Stand, ranges: &[PageRange]) -> Result<Option<usize>> {
+    let Service::Session { session, .. } = &stand.service else { return Ok(None) };
+    let pages: HashSet<_> = ranges.iter().flat_map(|range| range.pages()).collect();
+    let faults = session.trace(0)?;
+    Ok(Some(faults.iter().filter(|entry| pages.contains(&entry.page())).count()))
 }
 
 /// What another guest faulted on, and what was filled around it, in order.

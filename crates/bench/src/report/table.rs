@@ -7,7 +7,7 @@ use crate::measure::{Metric, Spread};
 use crate::suite::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 18] = [
+const COLUMNS: [Metric; 19] = [
     Metric::TimeMs,
     Metric::WorkingSetMs,
     Metric::P50Us,
@@ -15,6 +15,7 @@ const COLUMNS: [Metric; 18] = [
     Metric::P999Us,
     Metric::MaxUs,
     Metric::Faults,
+    Metric::TracedFaults,
     Metric::HandlerCpuMs,
     Metric::HandlerCpuPerFaultUs,
     Metric::SwitchesPerFault,

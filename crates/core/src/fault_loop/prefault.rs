@@ -18,6 +18,9 @@ use crate::units::{PageIndex, PageRange};
 /// Bytes of a slice while faults keep coming, and while there are none.
 const SLICE: (u64, u64) = (32 << 10, 2 << 20);
 
+/// Runs of a slice, however short they are.
+const MOST_RUNS: usize = 8;
+
 /// Bytes of one fetch.
 const FETCH: u64 = 1 << 20;
 
@@ -204,13 +207,21 @@ impl FaultLoop {
         let quiet = std::mem::replace(&mut self.prefaults.faults, served) == served;
         self.prefaults.slice =
             if quiet { (self.prefaults.slice * 2).min(SLICE.1) } else { SLICE.0 };
-        let busy = match self.prefaults.queue.iter().position(Prefault::is_open) {
-            Some(at) => {
-                self.announce(at);
-                self.prefault_some(at)?
+        let installed = self.memory.counters.prefault_pages;
+        let enough = installed + (self.prefaults.slice >> self.memory.page_size().shift());
+        let mut busy = true;
+        for _ in 0..MOST_RUNS {
+            busy = match self.prefaults.queue.iter().position(Prefault::is_open) {
+                Some(at) => {
+                    self.announce(at);
+                    self.prefault_some(at)?
+                }
+                None => false,
+            };
+            if !busy || self.memory.counters.prefault_pages >= enough {
+                break;
             }
-            None => false,
-        };
+        }
         self.prefaults.finish();
         Ok(busy)
     }

@@ -140,8 +140,8 @@ impl FileSource {
     }
 
     /// How many bytes from `offset` on, at most `len`, can be installed without waiting for
-    /// the disk. Remembers blocks that are, and prepares their copying.
-    fn warm_bytes(&self, offset: u64, len: u64, now: u32) -> u64 {
+    /// the disk, for pages of `page` bytes. Remembers blocks that are.
+    fn warm_bytes(&self, offset: u64, len: u64, page: u64, now: u32) -> u64 {
         if !self.residency_known {
             return len;
         }
@@ -153,7 +153,10 @@ impl FileSource {
             let seen = known.load(Ordering::Relaxed);
             if seen == 0 || now.wrapping_sub(seen) > WARM_FOR_MS {
                 if self.is_resident(start, stop) {
-                    if seen == 0 {
+                    // A copy of a huge page that meets a page we have not mapped is made twice,
+                    // and takes two huge pages meanwhile. For small pages mapping all of a block
+                    // costs more than it saves.
+                    if page > HOST_PAGE {
                         self.data_in(start, stop).for_each(|(start, end)| {
                             self.map.populate(to_usize(start), to_usize(end - start));
                         });
@@ -241,7 +244,7 @@ impl Source for FileSource {
         let len = len.min(end - offset);
         let now = self.now();
         let there = len.min(self.end_of_copies(now).saturating_sub(offset));
-        let warm = self.warm_bytes(offset, there, now);
+        let warm = self.warm_bytes(offset, there, page, now);
         let warm = warm - warm % page;
         if warm > 0 {
             return Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(warm)));
