@@ -104,17 +104,16 @@ impl Stand {
                     }
                     None => Arc::new(FileSource::open(file)?),
                 };
+                let source = Arc::new(Fetcher::new(source));
                 if matches!(handler, Handler::UffdAgain(_)) {
-                    look_up(&*source, *snapshot);
+                    let (guest, handoff) = handed_off(dir, *snapshot)?;
+                    let before = Self::session(guest, handoff, source.clone(), options)?;
+                    before.fill(0, *snapshot)?;
+                    before.take_down()?;
                 }
                 let (guest, handoff) = handed_off(dir, *snapshot)?;
-                let source = Arc::new(Fetcher::new(source));
                 let stand = Self::session(guest, handoff, source, options)?;
-                if let Service::Session { session, .. } = &stand.service
-                    && first < snapshot.pages
-                {
-                    session.prefault(vec![PageRange::new(first, snapshot.pages)])?;
-                }
+                stand.fill(first, *snapshot)?;
                 Ok(stand)
             }
         }
@@ -131,6 +130,16 @@ impl Stand {
         let session = Session::start(handoff, source, options, Box::new(NoObserver))?;
         let tid = host::new_thread("uffd-guest", &before)?;
         Ok(Self { guest, service: Service::Session { session, tid } })
+    }
+
+    /// Installs the pages from `first` on.
+    fn fill(&self, first: u64, snapshot: Snapshot) -> Result<()> {
+        if let Service::Session { session, .. } = &self.service
+            && first < snapshot.pages
+        {
+            session.prefault(vec![PageRange::new(first, snapshot.pages)])?;
+        }
+        Ok(())
     }
 
     /// Keeps handler and guest on cores of their own. Threads they start later follow them.
@@ -181,15 +190,6 @@ fn gone(tid: i32) {
     let task = format!("/proc/self/task/{tid}");
     while Path::new(&task).exists() && begin.elapsed() < DEADLINE {
         std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Asks for all of a snapshot, as the sessions before would have done.
-fn look_up(source: &dyn Source, snapshot: Snapshot) {
-    let mut offset = 0;
-    while offset < snapshot.bytes() {
-        let left = snapshot.bytes() - offset;
-        offset += source.lookup(offset, left, snapshot.page_size).len();
     }
 }
 
