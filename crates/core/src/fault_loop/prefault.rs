@@ -47,9 +47,9 @@ struct Prefault {
     ranges: VecDeque<PageRange>,
     /// What the page states do not say yet to be wanted, in order.
     unmarked: VecDeque<PageRange>,
-    fetches: usize,
     /// What the source was not told of yet, once it turned out to be cold.
     announcer: Option<Announcer>,
+    fetches: usize,
     /// Pages in those fetches whose fate is not known.
     unsettled: u64,
     /// Page by page, after a longer run did not lie in one mapping.
