@@ -223,6 +223,14 @@ test('a missing snapshot is named', async (t) => {
   t.regex(stderr, /cannot open the snapshot .*mem\.not: .*\(ERR_UFFD_SNAPSHOT_MISSING\)/)
 })
 
+test('a socket path that no socket can have is a wrong command line', async (t) => {
+  const { snapshot } = place(t)
+  const args = ['--socket', `/tmp/${'long'.repeat(40)}`, '--snapshot', snapshot]
+  const { status, stderr } = await runCommand(t, ...args)
+  t.is(status, 2)
+  t.regex(stderr, /"socket" to be a path of at most 107 bytes, not 165.*ERR_UFFD_INVALID_OPTION/)
+})
+
 test('a socket that is listened on is left alone', async (t) => {
   const { args, socket } = place(t)
   const other = createServer().listen(socket)

@@ -19,7 +19,9 @@ export async function main(args: readonly string[]): Promise<number> {
     return await obey(args)
   } catch (error) {
     complain(errorText(error))
-    return exitStatus.failed
+    // Some values can only be judged once they are used.
+    const isInvalid = (error as { code?: unknown } | null)?.code === 'ERR_UFFD_INVALID_OPTION'
+    return isInvalid ? exitStatus.usage : exitStatus.failed
   }
 }
 
