@@ -1,7 +1,8 @@
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { FirecrackerClient } from '../../src/index.js'
+import { FirecrackerClient, FirecrackerError } from '../../src/index.js'
+import { untilReady } from '../../src/firecracker/ready.js'
 import { FirecrackerApi } from '../support/firecracker-api.js'
 import { deadlineMs } from '../support/guest.js'
 import { temporaryDirectory } from '../support/stage.js'
@@ -34,9 +35,20 @@ for (const [how, prepare, code] of ends) {
     const { api, client } = await withApi(t)
     await client.version()
     await prepare(api)
-    await t.throwsAsync(client.ready({ timeoutMs: 20 }), { code })
+    // Long enough for one look at the socket on a machine with much else to do.
+    await t.throwsAsync(client.ready({ timeoutMs: 1000 }), { code })
   })
 }
+
+test('what the socket said is the error, where the last look at it is too short', async (t) => {
+  const refused = new FirecrackerError('ERR_UFFD_FIRECRACKER_REFUSED', 'GET /version', 'no')
+  const late = new FirecrackerError('ERR_UFFD_FIRECRACKER_TIMEOUT', 'GET /version', 'late')
+  const answers = [refused, late]
+  const ask = () => Promise.reject(answers.shift())
+  t.is(await t.throwsAsync(untilReady(ask, 99, undefined)), refused)
+  // One that had all the time there was does say something.
+  t.is(await t.throwsAsync(untilReady(() => Promise.reject(late), deadlineMs, undefined)), late)
+})
 
 test('what is no question of time fails at once', async (t) => {
   const { api, client } = await withApi(t, { misbehave: { 'GET /version': 'garbage' } })
