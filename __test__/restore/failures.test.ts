@@ -116,27 +116,18 @@ for (const state of ['Running', 'Paused'] as const) {
   })
 }
 
-test.serial('a handler that cannot listen: nothing is loaded', async (t) => {
-  const firecracker = await Firecracker.start(t)
-  const expected = {
-    step: 'listen',
-    vm: 'untouched',
-    cause: 'ERR_UFFD_SOCKET_NO_DIRECTORY',
-  } as const
-  await fails(t, firecracker, { socket: '/nowhere/uffd.sock' }, expected)
-  t.deepEqual(firecracker.routes, beforeTheLoad)
-})
+const unservable = [
+  ['a socket', { socket: '/nowhere/uffd.sock' }, 'ERR_UFFD_SOCKET_NO_DIRECTORY'],
+  ['a snapshot', { snapshot: '/nowhere/mem' }, 'ERR_UFFD_SNAPSHOT_MISSING'],
+] as const
 
-test.serial('a snapshot that is not there: nothing is loaded', async (t) => {
-  const firecracker = await Firecracker.start(t)
-  const expected = {
-    step: 'listen',
-    vm: 'untouched',
-    cause: 'ERR_UFFD_SNAPSHOT_MISSING',
-  } as const
-  await fails(t, firecracker, { snapshot: '/nowhere/mem' }, expected)
-  t.deepEqual(firecracker.routes, beforeTheLoad)
-})
+for (const [what, options, cause] of unservable) {
+  test.serial(`${what} that cannot be had: nothing is loaded`, async (t) => {
+    const firecracker = await Firecracker.start(t)
+    await fails(t, firecracker, options, { step: 'listen', vm: 'untouched', cause })
+    t.deepEqual(firecracker.routes, beforeTheLoad)
+  })
+}
 
 test.serial('a load that fails in words of Firecracker, which exits', async (t) => {
   const firecracker = await Firecracker.start(t, {

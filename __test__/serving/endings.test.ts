@@ -82,12 +82,14 @@ test('a process ends by itself once its server is closed and its guests have end
 test('process.exit with a server open, a guest running and commands under way', async (t) => {
   await ends(
     t,
-    `serve().then(({ guest, child }) => {
-      guest.on('stats', () => {})
+    `serve({ statsIntervalMs: 5 }).then(({ guest, child }) => {
+      guest.on('stats', () => {
+        void guest.prefault('all')
+        void guest.pageStates()
+        child.kill('SIGKILL')
+        process.exit(7)
+      })
       guest.on('trace', () => {})
-      void guest.prefault('all')
-      void guest.pageStates()
-      setTimeout(() => { child.kill('SIGKILL'); process.exit(7) }, 20)
     })`,
     '',
     7,
@@ -133,15 +135,17 @@ test('a guest that nobody holds is served to its end', async (t) => {
   await ends(
     t,
     `(async () => {
-      const ended = await serve().then(({ server, guest, child }) => {
-        setTimeout(() => child.stdin.write('{"id":2,"op":"exit"}\\n'), 50)
+      const child = await serve().then(({ server, child }) => {
         void server.close()
-        return new WeakRef(guest)
+        child.ref()
+        return child
       })
       for (let round = 0; round < 20; round++) {
-        await new Promise((resolve) => setTimeout(resolve, 10))
+        await new Promise(setImmediate)
         gc()
       }
+      child.stdin.write('{"id":2,"op":"touch","page":1,"count":63}\\n{"id":3,"op":"exit"}\\n')
+      await once(child, 'exit')
       console.log('served')
     })()`,
     'served',

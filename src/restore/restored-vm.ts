@@ -8,17 +8,10 @@ import { type Guest } from '../guest/guest.js'
 import { type Server } from '../server/server.js'
 
 /** What a restore has started, and what it found. */
-export interface Restored {
-  readonly guest: Guest
-  readonly server: Server
-  readonly client: FirecrackerClient
-  readonly version: FirecrackerVersion
-  readonly machineConfig: MachineConfigInfo
-  readonly balloon: BalloonInfo | undefined
-  readonly resumed: boolean
-  readonly prefetched: Promise<PrefaultReport> | undefined
-  readonly release: () => void
-}
+export type Restored = Pick<
+  RestoredVm,
+  'guest' | 'server' | 'client' | 'version' | 'machineConfig' | 'balloon' | 'resumed' | 'prefetched'
+> & { readonly release: () => void }
 
 /** A microVM that was restored and whose memory is served. Comes from `restore`. */
 export class RestoredVm implements AsyncDisposable {

@@ -1,8 +1,7 @@
 //! What a prefault is about to need from a source that has not got it at hand is announced ahead
 //! of it, in few large pieces: a device that knows what comes next is never idle.
 
-use std::collections::VecDeque;
-
+use super::upcoming::Upcoming;
 use crate::units::{PageRange, PageSize};
 
 /// Bytes announced and not come to yet. A fault that needs the device waits behind them.
@@ -14,7 +13,7 @@ const GAP: u64 = 32 << 10;
 /// The part of a prefault that is not announced yet.
 pub(super) struct Announcer {
     /// In the order in which it will be needed.
-    left: VecDeque<PageRange>,
+    left: Upcoming,
     /// Pages announced and not come to.
     ahead: u64,
     page_size: PageSize,
@@ -22,7 +21,7 @@ pub(super) struct Announcer {
 
 impl Announcer {
     pub(super) fn new(ranges: impl Iterator<Item = PageRange>, page_size: PageSize) -> Self {
-        Self { left: ranges.collect(), ahead: 0, page_size }
+        Self { left: Upcoming::of(ranges), ahead: 0, page_size }
     }
 
     /// The prefault came to so many pages more.
@@ -38,15 +37,9 @@ impl Announcer {
         }
         let mut ranges = Vec::new();
         while self.ahead < most
-            && let Some(range) = self.left.front_mut()
+            && let Some(part) = self.left.take(most - self.ahead)
         {
-            let room = PageRange::new(range.start.0, range.start.0 + most - self.ahead);
-            let part = room.intersect(*range);
             self.ahead += part.len();
-            range.start = part.end;
-            if range.is_empty() {
-                self.left.pop_front();
-            }
             ranges.push(part);
         }
         joined(ranges, GAP >> self.page_size.shift())

@@ -16,6 +16,7 @@ mod prefault;
 mod report;
 mod serve;
 mod setup;
+mod upcoming;
 mod wait;
 
 use std::os::unix::net::UnixStream;

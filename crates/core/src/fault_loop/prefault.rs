@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::announce::Announcer;
 use super::pause::{Blocked, CHANGING, TROUBLED};
+use super::upcoming::Upcoming;
 use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
 use crate::policy::Access;
@@ -46,7 +47,7 @@ struct Prefault {
     /// What has not been looked at yet, in order.
     ranges: VecDeque<PageRange>,
     /// What the page states do not say yet to be wanted, in order.
-    unmarked: VecDeque<PageRange>,
+    unmarked: Upcoming,
     /// What the source was not told of yet, once it turned out to be cold.
     announcer: Option<Announcer>,
     fetches: usize,
@@ -73,12 +74,12 @@ impl Prefaults {
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,
     ) {
-        let unmarked = if mode == PrefaultMode::Install { ranges.clone() } else { Vec::new() };
+        let to_mark = if mode == PrefaultMode::Install { ranges.as_slice() } else { &[] };
         self.queue.push_back(Prefault {
             id,
             mode,
+            unmarked: Upcoming::of(to_mark.iter().copied()),
             ranges: ranges.into(),
-            unmarked: unmarked.into(),
             fetches: 0,
             announcer: None,
             unsettled: 0,
@@ -139,15 +140,10 @@ impl Prefault {
     fn mark(&mut self, states: &mut PageStates) {
         let mut left = LOOK;
         while left > 0
-            && let Some(range) = self.unmarked.front_mut()
+            && let Some(part) = self.unmarked.take(left)
         {
-            let part = PageRange::new(range.start.0, range.start.0 + left).intersect(*range);
             states.want(part, true);
             left -= part.len();
-            range.start = part.end;
-            if range.is_empty() {
-                self.unmarked.pop_front();
-            }
         }
     }
 
