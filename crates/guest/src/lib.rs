@@ -10,16 +10,22 @@
 //! - [`driver`] starts such a process and speaks to it.
 
 pub mod driver;
+mod fate;
+mod guest;
 pub mod handoff;
+mod history;
+mod lock;
 pub mod memory;
 mod ops;
 pub mod options;
 pub mod pattern;
 pub mod program;
 pub mod protocol;
+mod random;
 #[allow(unsafe_code)]
 mod raw;
 pub mod runs;
 pub mod snapshot;
 mod tracks;
-mod worker;
+mod voice;
+mod workers;

@@ -7,12 +7,14 @@ use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::guest::Guest;
 use crate::handoff::hand_off;
 use crate::memory::Memory;
 use crate::options::{HELP, Options};
 use crate::protocol::{Line, Op, Ready, Refusal, Request};
 use crate::raw::recover_from_sigbus;
-use crate::worker::{Guest, Workers, execute, refusal, reply, say};
+use crate::voice::{reply, say};
+use crate::workers::{Workers, execute};
 
 /// Runs a guest in this process until it is told to exit or standard input ends.
 ///
@@ -39,7 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn fail(error: impl Display, status: u8) -> ExitCode {
     let message = error.to_string();
     eprintln!("uffd-guest: {message}");
-    say(&Line::Failed(refusal(message)));
+    say(&Line::Failed(Refusal::new(message)));
     ExitCode::from(status)
 }
 
@@ -50,9 +52,9 @@ fn start(options: &Options) -> Result<Guest, Refusal> {
         Some(file) => Memory::map_file(&options.pages, &File::open(file)?),
         None => Memory::map(&options.pages, page_size, options.place),
     };
-    let memory = memory.map_err(|errno| refusal(format!("cannot map the memory: {errno}")))?;
+    let memory = memory.map_err(|errno| Refusal::new(format!("cannot map the memory: {errno}")))?;
     recover_from_sigbus()?;
-    let handed = hand_off(options, &memory).map_err(|error| refusal(error.to_string()))?;
+    let handed = hand_off(options, &memory).map_err(|error| Refusal::new(error.to_string()))?;
     let ready = Ready {
         pid: std::process::id().cast_signed(),
         page_size,
@@ -75,7 +77,7 @@ fn obey(guest: &Arc<Guest>) {
         let request: Request = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
-                say(&Line::Failed(refusal(format!("not a request: {error}: {line}"))));
+                say(&Line::Failed(Refusal::new(format!("not a request: {error}: {line}"))));
                 continue;
             }
         };

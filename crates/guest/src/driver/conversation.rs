@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use super::DriverError;
+use crate::lock::lock;
 use crate::protocol::{Line, Op, Outcome, Ready, Refusal, Reply, Request, Whereabouts};
-use crate::worker::lock;
 
 /// What was heard from the guest.
 #[derive(Debug, Default)]

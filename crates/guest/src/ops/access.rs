@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::guest::Guest;
 use crate::memory::{OutOfRange, bytes};
 use crate::pattern::Content;
 use crate::protocol::{Expect, Refusal, Touched, Verified, Wrong};
 use crate::raw::Poisoned;
 use crate::runs::Runs;
-use crate::worker::{Guest, refusal};
 
 /// How many wrong pages are told in full.
 pub(super) const EXAMPLES: usize = 8;
@@ -67,7 +67,7 @@ pub(super) fn write(
     at: Option<u64>,
 ) -> Result<Touched, Refusal> {
     if stamp == 0 {
-        return Err(refusal("stamp 0 is the snapshot itself"));
+        return Err(Refusal::new("stamp 0 is the snapshot itself"));
     }
     let mut touched = Touched::default();
     for page in existing(guest, page, count)? {
@@ -158,7 +158,7 @@ pub(super) fn protect(guest: &Guest, page: u64, count: u64) -> Result<(), Refusa
         guest
             .uffd
             .write_protect(address as *mut _, len)
-            .map_err(|error| refusal(format!("{error:?}")))?;
+            .map_err(|error| Refusal::new(format!("{error:?}")))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 mod access;
 mod bench;
 mod order;
-pub(crate) mod soak;
+mod soak;
 mod steps;
 mod tables;
 
@@ -13,10 +13,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::guest::Guest;
+use crate::lock::lock;
 use crate::memory::bytes;
-use crate::pattern::mix;
 use crate::protocol::{Op, Refusal};
-use crate::worker::{Guest, lock};
 
 /// Executes one op to its end.
 pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
@@ -38,7 +38,9 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Protect { page, count } => answer(&access::protect(guest, *page, *count)?),
         Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
         Op::Sleep { micros } => answer(&sleep(Duration::from_micros(*micros))),
-        Op::Program { steps, repeat } => answer(&steps::run(guest, steps, *repeat)),
+        Op::Program { steps, repeat } => {
+            answer(&steps::run(steps, *repeat, |op| execute(guest, op)))
+        }
         Op::Random(soak) => answer(&soak::run(guest, soak)?),
         Op::Bench(bench) => answer(&bench::touches(guest, bench)?),
         Op::MadviseBench { page, count, run } => {
@@ -49,13 +51,13 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Whereabouts => answer(&guest.tracks.whereabouts()),
         Op::WakeAll => answer(&wake_all(guest)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
-        Op::Die { how, after_touches } => answer(&guest.die(*how, *after_touches)),
+        Op::Die { how, after_touches } => answer(&guest.fate.seal(*how, *after_touches)),
         Op::Exit => answer(&()),
     }
 }
 
 fn answer(answer: &impl Serialize) -> Result<Value, Refusal> {
-    serde_json::to_value(answer).map_err(|error| crate::worker::refusal(error.to_string()))
+    serde_json::to_value(answer).map_err(|error| Refusal::new(error.to_string()))
 }
 
 fn wake_all(guest: &Guest) -> Result<(), Refusal> {
@@ -64,27 +66,7 @@ fn wake_all(guest: &Guest) -> Result<(), Refusal> {
         guest
             .uffd
             .wake(region.address as *mut _, len)
-            .map_err(|error| crate::worker::refusal(format!("{error:?}")))?;
+            .map_err(|error| Refusal::new(format!("{error:?}")))?;
     }
     Ok(())
-}
-
-/// Numbers that look random and are the same for the same seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64, stream: u64) -> Self {
-        Self(mix(mix(seed.wrapping_add(1)) ^ stream))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
 }
