@@ -15,6 +15,7 @@ use crate::lock::lock;
 use crate::memory::{Memory, bytes};
 use crate::pattern::Pattern;
 use crate::protocol::Refusal;
+use crate::storm::Storm;
 use crate::tracks::Tracks;
 
 /// Everything the threads of a guest share.
@@ -26,6 +27,7 @@ pub(crate) struct Guest {
     pub(crate) socket: Mutex<Option<UnixStream>>,
     pub(crate) tracks: Tracks,
     pub(crate) fate: Fate,
+    pub(crate) storm: Mutex<Option<Storm>>,
     histories: OnceLock<Vec<History>>,
     barriers: Mutex<HashMap<String, (usize, Arc<Barrier>)>>,
 }
@@ -36,6 +38,7 @@ impl Guest {
         pattern: Pattern,
         uffd: Uffd,
         socket: Option<UnixStream>,
+        storm: Option<Storm>,
     ) -> Self {
         Self {
             memory,
@@ -44,6 +47,7 @@ impl Guest {
             socket: Mutex::new(socket),
             tracks: Tracks::default(),
             fate: Fate::default(),
+            storm: Mutex::new(storm),
             histories: OnceLock::new(),
             barriers: Mutex::default(),
         }

@@ -7,10 +7,12 @@
 //!   misplaced or torn is recognised, and [`snapshot`] writes the file;
 //! - [`program`] is the guest process: [`options`] configure it, [`memory`] is what it maps,
 //!   [`handoff`] how it introduces itself, [`protocol`] what can be asked of it;
+//! - [`pool`] and [`user`] are what others on the host do, and who they are;
 //! - [`driver`] starts such a process and speaks to it.
 
 pub mod driver;
 mod fate;
+mod flags;
 mod guest;
 pub mod handoff;
 mod history;
@@ -19,6 +21,7 @@ pub mod memory;
 mod ops;
 pub mod options;
 pub mod pattern;
+pub mod pool;
 pub mod program;
 pub mod protocol;
 mod random;
@@ -26,6 +29,8 @@ mod random;
 mod raw;
 pub mod runs;
 pub mod snapshot;
+mod storm;
 mod tracks;
+pub mod user;
 mod voice;
 mod workers;

@@ -7,12 +7,14 @@ use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::flags::play;
 use crate::guest::Guest;
-use crate::handoff::hand_off;
+use crate::handoff::{HandedOff, hand_off};
 use crate::memory::Memory;
 use crate::options::{HELP, Options};
 use crate::protocol::{Line, Op, Ready, Refusal, Request};
 use crate::raw::recover_from_sigbus;
+use crate::user::become_user;
 use crate::voice::{reply, say};
 use crate::workers::{Workers, execute};
 
@@ -34,7 +36,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(guest) => guest,
         Err(error) => return fail(error.message, 1),
     };
-    obey(&Arc::new(guest));
+    obey(&guest);
     ExitCode::SUCCESS
 }
 
@@ -46,8 +48,12 @@ fn fail(error: impl Display, status: u8) -> ExitCode {
 }
 
 /// Allocates memory, hands it off and says so.
-fn start(options: &Options) -> Result<Guest, Refusal> {
+fn start(options: &Options) -> Result<Arc<Guest>, Refusal> {
     let page_size = options.pattern.page_size;
+    if let Some(id) = options.user {
+        let refused = |errno| Refusal::new(format!("cannot become user {id}: {errno}"));
+        become_user(id).map_err(refused)?;
+    }
     let memory = match &options.map_file {
         Some(file) => Memory::map_file(&options.pages, &File::open(file)?),
         None => Memory::map(&options.pages, page_size, options.place),
@@ -61,7 +67,11 @@ fn start(options: &Options) -> Result<Guest, Refusal> {
         regions: memory.regions.clone(),
         user_mode_only: handed.user_mode_only,
     };
-    let guest = Guest::new(memory, options.pattern, handed.uffd, handed.socket);
+    let HandedOff { uffd, socket, storm, .. } = handed;
+    let guest = Arc::new(Guest::new(memory, options.pattern, uffd, socket, storm));
+    if options.play_flags {
+        play(Arc::clone(&guest))?;
+    }
     say(&Line::Ready(ready));
     Ok(guest)
 }

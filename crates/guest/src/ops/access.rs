@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -77,7 +76,7 @@ pub(super) fn write(
         if store(guest, page, word, stamp)?.is_err() {
             touched.poisoned += 1;
         } else if at.is_none() {
-            fill(guest, page, stamp)?;
+            guest.memory.fill(page, &guest.pattern, stamp)?;
         }
     }
     Ok(touched)
@@ -92,15 +91,6 @@ pub(super) fn store(
 ) -> Result<Result<(), Poisoned>, OutOfRange> {
     let word = guest.pattern.word(page * guest.memory.page_size + at, stamp);
     guest.memory.store(page, at, word)
-}
-
-/// Writes a page whole.
-pub(super) fn fill(guest: &Guest, page: u64, stamp: u32) -> Result<(), OutOfRange> {
-    let start = page * guest.memory.page_size;
-    for (offset, word) in (start..).step_by(8).zip(guest.memory.words(page)?) {
-        word.store(guest.pattern.word(offset, stamp), Ordering::Relaxed);
-    }
-    Ok(())
 }
 
 pub(super) fn verify(
@@ -142,6 +132,14 @@ pub(super) fn madvise_bytes(guest: &Guest, page: u64, at: u64, len: u64) -> Resu
     existing(guest, page, last - page + 1)?;
     let (mapping, offset) = guest.memory.mapped(page)?;
     Ok(mapping.dont_need(offset + bytes(at), bytes(len))?)
+}
+
+pub(super) fn free(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
+    for (page, count) in guest.memory.spans(page, count)? {
+        let (mapping, offset) = guest.memory.mapped(page)?;
+        mapping.free(offset, bytes(count * guest.memory.page_size))?;
+    }
+    Ok(())
 }
 
 pub(super) fn unmap(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {

@@ -7,16 +7,19 @@ mod soak;
 mod steps;
 mod tables;
 
+use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::flags::set_nonblocking;
 use crate::guest::Guest;
 use crate::lock::lock;
 use crate::memory::bytes;
 use crate::protocol::{Op, Refusal};
+use crate::storm::Storm;
 
 /// Executes one op to its end.
 pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
@@ -34,9 +37,14 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::MadviseBytes { page, at, len } => {
             answer(&access::madvise_bytes(guest, *page, *at, *len)?)
         }
+        Op::Free { page, count } => answer(&access::free(guest, *page, *count)?),
         Op::Unmap { page, count } => answer(&access::unmap(guest, *page, *count)?),
         Op::Protect { page, count } => answer(&access::protect(guest, *page, *count)?),
         Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
+        Op::Calm => {
+            let storm = lock(&guest.storm).take();
+            answer(&storm.map_or(Ok(0), Storm::calm)?)
+        }
         Op::Sleep { micros } => answer(&sleep(Duration::from_micros(*micros))),
         Op::Program { steps, repeat } => {
             answer(&steps::run(steps, *repeat, |op| execute(guest, op)))
@@ -50,6 +58,7 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Rss => answer(&tables::rss(guest)?),
         Op::Whereabouts => answer(&guest.tracks.whereabouts()),
         Op::WakeAll => answer(&wake_all(guest)?),
+        Op::SetNonblocking { on } => answer(&set_nonblocking(guest.uffd.as_fd(), *on)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
         Op::Die { how, after_touches } => answer(&guest.fate.seal(*how, *after_touches)),
         Op::Exit => answer(&()),

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::access::{EXAMPLES, existing, fill, madvise, store};
+use super::access::{EXAMPLES, existing, madvise, store};
 use crate::guest::Guest;
 use crate::history::Versions;
 use crate::memory::OutOfRange;
@@ -125,7 +125,7 @@ impl Worker<'_> {
         self.guest.about_to_touch(page);
         let history = self.guest.history(page);
         let version = history.begin(false);
-        fill(self.guest, page, version)?;
+        self.guest.memory.fill(page, &self.guest.pattern, version)?;
         history.end(version);
         Ok(())
     }

@@ -82,6 +82,15 @@ pub enum Op {
         /// How many.
         len: u64,
     },
+    /// Offers pages by `madvise(MADV_FREE)`: they stay until the kernel takes them or they are
+    /// written again. Small pages only.
+    Free {
+        /// The first page.
+        page: u64,
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        count: u64,
+    },
     /// Unmaps pages; accesses to them end the guest.
     Unmap {
         /// The first page.
@@ -106,6 +115,8 @@ pub enum Op {
         /// How many threads.
         parties: usize,
     },
+    /// Ends the storm that the guest began with. Answer: how often memory was given back.
+    Calm,
     /// Does nothing for a while.
     Sleep {
         /// How long.
@@ -147,6 +158,11 @@ pub enum Op {
     Whereabouts,
     /// Makes all waiting threads fault again.
     WakeAll,
+    /// Sets or clears O_NONBLOCK on the userfaultfd, for everybody who has it.
+    SetNonblocking {
+        /// Whether reads return at once.
+        on: bool,
+    },
     /// Closes the socket of the handoff.
     CloseSocket,
     /// Ends the guest.
@@ -170,6 +186,7 @@ impl Op {
                 | Self::Rss
                 | Self::Whereabouts
                 | Self::WakeAll
+                | Self::SetNonblocking { .. }
                 | Self::CloseSocket
                 | Self::Die { .. }
                 | Self::Exit

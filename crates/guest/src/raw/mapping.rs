@@ -81,6 +81,12 @@ impl Mapping {
         unsafe { madvise(self.at(offset, len), len, MmapAdvise::MADV_DONTNEED) }
     }
 
+    /// `madvise(MADV_FREE)`: the pages stay until the kernel needs them.
+    pub(crate) fn free(self, offset: usize, len: usize) -> nix::Result<()> {
+        // SAFETY: as for `dont_need`.
+        unsafe { madvise(self.at(offset, len), len, MmapAdvise::MADV_FREE) }
+    }
+
     /// Writes `len` bytes at `offset` to `file`, so that it is the kernel which reads them.
     pub(crate) fn write_to(
         self,
