@@ -158,15 +158,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Gives all of it back.
-    pub(crate) fn give_back(&self) -> nix::Result<()> {
-        for region in &self.regions {
-            let offset = bytes(region.address - self.mapping.address(0));
-            self.mapping.dont_need(offset, bytes(region.pages * self.page_size))?;
-        }
-        Ok(())
-    }
-
     /// Where in the mapping a page lies.
     fn offset(&self, page: u64) -> Result<usize, OutOfRange> {
         Ok(bytes(self.address(page)? - self.mapping.address(0)))

@@ -72,6 +72,22 @@ impl Source for Gated {
     }
 }
 
+/// A source that has nothing at hand, ever: everything has to be fetched.
+#[derive(Debug)]
+pub struct Cold(pub FileSource);
+
+impl Source for Cold {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn lookup(&self, _offset: u64, len: u64, _page: u64) -> Chunk<'_> {
+        Chunk::Absent(len)
+    }
+    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        self.0.fetch(offset, buffer)
+    }
+}
+
 /// How a source fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
