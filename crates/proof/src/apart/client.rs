@@ -35,7 +35,7 @@ pub(super) enum Told {
 }
 
 type Arrival = Result<(u64, Option<i32>, Receiver<Told>), Refused>;
-type Answer = Box<dyn FnOnce(Option<Value>) + Send>;
+type Answer = Box<dyn FnOnce(Value) + Send>;
 
 /// A serving process. It is ended with its standard input, and killed if that is of no use.
 #[derive(Debug)]
@@ -105,11 +105,9 @@ impl Handler {
     ) -> Asked<T> {
         let (asked, answer) = Asked::new(what);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let take = move |value: Option<Value>| {
-            if let Some(value) = value {
-                let value = serde_json::from_value(value).expect("an answer to the question");
-                let _ = answer.send(value);
-            }
+        let take = move |value| {
+            let value = serde_json::from_value(value).expect("an answer to the question");
+            let _ = answer.send(value);
         };
         lock(&self.waiting.0).insert(id, Box::new(take));
         let request = Request { id, guest, ask };
@@ -189,6 +187,7 @@ impl Ears {
                     take(answer);
                 }
             }
+            Line::EndedBefore { id } => drop(lock(&self.waiting.0).remove(&id)),
         }
     }
 }

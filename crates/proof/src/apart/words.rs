@@ -104,6 +104,8 @@ pub(crate) enum Line {
     Notice { guest: u64, text: String },
     /// A session is over.
     Ended { guest: u64, ending: Ending, figures: Figures },
-    /// A question is answered; with nothing, if the session had ended.
-    Answer { id: u64, answer: Option<Value> },
+    /// A question is answered.
+    Answer { id: u64, answer: Value },
+    /// A question has no answer: the session had ended.
+    EndedBefore { id: u64 },
 }

@@ -134,7 +134,10 @@ fn reply<T: Send + 'static, A: Serialize>(
 
 fn answer<A: Serialize>(id: u64, answer: Option<A>) {
     let value = |answer| serde_json::to_value(answer).expect("answers are plain data");
-    say(&Line::Answer { id, answer: answer.map(value) });
+    say(&match answer.map(value) {
+        Some(answer) => Line::Answer { id, answer },
+        None => Line::EndedBefore { id },
+    });
 }
 
 fn say(line: &Line) {
