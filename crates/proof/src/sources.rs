@@ -126,6 +126,9 @@ impl Source for Broken {
         self.file.len()
     }
     fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
+        if self.mended.load(Ordering::Acquire) {
+            return self.file.lookup(offset, len, page);
+        }
         lookup_except(&self.file, &self.bad, offset, len, page)
     }
     fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
