@@ -41,7 +41,7 @@ pub struct Apart {
 pub struct ApartStage {
     handler: Arc<Handler>,
     guests: Guests,
-    _scenery: Scenery,
+    scenery: Scenery,
 }
 
 impl ApartStage {
@@ -49,7 +49,7 @@ impl ApartStage {
         // Another user has to be able to bind the socket here.
         let open = fs::Permissions::from_mode(0o777);
         fs::set_permissions(scenery.dir(), open).expect("a directory for everybody");
-        Self { handler: Handler::start(cast, &role), guests, _scenery: scenery }
+        Self { handler: Handler::start(cast, &role), guests, scenery }
     }
 
     /// A guest as stock Firecracker makes it.
@@ -66,6 +66,11 @@ impl ApartStage {
         let arrived = self.handler.next_guest().unwrap_or_else(|refused| panic!("{refused:?}"));
         let (number, pid, told) = arrived;
         ServedApart { guest, number, seen_as: pid, handler: Arc::clone(&self.handler), told }
+    }
+
+    /// The snapshot file.
+    pub fn snapshot(&self) -> PathBuf {
+        self.scenery.snapshot()
     }
 
     /// Bytes of memory that the process has had at most.
