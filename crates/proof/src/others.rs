@@ -56,10 +56,10 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Takes up to `pages` at a time, and pauses between.
-    pub fn start(cast: &Cast, pages: u64, pause: Duration) -> Self {
-        let (pages, pause) = (pages.to_string(), pause.as_micros().to_string());
-        let process = Other::start(cast, &["drain", &pages, &pause]);
+    /// Takes what there is, up to `most` pages, and pauses between bursts.
+    pub fn start(cast: &Cast, most: u64, pause: Duration) -> Self {
+        let (most, pause) = (most.to_string(), pause.as_micros().to_string());
+        let process = Other::start(cast, &["drain", &most, &pause]);
         process.expect("draining");
         Self { _process: process }
     }

@@ -28,7 +28,8 @@ fn in_this_process(case: Case, program: &Program) -> Result<(), TestCaseError> {
         })
     });
     let modes = Modes { tracking: case.tracking, fault_around: program.fault_around };
-    run(&Setting { stage: &*stage, pattern, modes, play_flags: false }, program)
+    let setting = Setting { stage: &*stage, pattern, modes, play_flags: false, unsure: false };
+    run(&setting, program)
 }
 
 fn config(cases: u32) -> Config {

@@ -1,5 +1,5 @@
-//! Somebody who uses the host's pool of huge pages: takes some and gives them back, again and
-//! again, in bursts with a pause between. Ends when its input does.
+//! Somebody who uses the host's pool of huge pages: takes what there is and gives it back, again
+//! and again, in bursts with a pause between. Ends when its input does.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -13,8 +13,8 @@ type Failure = Box<dyn std::error::Error>;
 const BURST: u32 = 200;
 
 pub(super) fn play(args: &[String]) -> Result<(), Failure> {
-    let [pages, pause] = args else { return Err("a drain needs pages and a pause".into()) };
-    let (pages, pause) = (pages.parse()?, Duration::from_micros(pause.parse()?));
+    let [most, pause] = args else { return Err("a drain needs pages and a pause".into()) };
+    let (most, pause) = (most.parse()?, Duration::from_micros(pause.parse()?));
     thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         process::exit(0);
@@ -22,7 +22,11 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     writeln!(io::stdout(), "draining")?;
     loop {
         for _ in 0..BURST {
-            take_and_give_back(pages)?;
+            for pages in (1..=most).rev() {
+                if take_and_give_back(pages)? {
+                    break;
+                }
+            }
         }
         thread::sleep(pause);
     }

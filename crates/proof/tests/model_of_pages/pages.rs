@@ -135,15 +135,19 @@ impl Model {
         self.pages[index(page)] = after;
     }
 
-    /// A prefault of the page has ended.
-    pub(crate) fn prefault(&mut self, page: u64) {
+    /// A prefault of the page has ended, and has or may have installed it.
+    pub(crate) fn prefault(&mut self, page: u64, for_certain: bool) {
         // It came before, between or after the acts of the phase: after a REMOVE it did nothing.
         let pages = &self.pages[index(page)];
         let installed = pages.iter().map(|page| match page.presence {
             Presence::Unfaulted => Page { presence: Presence::Clean, ..*page },
             _ => *page,
         });
-        self.pages[index(page)] = installed.collect();
+        let mut after: BTreeSet<Page> = installed.collect();
+        if !for_certain {
+            after.extend(pages);
+        }
+        self.pages[index(page)] = after;
     }
 
     /// Whether the page may hold this.

@@ -32,6 +32,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) modes: Modes,
     /// Whether the guest plays with the flags of its descriptor.
     pub(crate) play_flags: bool,
+    /// Whether a prefault may find out that it cannot tell whether a page is there.
+    pub(crate) unsure: bool,
 }
 
 /// Runs a program, and fails if anything is other than the model allows.
@@ -49,8 +51,7 @@ pub(crate) fn run(setting: &Setting<'_>, program: &Program) -> Checked {
     });
     let mut model = Model::new(setting.pattern, PAGES, modes);
     for (number, phase) in program.phases.iter().enumerate() {
-        let stamps = Stamps(u32::try_from(number).expect("few phases"));
-        one_phase(&*served, phase, number, &stamps, &mut model)?;
+        one_phase(setting, &*served, phase, number, &mut model)?;
         look(&*served, phase, &mut model)?;
     }
     if let Some((phase, ending)) = &program.end {
@@ -117,21 +118,25 @@ fn last_phase(
 }
 
 fn one_phase(
+    setting: &Setting<'_>,
     served: &dyn Serving,
     phase: &Phase,
     number: usize,
-    stamps: &Stamps,
     model: &mut Model,
 ) -> Checked {
-    let ops = phase.ops(number, stamps, model);
+    let stamps = Stamps(u32::try_from(number).expect("few phases"));
+    let ops = phase.ops(number, &stamps, model);
     let guest = served.guest();
     let running: Vec<_> =
         (0..).zip(ops).map(|(thread, ops)| guest.thread(thread).start_program(ops)).collect();
+    let mut failed = 0;
     if let Some((start, end)) = phase.prefault {
         let prefault = served.prefault(vec![PageRange::new(start, end)]);
         let report: Prefaulted = answered(prefault.get())?;
         prop_assert_eq!(report.requested, end - start);
-        prop_assert_eq!(report.failed + report.skipped, 0);
+        prop_assert_eq!(report.skipped, 0);
+        prop_assert!(report.failed == 0 || setting.unsure, "{:?}", report);
+        failed = report.failed;
     }
     for program in running {
         let report = program.get().map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -139,10 +144,10 @@ fn one_phase(
         prop_assert_eq!(report.verified.wrong, 0, "{:?} {:?}", report, model);
     }
     for page in 0..PAGES {
-        model.play(page, &phase.acts_on(page, stamps));
+        model.play(page, &phase.acts_on(page, &stamps));
     }
     if let Some((start, end)) = phase.prefault {
-        (start..end).for_each(|page| model.prefault(page));
+        (start..end).for_each(|page| model.prefault(page, failed == 0));
     }
     Ok(())
 }
