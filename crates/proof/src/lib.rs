@@ -14,6 +14,7 @@ mod scenery;
 mod served;
 mod serving;
 pub mod soak;
+mod soaked;
 pub mod sources;
 mod stage;
 

@@ -2,6 +2,7 @@
 //! another. Every answer is waited for with a deadline, so that a session which is frozen fails a
 //! proof instead of hanging it.
 
+use std::fmt;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -53,6 +54,15 @@ pub enum Unanswered {
     Ended,
     /// What was asked was not answered in time.
     Late(&'static str, Duration),
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => f.write_str("the session has ended"),
+            Self::Late(what, waited) => write!(f, "no answer to {what} in {waited:?}"),
+        }
+    }
 }
 
 impl<T> Asked<T> {

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use uffd_proof::soak::{Soak, Soaked};
-use uffd_proof::{HUGE, SMALL};
+use uffd_proof::soak::{Adversity, Soak, Soaked};
+use uffd_proof::{Cast, HUGE, SMALL};
 
 fn soak(page_size: u64, tracking: bool, accesses: u64, removes: u64) -> Soaked {
     let soak = Soak {
-        guest: env!("CARGO_BIN_EXE_uffd-proof-guest").into(),
-        leading: None,
+        cast: Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role")),
         time: Duration::ZERO,
         accesses,
         removes,
@@ -20,6 +19,7 @@ fn soak(page_size: u64, tracking: bool, accesses: u64, removes: u64) -> Soaked {
         tracking,
         prefault: true,
         fault_around: true,
+        adversity: Adversity::default(),
         seed: 20_261_121,
     };
     let soaked = soak.run().unwrap();
