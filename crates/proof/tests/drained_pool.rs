@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use uffd_core::units::PageRange;
 use uffd_guest::options::UserModeOnly;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
@@ -115,4 +116,19 @@ fn a_limit_on_the_handler_is_waited_for_where_the_guest_is_in_another_namespace(
 #[test]
 fn a_limit_on_the_handler_is_waited_for_where_the_guest_is_another_users() {
     a_limit_is_waited_for_like_an_empty_pool(Sight::OtherUser(HANDLER));
+}
+
+/// Nothing was ever installed for the guest, and so nothing has shown yet whose page map it is that
+/// tells an empty pool from a page that is there.
+#[test]
+fn a_prefault_of_a_guest_that_has_nothing_yet_waits_for_pages() {
+    let pool = HugePages::reserve(0).unwrap();
+    let stage = open(4, Apart::default());
+    let guest = stage.guest();
+    let asked = guest.prefault(vec![PageRange::new(0, 2)]);
+    until("tries in vain", || guest.figures().get().unwrap().out_of_memory > 5 || asked.is_done());
+    assert!(!asked.is_done(), "{:?}", asked.get());
+    pool.resize(2).unwrap();
+    assert_eq!(asked.get().unwrap().installed, 2);
+    assert_eq!(guest.thread(0).verify(0, 2, &[Expect::Source]).unwrap().wrong, 0);
 }

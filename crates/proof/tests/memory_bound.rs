@@ -43,11 +43,14 @@ fn open(pattern: Pattern, pages: u64) -> ApartStage {
     stage
 }
 
-/// Guests for which there is no huge page.
-fn without_pages(guests: usize) -> Starved {
-    let pool = HugePages::reserve(0).unwrap();
-    let stage = open(Pattern::new(1, HUGE), PAGES);
+/// Guests that have a huge page each, and for which there is no other.
+fn without_pages(guests: u64) -> Starved {
+    let pool = HugePages::reserve(guests).unwrap();
+    let stage = open(Pattern::new(1, HUGE), PAGES + 1);
     let guests: Vec<_> = (0..guests).map(|_| stage.guest()).collect();
+    for guest in &guests {
+        guest.thread(0).touch(PAGES, 1).unwrap();
+    }
     let before = stage.peak_memory();
     Starved { stage, guests, before, pool: Some(pool) }
 }
@@ -122,11 +125,12 @@ fn a_prefault_that_waits_for_the_address_space_does_not_take_all_memory() {
 #[test]
 fn what_waits_for_memory_is_done_when_there_is_some() {
     let starved = without_pages(2);
+    let pool = starved.pool.as_ref().unwrap();
     let some = |guest: &ServedApart| guest.prefault(vec![PageRange::new(8, 12)]);
     let asked: Vec<_> = starved.guests.iter().map(some).collect();
     let read = starved.guests[0].thread(0).start_touch(40, 1);
     starved.takes_at_most(MOST);
-    starved.pool.as_ref().unwrap().resize(9).unwrap();
+    pool.resize(2 + 9).unwrap();
     for asked in asked {
         assert_eq!(asked.get().unwrap().installed, 4);
     }

@@ -27,8 +27,9 @@ fn in_this_process(case: Case, program: &Program) -> Result<(), TestCaseError> {
             };
         })
     });
-    let modes = Modes { tracking: case.tracking, fault_around: program.fault_around };
-    let setting = Setting { stage: &*stage, pattern, modes, play_flags: false, unsure: false };
+    let (tracking, fault_around) = (case.tracking, program.fault_around);
+    let modes = Modes { tracking, fault_around, out_of_sight: false };
+    let setting = Setting { stage: &*stage, pattern, modes, play_flags: false };
     run(&setting, program)
 }
 
@@ -78,7 +79,7 @@ proptest! {
 #[test]
 fn the_model_allows_what_can_be_and_nothing_else() {
     use uffd_guest::pattern::Content::{Patched, Source, Stamp, Zeros};
-    let modes = Modes { tracking: true, fault_around: false };
+    let modes = Modes { tracking: true, fault_around: false, out_of_sight: false };
     let mut model = Model::new(Pattern::new(1, SMALL), 2, modes);
     assert!(model.allows(0, &Source) && !model.allows(0, &Zeros));
     assert_eq!(model.certain(0), Some(Expect::Source));
@@ -91,10 +92,20 @@ fn the_model_allows_what_can_be_and_nothing_else() {
     model.play(0, &[vec![Act::WriteWhole(7), Act::WriteWord(5)]]);
     assert!(model.allows(0, &patched(Stamp(7))) && !model.allows(0, &Stamp(7)));
     let dirty = Seen { state: State::Faulted, dirty: true, empty: false };
-    assert_eq!(model.legal(0), BTreeSet::from([dirty]));
+    assert_eq!(model.legal(0, true), BTreeSet::from([dirty]));
     let unfaulted = Seen { state: State::Unfaulted, dirty: false, empty: false };
-    assert_eq!(model.legal(1), BTreeSet::from([unfaulted]));
+    assert_eq!(model.legal(1, true), BTreeSet::from([unfaulted]));
     model.play(1, &[vec![Act::Remove]]);
     let removed = Seen { state: State::Removed, dirty: false, empty: true };
-    assert_eq!(model.legal(1), BTreeSet::from([removed]));
+    assert_eq!(model.legal(1, true), BTreeSet::from([removed]));
+
+    // A handler that cannot see the page may say more of it was written, and less than is known.
+    let mut model = Model::new(Pattern::new(1, SMALL), 2, Modes { out_of_sight: true, ..modes });
+    model.play(1, &[vec![Act::Remove]]);
+    let doubted = Seen { state: State::Removed, dirty: true, empty: false };
+    assert_eq!(model.legal(1, true), BTreeSet::from([removed]));
+    assert_eq!(model.legal(1, false), BTreeSet::from([removed, doubted]));
+    assert!(model.allows_exact(true) && model.allows_exact(false));
+    model.play(0, &[vec![Act::WriteWord(5)]]);
+    assert_eq!(model.legal(0, false), BTreeSet::from([dirty]));
 }

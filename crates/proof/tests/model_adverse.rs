@@ -74,14 +74,12 @@ fn in_another_process(
     // Whoever cannot read the page map cannot be told there what was written.
     let by_kernel = program.by_kernel && around.sight == Sight::Full;
     let program = Program { by_kernel, ..program.clone() };
-    let modes = Modes { tracking: around.tracking, fault_around: program.fault_around };
-    let setting = Setting {
-        stage: &stage,
-        pattern,
-        modes,
-        play_flags: around.play_flags,
-        unsure: huge && around.sight != Sight::Full,
+    let modes = Modes {
+        tracking: around.tracking,
+        fault_around: program.fault_around,
+        out_of_sight: around.sight != Sight::Full,
     };
+    let setting = Setting { stage: &stage, pattern, modes, play_flags: around.play_flags };
     run(&setting, &program)
 }
 
@@ -98,7 +96,7 @@ fn config(cases: u32) -> Config {
 }
 
 proptest! {
-    #![proptest_config(config(40))]
+    #![proptest_config(config(80))]
 
     #[test]
     fn small_pages(around in circumstances(), program in program()) {
@@ -107,7 +105,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(30))]
+    #![proptest_config(config(40))]
 
     #[test]
     fn huge_pages(around in circumstances(), program in program()) {

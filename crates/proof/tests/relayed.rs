@@ -146,10 +146,11 @@ fn what_the_kernel_tracked_is_not_asked_of_the_wrong_process() {
             let written = RoaringBitmap::from_iter((0..5).chain(7..12));
             let export = session.export().unwrap();
             check(&export, &written);
-            // What was given back is empty whoever is asked.
+            // What was given back reads as zeros, and may not be left out.
             thread.madvise(2, 1).unwrap();
             let export = session.export().unwrap();
-            assert!(export.empty.contains(2) && !export.dirty.contains(2), "{export:?}");
+            assert!(export.empty.contains(2) || export.dirty.contains(2), "{export:?}");
+            assert!(!export.exact || export.empty.contains(2), "{export:?}");
             drop(relay);
         }
     }

@@ -21,6 +21,9 @@ pub(crate) enum Act {
 pub(crate) struct Modes {
     pub(crate) tracking: bool,
     pub(crate) fault_around: bool,
+    /// Whether the handler cannot read the guest's page map: then it may know less of a page than
+    /// there is to know, and has to say so.
+    pub(crate) out_of_sight: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,27 @@ impl Page {
         }
     }
 
+    /// Whether it reads as the snapshot does.
+    fn is_source(self) -> bool {
+        self.base == Base::Source && self.patch.is_none()
+    }
+
+    /// Whether it reads as zeros.
+    fn is_zero(self, zero_source: bool) -> bool {
+        let base = self.base == Base::Zeros || (self.base == Base::Source && zero_source);
+        base && self.patch.is_none()
+    }
+
+    /// What it may be said to be; pages are filled together with others where that is asked for.
+    fn states(self, fault_around: bool) -> Vec<State> {
+        let state = match self.presence {
+            Presence::Unfaulted => State::Unfaulted,
+            Presence::Removed => State::Removed,
+            Presence::Clean | Presence::Dirty => return vec![State::Faulted],
+        };
+        if fault_around { vec![state, State::Faulted] } else { vec![state] }
+    }
+
     fn holds(self, of_source: &Content) -> Content {
         let base = match self.base {
             Base::Source => of_source.clone(),
@@ -100,10 +124,6 @@ impl Model {
         let fresh = Page { base: Base::Source, patch: None, presence: Presence::Unfaulted };
         let pages = (0..pages).map(|_| BTreeSet::from([fresh])).collect();
         Self { pattern, pages, modes }
-    }
-
-    pub(crate) fn modes(&self) -> Modes {
-        self.modes
     }
 
     /// Each thread did its acts in order, and all of them at the same time.
@@ -176,22 +196,45 @@ impl Model {
         })
     }
 
+    /// Whether an export may say that it is exact, or that it is not.
+    pub(crate) fn allows_exact(&self, exact: bool) -> bool {
+        exact == self.modes.tracking || (!exact && self.modes.out_of_sight)
+    }
+
     /// What an export may say of the page.
-    pub(crate) fn legal(&self, page: u64) -> BTreeSet<Seen> {
+    pub(crate) fn legal(&self, page: u64, exact: bool) -> BTreeSet<Seen> {
         let number = page;
-        let exact = self.modes.tracking;
         let zero_source = self.pattern.is_zero(number);
         let mut legal = BTreeSet::new();
         let mut add = |state, dirty, empty| {
             legal.insert(Seen { state, dirty, empty });
         };
         for page in &self.pages[index(number)] {
+            if self.modes.out_of_sight && !exact {
+                let zero = page.is_zero(zero_source);
+                for state in page.states(self.modes.fault_around) {
+                    // More than was written, and never less.
+                    add(state, true, false);
+                    if zero {
+                        add(state, false, true);
+                    }
+                    if page.is_source() {
+                        add(state, false, false);
+                    }
+                }
+            }
             let zero = page.base == Base::Zeros || zero_source;
             let installed = |add: &mut dyn FnMut(State, bool, bool)| {
                 add(State::Faulted, !exact, exact && zero);
             };
             match page.presence {
-                Presence::Removed => add(State::Removed, false, true),
+                Presence::Removed => {
+                    add(State::Removed, false, true);
+                    if self.modes.fault_around {
+                        // Filled with zeros together with a page that was given back as well.
+                        installed(&mut add);
+                    }
+                }
                 Presence::Dirty => add(State::Faulted, true, false),
                 Presence::Clean => installed(&mut add),
                 Presence::Unfaulted => {
