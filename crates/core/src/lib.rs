@@ -15,12 +15,15 @@
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 
+pub mod contract;
+mod export;
 mod fault_loop;
 pub mod handoff;
-mod hugepages;
+mod identity;
+mod install;
 pub mod kernel;
 pub mod layout;
-mod memory;
+mod ledger;
 pub mod policy;
 pub mod server;
 pub mod session;

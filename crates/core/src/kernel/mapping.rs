@@ -1,14 +1,12 @@
-//! Memory this process maps: the snapshot, the page states, and zeros to copy from.
+//! Memory this process maps: the snapshot, and zeros to copy from.
 
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Bytes that only the kernel reads, as the source of an install.
 ///
@@ -37,6 +35,16 @@ impl<'a> Bytes<'a> {
     pub fn first(self, len: u64) -> Self {
         assert!(len <= self.len, "{len} of {} bytes", self.len);
         Self { len, ..self }
+    }
+
+    /// Those after the first `len` bytes. Panics if there are fewer.
+    #[must_use]
+    pub fn after(self, len: u64) -> Self {
+        assert!(len <= self.len, "after {len} of {} bytes", self.len);
+        let skipped = usize::try_from(len).expect("bytes in memory can be counted");
+        // SAFETY: as just asserted, the new start lies inside the bytes or right behind them.
+        let start = unsafe { self.start.add(skipped) };
+        Self { start, len: self.len - len, ..self }
     }
 
     pub(super) fn addr(&self) -> u64 {
@@ -116,42 +124,6 @@ impl FileMap {
     }
 }
 
-/// Anonymous shared memory with a descriptor, which a successor process could map.
-#[derive(Debug)]
-pub struct SharedBytes {
-    fd: OwnedFd,
-    map: MmapMut,
-}
-
-impl SharedBytes {
-    /// `len` zero bytes, taking up host memory only where they are written. `len` must not be 0.
-    pub fn new(name: &str, len: usize) -> io::Result<Self> {
-        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
-        let file = File::from(fd);
-        file.set_len(len as u64)?;
-        // SAFETY: the memfd was created here and nobody else has it; it is never truncated, and
-        // a successor maps it only after this process is gone.
-        let map = unsafe { MmapOptions::new().len(len).map_mut(&file)? };
-        Ok(Self { fd: file.into(), map })
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.map
-    }
-
-    /// The bytes, to change.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map
-    }
-}
-
-impl AsFd for SharedBytes {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// Zeros to copy from, where the zero page cannot be mapped: into hugetlb, and with write
 /// protection. Never written, so they take up no memory of their own.
 #[derive(Debug)]
@@ -208,14 +180,6 @@ mod tests {
         file.read_exact_at(&mut [0], 32 * HOST_PAGE as u64).unwrap();
         assert_eq!(map.resident(0, 64 * HOST_PAGE), 0);
         assert_eq!(map.resident(32 * HOST_PAGE, HOST_PAGE), HOST_PAGE);
-    }
-
-    #[test]
-    fn shared_bytes_start_as_zeros() {
-        let mut bytes = SharedBytes::new("uffd-test", 10_000).unwrap();
-        assert!(bytes.as_slice().iter().all(|byte| *byte == 0));
-        bytes.as_mut_slice()[9_999] = 3;
-        assert_eq!(bytes.as_slice()[9_999], 3);
     }
 
     #[test]

@@ -10,16 +10,18 @@ mod ioctl;
 mod mapping;
 mod pagemap;
 mod process;
+mod shared;
 mod watch;
 
-pub use descriptor::{Outcome, Protection, Uffd};
+pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
 pub(crate) use mapping::mincore_is_truthful;
-pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
+pub use mapping::{Bytes, FileMap, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};
 pub use process::{Process, Waker};
+pub use shared::{Part, SharedMemory};
 pub use watch::{ReadySet, Watch};
 
 use nix::errno::Errno;

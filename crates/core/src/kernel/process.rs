@@ -1,5 +1,7 @@
 //! The guest's process by its pidfd, and the eventfd that wakes a fault loop.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::units::GuestAddr;
 
 /// A process that cannot be mistaken for another one that got its number later.
 #[derive(Debug)]
@@ -46,6 +50,33 @@ impl Process {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether all of `ranges` is memory of this process that is registered with a userfaultfd for
+    /// missing pages, as `/proc/PID/smaps` shows it (VmFlags, proc(5)). Takes the right to trace it.
+    pub fn has_registered(&self, ranges: &[(GuestAddr, GuestAddr)]) -> std::io::Result<bool> {
+        proc_is_ours()?;
+        let smaps = File::open(format!("/proc/{}/smaps", self.pid))?;
+        let mut covered = vec![0; ranges.len()];
+        let mut mapping = (0, 0);
+        for line in BufReader::new(smaps).lines() {
+            let line = line?;
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                if flags.split_whitespace().any(|flag| flag == "um") {
+                    for ((start, end), covered) in ranges.iter().zip(&mut covered) {
+                        let (from, to) = (mapping.0.max(start.0), mapping.1.min(end.0));
+                        *covered += to.saturating_sub(from);
+                    }
+                }
+            } else if let Some(range) = line.split_whitespace().next().and_then(address_range) {
+                mapping = range;
+            }
+        }
+        // The number could have been given to another process since; the pidfd knows.
+        if self.has_exited() {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(ranges.iter().zip(&covered).all(|((start, end), covered)| end.0 - start.0 == *covered))
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) -> nix::Result<()> {
         let null = std::ptr::null::<libc::siginfo_t>();
@@ -67,6 +98,21 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// "7f0000000000-7f0000021000", in hexadecimal.
+fn address_range(text: &str) -> Option<(u64, u64)> {
+    let (start, end) = text.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+/// In the /proc of another pid namespace a process's number is somebody else's.
+pub(super) fn proc_is_ours() -> std::io::Result<()> {
+    let own = std::fs::read_link("/proc/self")?;
+    if own.as_os_str() != std::process::id().to_string().as_str() {
+        return Err(std::io::Error::other("/proc is that of another pid namespace"));
+    }
+    Ok(())
 }
 
 pub(super) fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {

@@ -205,7 +205,13 @@ impl Model {
                 add(PublicState::Faulted, !exact, exact && zero);
             };
             match page.presence {
-                Presence::Removed => add(PublicState::Removed, false, true),
+                Presence::Removed => {
+                    add(PublicState::Removed, false, true);
+                    if self.modes.fault_around {
+                        // Filled with zeros together with a page that was given back as well.
+                        installed(&mut add);
+                    }
+                }
                 Presence::Dirty => add(PublicState::Faulted, true, false),
                 Presence::Clean => installed(&mut add),
                 Presence::Unfaulted => {

@@ -1,12 +1,9 @@
-//! How the rest of the process speaks to a fault loop: a queue and an eventfd that wakes it.
+//! What a fault loop is asked to do, and where its answers go.
 
-use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use thiserror::Error;
 
-use super::reports::{Export, PrefaultReport};
-use crate::kernel::Waker;
+use super::reports::PrefaultReport;
+use crate::export::Copied;
 use crate::source::SourceError;
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
@@ -57,6 +54,13 @@ pub(crate) enum PrefaultMode {
     Fetch,
 }
 
+/// Takes a copy of the page states; everything else about an export happens away from the loop.
+pub(crate) struct ExportJob {
+    /// Room for the states, in host memory already, so that copying them is all there is to do.
+    pub(crate) room: Vec<u8>,
+    pub(crate) deliver: Box<dyn FnOnce(Copied) + Send>,
+}
+
 /// What a fault loop is asked to do.
 pub(crate) enum Command {
     Prefault {
@@ -66,7 +70,7 @@ pub(crate) enum Command {
         reply: Reply<PrefaultReport>,
     },
     CancelPrefault(PrefaultId),
-    Export(Reply<Export>),
+    Export(ExportJob),
     Stats(Reply<Stats>),
     Trace {
         from: usize,
@@ -95,54 +99,4 @@ pub(crate) struct Fetched {
 pub(crate) enum Message {
     Command(Command),
     Fetched(Fetched),
-}
-
-/// The sending side.
-#[derive(Clone, Debug)]
-pub(crate) struct Mailbox {
-    sender: Sender<Message>,
-    waker: Arc<Waker>,
-}
-
-impl Mailbox {
-    /// A mailbox and the loop's side of it.
-    pub(crate) fn new() -> nix::Result<(Self, Inbox)> {
-        let (sender, receiver) = unbounded();
-        let waker = Arc::new(Waker::new()?);
-        let inbox = Inbox { receiver, waker: Arc::clone(&waker) };
-        Ok((Self { sender, waker }, inbox))
-    }
-
-    /// Posts a message. If the loop has ended it is dropped, which answers a command.
-    pub(crate) fn post(&self, message: Message) {
-        if self.sender.send(message).is_ok() {
-            self.waker.wake();
-        }
-    }
-
-    pub(crate) fn command(&self, command: Command) {
-        self.post(Message::Command(command));
-    }
-}
-
-/// The fault loop's side.
-pub(crate) struct Inbox {
-    receiver: Receiver<Message>,
-    waker: Arc<Waker>,
-}
-
-impl Inbox {
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
-    /// Whether there may be messages, without a system call.
-    pub(crate) fn has_mail(&self) -> bool {
-        self.waker.is_awake()
-    }
-
-    /// The next message, if there is one.
-    pub(crate) fn next(&self) -> Option<Message> {
-        self.receiver.try_recv().ok()
-    }
 }

@@ -1,12 +1,16 @@
 //! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
 
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::hand::Phase;
-use super::{FaultLoop, Halt, Turn};
-use crate::kernel::EventReader;
-use crate::session::SessionError;
+use super::commands::Commands;
+use super::guest::Guest;
+use super::intake::Intake;
+use super::next::Next;
+use super::{Halt, Turn};
+use crate::contract::{Owner, SessionError};
+use crate::kernel::Watch;
 
 /// What is waited for, as numbers of the watch.
 const EVENTS: u32 = 0;
@@ -77,110 +81,130 @@ impl Patience {
     }
 }
 
-impl FaultLoop {
+/// What the loop waits by.
+pub(super) struct Idle {
+    watch: Watch,
+    patience: Patience,
+    socket: Option<UnixStream>,
+    /// The process that connected is watched until it exits.
+    watches_peer: bool,
+    probed: Instant,
+}
+
+impl Idle {
     /// Registers everything there is to wait for.
-    pub(super) fn watch_all(&self) -> nix::Result<()> {
-        self.watch.add(self.memory.uffd(), EVENTS)?;
-        self.watch.add(self.inbox.waker(), MAIL)?;
-        if let Some(process) = &self.process {
-            self.watch.add(process.as_ref(), EXIT)?;
+    pub(super) fn new(
+        guest: &Guest,
+        commands: &Commands,
+        socket: Option<UnixStream>,
+    ) -> nix::Result<Self> {
+        let watch = Watch::new()?;
+        watch.add(guest.memory.uffd(), EVENTS)?;
+        watch.add(commands.inbox.waker(), MAIL)?;
+        let peer = guest.memory.identity().peer();
+        if let Some(peer) = peer {
+            watch.add(peer, EXIT)?;
         }
-        if let Some(socket) = &self.socket {
-            self.watch.add(socket, SOCKET)?;
+        if let Some(socket) = &socket {
+            watch.add(socket, SOCKET)?;
         }
-        Ok(())
+        Ok(Self {
+            watch,
+            patience: Patience::new(guest.options.short_waits),
+            socket,
+            watches_peer: peer.is_some(),
+            probed: Instant::now(),
+        })
     }
 
-    pub(super) fn wait(&mut self) -> Turn {
-        if self.hand.is_empty() && self.patience.tries() > 0 {
+    /// When the guest's memory is asked for next: no descriptor tells of the end of a process that
+    /// is not proved to be the guest's.
+    pub(super) fn next(&self, guest: &Guest) -> Next {
+        match guest.memory.identity().owner() {
+            Owner::Peer if self.watches_peer => Next::Never,
+            _ => Next::At(self.probed + PROBE_EVERY),
+        }
+    }
+
+    /// Waits until something happens or it is time.
+    pub(super) fn wait(
+        &mut self,
+        until: Next,
+        guest: &mut Guest,
+        intake: &mut Intake,
+        commands: &Commands,
+    ) -> Turn {
+        if guest.hand.is_empty() && self.patience.tries() > 0 {
             for _ in 0..self.patience.tries() {
-                let count = self.read()?;
-                if count > 0 {
+                if intake.peek(guest)? {
                     self.patience.paid();
-                    self.drained = count < EventReader::CAPACITY;
                     return Ok(());
                 }
-                if self.inbox.has_mail() {
+                if commands.inbox.has_mail() {
                     return Ok(());
                 }
             }
             self.patience.in_vain();
         }
-        self.sleep(self.next_due())
+        self.sleep(until, guest, intake)
     }
 
-    /// Sleeps until the next deferred fault is to be tried again, but no longer than `until`.
-    pub(super) fn pause_until_due(&mut self, until: Instant) {
-        if let Some(due) = self.hand.next_due() {
-            std::thread::sleep(due.min(until).saturating_duration_since(Instant::now()));
-        }
-    }
-
-    /// The earliest time at which there is something to do, whatever arrives.
-    fn next_due(&self) -> Option<Instant> {
-        let parked = self.hand.iter().filter(|fault| fault.phase == Phase::Parked);
-        let given_up =
-            parked.filter_map(|fault| fault.read_at.checked_add(self.options.fault_deadline)).min();
-        let probe = self.process.is_none().then(|| Instant::now() + PROBE_EVERY);
-        [
-            self.hand.next_due(),
-            given_up,
-            self.fetches.next_due(),
-            self.prefaults.next_due(),
-            self.reporting.next_due(),
-            probe,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn sleep(&mut self, until: Option<Instant>) -> Turn {
+    fn sleep(&mut self, until: Next, guest: &mut Guest, intake: &mut Intake) -> Turn {
         let start = Instant::now();
-        let timeout = until.map(|time| time.saturating_duration_since(start));
+        let timeout = match until {
+            Next::Now => Some(Duration::ZERO),
+            Next::At(time) => Some(time.saturating_duration_since(start)),
+            Next::Never => None,
+        };
         let ready = self
             .watch
             .wait(timeout)
             .map_err(|errno| Halt::Failed(SessionError::Events { cause: errno.to_string() }))?;
         if ready.has(EVENTS) {
             self.patience.slept(start.elapsed());
-        }
-        if ready.has(EXIT) {
-            return self.probe_guest();
+            if !intake.peek(guest)? {
+                // Its owner has cleared O_NONBLOCK: then the descriptor says that something is
+                // wrong with it, over and over, and nothing else.
+                let _ = guest.memory.uffd().refuse_to_wait();
+            }
         }
         if ready.has(SOCKET) {
-            return self.socket_spoke();
+            self.socket_spoke();
         }
-        if ready.is_empty() && self.process.is_none() {
-            return self.probe_guest();
+        let probe_due = self.next(guest) != Next::Never && self.probed.elapsed() >= PROBE_EVERY;
+        if ready.has(EXIT) || ready.has(SOCKET) || probe_due {
+            return self.probe(guest);
         }
         Ok(())
     }
 
     /// After the handoff nothing is said on the socket, until its end.
-    fn socket_spoke(&mut self) -> Turn {
-        let Some(socket) = &mut self.socket else { return Ok(()) };
+    fn socket_spoke(&mut self) {
+        let Some(socket) = &mut self.socket else { return };
         let mut ignored = [0; 256];
         match socket.read(&mut ignored) {
-            Ok(count) if count > 0 => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Ok(count) if count > 0 => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             // Before 1.12 Firecracker closes it at once, so its end is not the guest's.
             Ok(_) | Err(_) => {
                 let _ = self.watch.remove(&*socket);
                 self.socket = None;
-                self.probe_guest()
             }
         }
     }
 
     /// Asks the kernel whether the guest's memory is still there.
-    fn probe_guest(&mut self) -> Turn {
-        if self.memory.uffd().is_gone() {
+    fn probe(&mut self, guest: &Guest) -> Turn {
+        self.probed = Instant::now();
+        if guest.memory.uffd().is_gone() {
             return Err(Halt::GuestExited);
         }
-        // Whoever connected only passed the guest on: from now on its memory is asked for.
-        if let Some(process) = self.process.take_if(|process| process.has_exited()) {
-            let _ = self.watch.remove(process.as_ref());
+        let identity = guest.memory.identity();
+        if let Some(peer) = identity.peer().filter(|peer| self.watches_peer && peer.has_exited()) {
+            // Whoever connected only passed the guest on: from now on its memory is asked for.
+            identity.outlived();
+            let _ = self.watch.remove(peer);
+            self.watches_peer = false;
         }
         Ok(())
     }

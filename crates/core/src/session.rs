@@ -1,11 +1,5 @@
 //! A session: one guest from its handoff to its end, as the rest of the process sees it.
 
-mod error;
-mod mailbox;
-mod observer;
-mod options;
-mod reports;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
@@ -14,15 +8,15 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use error::{Cause, End, SessionError};
-pub(crate) use mailbox::{Command, Fetched, Inbox, Mailbox, Message, PrefaultMode};
-pub use mailbox::{Ended, PrefaultId, Reply};
-pub use observer::{NoObserver, Notice, Observer};
-pub use options::{DirtyTracking, FaultAround, SessionOptions, Unservable};
-pub use reports::{Export, PrefaultReport, RegionStates};
-
+pub use crate::contract::{
+    Cause, DirtyTracking, End, Ended, Export, FaultAround, NoObserver, Notice, Observer, Owner,
+    PrefaultId, PrefaultReport, RegionStates, Reply, SessionError, SessionOptions, Unservable,
+};
+use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
+use crate::export::Copied;
 use crate::fault_loop::{FaultLoop, Setup};
 use crate::handoff::Handoff;
+use crate::identity::Identity;
 use crate::kernel::Process;
 use crate::layout::Layout;
 use crate::policy::Tracking;
@@ -41,7 +35,7 @@ pub struct Session {
     mailbox: Mailbox,
     layout: Layout,
     pid: Option<i32>,
-    process: Weak<Process>,
+    identity: Weak<Identity>,
     tracking: Tracking,
     next_prefault: AtomicU64,
     ending: Arc<Ending>,
@@ -107,8 +101,8 @@ impl Session {
         let session = Self {
             mailbox,
             layout,
-            pid: fault_loop.guest_pid(),
-            process: fault_loop.guest_process(),
+            pid: fault_loop.identity().peer().map(Process::pid),
+            identity: Arc::downgrade(fault_loop.identity()),
             tracking: fault_loop.tracking_in_use(),
             next_prefault: AtomicU64::new(1),
             ending: Arc::clone(&ending),
@@ -121,9 +115,15 @@ impl Session {
         &self.layout
     }
 
-    /// The guest's process, where it can be seen from here.
+    /// The process that connected, where it can be seen from here. Whether the guest's memory is
+    /// its own says [`owner`](Self::owner).
     pub const fn pid(&self) -> Option<i32> {
         self.pid
+    }
+
+    /// Whose memory it is, as far as that could be found out; `None` once the session has ended.
+    pub fn owner(&self) -> Option<Owner> {
+        Some(self.identity.upgrade()?.owner())
     }
 
     /// Whether and how dirty pages are tracked.
@@ -201,9 +201,37 @@ impl Session {
         self.mailbox.command(Command::CancelPrefault(id));
     }
 
-    /// The state of all pages at one moment.
+    /// The state of all pages at one moment. It is put together on a thread of its own, of which
+    /// the guest's faults feel nothing.
     pub fn export_with(&self, reply: Reply<Export>) {
-        self.mailbox.command(Command::Export(reply));
+        let Ok(pages) = usize::try_from(self.layout.page_end().0) else { return };
+        // Written to, so that it is in memory before the fault loop copies to it.
+        let room = vec![u8::MAX; pages];
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let answer = {
+            let reply = Arc::clone(&reply);
+            move |copied: Copied| {
+                let reply = reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(reply) = reply {
+                    reply.send(copied.export());
+                }
+            }
+        };
+        let (sender, receiver) = crossbeam_channel::bounded::<Copied>(1);
+        let built = {
+            let answer = answer.clone();
+            thread::Builder::new().name("uffd-export".to_owned()).spawn(move || {
+                if let Ok(copied) = receiver.recv() {
+                    answer(copied);
+                }
+            })
+        };
+        let deliver: Box<dyn FnOnce(Copied) + Send> = match built {
+            Ok(_) => Box::new(move |copied| drop(sender.send(copied))),
+            // No thread can be had: then the loop's own does it, and faults wait.
+            Err(_) => Box::new(answer),
+        };
+        self.mailbox.command(Command::Export(ExportJob { room, deliver }));
     }
 
     /// [`export_with`](Self::export_with), waiting for the answer.
@@ -273,11 +301,10 @@ impl Session {
     }
 
     /// Sends SIGKILL to the guest's process, which ends the session. Says whether there was one to
-    /// kill: it can be seen from here, has not exited, and is still served.
+    /// kill: it can be seen from here, is known to be the guest's, has not exited, and is still
+    /// served.
     pub fn kill(&self) -> bool {
-        self.process
-            .upgrade()
-            .is_some_and(|process| !process.has_exited() && process.kill().is_ok())
+        self.identity.upgrade().is_some_and(|identity| identity.kill(&self.layout))
     }
 
     /// Waits for the end, and says why it came.

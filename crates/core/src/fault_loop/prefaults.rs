@@ -1,20 +1,22 @@
-//! Step 5: one slice of background work. Installs pages before they are asked for, between the
-//! faults: never over a page that was given back, and never for longer than a fault may wait.
+//! One slice of background work. Installs pages before they are asked for, between the faults:
+//! never over a page that was given back, and never for longer than a fault may wait.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Turn;
 use super::announce::Announcer;
-use super::pause::{Blocked, CHANGING, TROUBLED};
+use super::fetches::Fetches;
+use super::guest::{Answer, Asker, Guest, NO_MEMORY};
+use super::next::Next;
+use super::pause::Blocked;
 use super::upcoming::Upcoming;
-use super::{FaultLoop, Halt, Turn, serve::first};
-use crate::memory::Obstacle;
+use crate::contract::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
+use crate::install::{Fill, Install, Plan, Stopped, first};
 use crate::policy::Access;
-use crate::session::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
-use crate::source::{Chunk, SourceError};
+use crate::source::{Chunk, Source, SourceError};
 use crate::states::{PageState, PageStates};
-use crate::trace::FilledWith;
-use crate::units::{PageIndex, PageRange};
+use crate::units::{PageIndex, PageRange, PageSize};
 
 /// Bytes of a slice while faults keep coming, and while there are none.
 const SLICE: (u64, u64) = (32 << 10, 2 << 20);
@@ -104,9 +106,13 @@ impl Prefaults {
         self.queue.drain(..).for_each(Prefault::skip);
     }
 
-    /// When blocked work is to be tried again, if there still is any.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.queue.iter().any(Prefault::is_open).then_some(self.blocked.as_ref()?.until)
+    /// When there are pages to look at, or at hand to install, if there still are any.
+    pub(super) fn next(&self) -> Next {
+        match &self.blocked {
+            _ if !self.queue.iter().any(Prefault::is_open) => Next::Never,
+            Some(blocked) => Next::At(blocked.until),
+            None => Next::Now,
+        }
     }
 
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
@@ -187,184 +193,191 @@ impl Prefault {
     }
 }
 
-impl FaultLoop {
-    /// Does some of the work there is; whether there is more to do at once.
-    pub(super) fn prefault_slice(&mut self) -> Turn<bool> {
-        if self.prefaults.queue.is_empty() {
-            return Ok(false);
+impl Prefaults {
+    /// Does some of the work there is.
+    pub(super) fn slice(
+        &mut self,
+        guest: &mut Guest,
+        source: &dyn Source,
+        fetches: &mut Fetches,
+    ) -> Turn {
+        if self.queue.is_empty() {
+            return Ok(());
         }
-        if self.prefaults.next_due().is_some_and(|until| Instant::now() < until) {
-            return Ok(false);
+        if let Next::At(until) = self.next()
+            && Instant::now() < until
+        {
+            return Ok(());
         }
-        if let Some(next) = self.prefaults.queue.front_mut() {
-            next.mark(&mut self.memory.states);
+        if let Some(next) = self.queue.front_mut() {
+            next.mark(&mut guest.memory.states);
         }
-        let served = self.memory.counters.faults();
-        let quiet = std::mem::replace(&mut self.prefaults.faults, served) == served;
-        self.prefaults.slice =
-            if quiet { (self.prefaults.slice * 2).min(SLICE.1) } else { SLICE.0 };
-        let installed = self.memory.counters.prefault_pages;
-        let enough = installed + (self.prefaults.slice >> self.memory.page_size().shift());
-        let mut busy = true;
+        let served = guest.memory.counters.faults();
+        let quiet = std::mem::replace(&mut self.faults, served) == served;
+        self.slice = if quiet { (self.slice * 2).min(SLICE.1) } else { SLICE.0 };
+        let installed = guest.memory.counters.prefault_pages;
+        let enough = installed + (self.slice >> guest.memory.page_size().shift());
         for _ in 0..MOST_RUNS {
-            busy = match self.prefaults.queue.iter().position(Prefault::is_open) {
-                Some(at) => {
-                    self.announce(at);
-                    self.prefault_some(at)?
-                }
-                None => false,
-            };
-            if !busy || self.memory.counters.prefault_pages >= enough {
+            let Some(at) = self.queue.iter().position(Prefault::is_open) else { break };
+            self.announce(at, guest.memory.page_size(), fetches);
+            let goes_on = self.some(at, guest, source, fetches)?;
+            if !goes_on || guest.memory.counters.prefault_pages >= enough {
                 break;
             }
         }
-        self.prefaults.finish();
-        Ok(busy)
+        guest.hand.drop_served();
+        self.finish();
+        Ok(())
     }
 
     /// The next run of one prefault; whether to go on.
-    fn prefault_some(&mut self, at: usize) -> Turn<bool> {
-        let page_size = self.memory.page_size();
-        let Self { prefaults, memory, source, .. } = self;
-        let Prefaults { queue, slice, blocked, .. } = prefaults;
-        let prefault = &mut queue[at];
-        let mut looked = 0;
-        let run = loop {
-            let Some(range) = prefault.ranges.front().copied() else { return Ok(true) };
-            // Ranges may pass from one region to the next; installs may not.
-            let region = memory.layout().region_of(range.start).map(|region| region.pages);
-            let most = PageRange::new(range.start.0, range.start.0 + LOOK);
-            let piece = range.intersect(most).intersect(region.unwrap_or(range));
-            let Some((run, state)) = memory.states.runs(piece).next() else { return Ok(true) };
-            if state == PageState::Unfaulted {
-                break run;
-            }
-            prefault.found(run, state);
-            prefault.advance(run.end);
-            // What stood in the way of these pages says nothing of the next.
-            *blocked = None;
-            looked += run.len();
-            if looked >= LOOK {
-                return Ok(true);
-            }
-        };
-        let most = if prefault.singly { page_size.bytes() } else { (*slice).max(FETCH) };
-        let run = first(run, most.max(page_size.bytes()), page_size).intersect(run);
-        let install = |len: u64| first(run, len.min(*slice).max(page_size.bytes()), page_size);
-        let chunk =
-            source.lookup(run.start.offset(page_size), memory.bytes_of(run), page_size.bytes());
-        let (put, filled) = match chunk {
-            Chunk::Zeros(_) | Chunk::Ready(_) if prefault.mode == PrefaultMode::Fetch => {
+    fn some(
+        &mut self,
+        at: usize,
+        guest: &mut Guest,
+        source: &dyn Source,
+        fetches: &mut Fetches,
+    ) -> Turn<bool> {
+        let Some(run) = self.next_run(at, guest) else { return Ok(true) };
+        let page_size = guest.memory.page_size();
+        let prefault = &mut self.queue[at];
+        let most = if prefault.singly { page_size.bytes() } else { self.slice.max(FETCH) };
+        let run = first(run, most.max(page_size.bytes()), page_size);
+        let install = |len: u64| first(run, len.min(self.slice).max(page_size.bytes()), page_size);
+        let access = Access::Ahead;
+        let install = match guest.planner(source).look(run) {
+            chunk @ (Chunk::Zeros(_) | Chunk::Ready(_)) if prefault.mode == PrefaultMode::Fetch => {
                 let pages = first(run, chunk.len(), page_size);
                 prefault.report.fetched += pages.len();
                 prefault.advance(pages.end);
                 return Ok(true);
             }
-            Chunk::Zeros(len) => {
-                (memory.put_zeros(install(len), Access::Ahead), FilledWith::SourceZeros)
-            }
+            Chunk::Zeros(len) => Install { pages: install(len), fill: Fill::SourceZeros, access },
             Chunk::Ready(bytes) => {
-                let pages = install(bytes.len());
-                (memory.put_bytes(pages, bytes, Access::Ahead), FilledWith::Source)
+                Install { pages: install(bytes.len()), fill: Fill::Bytes(bytes), access }
             }
             Chunk::Absent(len) => {
                 let pages = first(run, len.min(FETCH).max(page_size.bytes()), page_size);
-                self.prefault_fetch(at, pages);
+                self.fetch(at, pages, guest, fetches);
                 return Ok(true);
             }
         };
-        match put {
-            Ok(done) => {
-                let prefault = &mut self.prefaults.queue[at];
-                prefault.report.installed += done.len();
-                prefault.advance(done.end);
-                self.memory.counters.prefault_pages += done.len();
-                self.prefaults.blocked = None;
-                if !self.hand.is_empty() {
-                    self.settle(done, filled);
-                }
-                Ok(true)
+        let mut plan = Plan::default();
+        plan.push(guest.memory.rules(), install);
+        let (installed, result) = guest.install(plan.as_slice(), Asker::Prefault);
+        if installed > 0 {
+            let prefault = &mut self.queue[at];
+            prefault.report.installed += installed;
+            prefault.advance(PageIndex(run.start.0 + installed));
+            self.blocked = None;
+        }
+        match result {
+            Ok(()) => Ok(true),
+            Err(stopped) => {
+                let rest = PageRange { start: stopped.page, end: run.end };
+                self.obstructed(at, rest, stopped, guest, fetches)
             }
-            Err(obstacle) => self.prefault_obstructed(at, run, obstacle),
         }
     }
 
-    fn prefault_obstructed(&mut self, at: usize, run: PageRange, obstacle: Obstacle) -> Turn<bool> {
-        let one = PageRange::single(run.start);
-        let prefault = &mut self.prefaults.queue[at];
-        match obstacle {
-            Obstacle::Present => {
+    /// The next unfaulted pages of one prefault, which lie in one region, if they come soon.
+    fn next_run(&mut self, at: usize, guest: &Guest) -> Option<PageRange> {
+        let prefault = &mut self.queue[at];
+        let mut looked = 0;
+        while looked < LOOK {
+            let range = prefault.ranges.front().copied()?;
+            // Ranges may pass from one region to the next; installs may not.
+            let region = guest.memory.layout().region_of(range.start).map(|region| region.pages);
+            let most = PageRange::new(range.start.0, range.start.0 + LOOK);
+            let piece = range.intersect(most).intersect(region.unwrap_or(range));
+            let (run, state) = guest.memory.states.runs(piece).next()?;
+            if state == PageState::Unfaulted {
+                return Some(run);
+            }
+            prefault.found(run, state);
+            prefault.advance(run.end);
+            // What stood in the way of these pages says nothing of the next.
+            self.blocked = None;
+            looked += run.len();
+        }
+        None
+    }
+
+    fn obstructed(
+        &mut self,
+        at: usize,
+        rest: PageRange,
+        stopped: Stopped,
+        guest: &mut Guest,
+        fetches: &mut Fetches,
+    ) -> Turn<bool> {
+        let one = PageRange::single(rest.start);
+        let answer = guest.answer(stopped.obstacle, rest)?;
+        let prefault = &mut self.queue[at];
+        match answer {
+            Answer::There => {
                 prefault.report.present += 1;
                 prefault.advance(one.end);
-                self.memory.adopt(run.start);
             }
-            Obstacle::Changing => {
-                self.memory.counters.deferred += 1;
-                Blocked::again(&mut self.prefaults.blocked, CHANGING);
+            Answer::Later(pauses) => {
+                Blocked::again(&mut self.blocked, pauses);
                 return Ok(false);
             }
-            Obstacle::NoMemory => {
-                let since = Blocked::again(&mut self.prefaults.blocked, TROUBLED);
-                self.warn_of_memory(run.start);
-                if since.elapsed() >= self.options.fault_deadline {
-                    // The rest of this prefault; faults go on trying on their own.
-                    self.prefaults.blocked = None;
-                    let prefault = &mut self.prefaults.queue[at];
-                    for range in std::mem::take(&mut prefault.ranges) {
-                        prefault.failed(range);
-                    }
-                    return Ok(true);
+            Answer::NoMemory => {
+                let since = Blocked::again(&mut self.blocked, NO_MEMORY);
+                if since.elapsed() < guest.options.fault_deadline {
+                    return Ok(false);
                 }
-                return Ok(false);
+                // The rest of this prefault; faults go on trying on their own.
+                self.blocked = None;
+                for range in std::mem::take(&mut prefault.ranges) {
+                    prefault.failed(range);
+                }
             }
-            Obstacle::Unreadable => self.prefault_fetch(at, one),
-            Obstacle::Unmapped if run.len() > 1 => prefault.singly = true,
-            Obstacle::Unmapped | Obstacle::Unsure => {
+            Answer::Read => self.fetch(at, one, guest, fetches),
+            Answer::Singly => prefault.singly = true,
+            Answer::LetGo => {
                 prefault.failed(one);
                 prefault.advance(one.end);
             }
-            Obstacle::Gone => return Err(Halt::GuestExited),
-            Obstacle::Refused(errno) => return Err(self.refused("prefault", run.start, errno)),
         }
         Ok(true)
     }
 
     /// Tells a cold source what comes next.
-    fn announce(&mut self, at: usize) {
-        let page_size = self.memory.page_size();
-        let Some(announcer) = &mut self.prefaults.queue[at].announcer else { return };
+    fn announce(&mut self, at: usize, page_size: PageSize, fetches: &Fetches) {
+        let Some(announcer) = &mut self.queue[at].announcer else { return };
         let ranges = announcer.next();
         if !ranges.is_empty() {
             let bytes =
                 |pages: PageRange| pages.start.offset(page_size)..pages.end.offset(page_size);
-            self.fetcher.announce(ranges.into_iter().map(bytes).collect());
+            fetches.fetcher().announce(ranges.into_iter().map(bytes).collect());
         }
     }
 
-    fn prefault_fetch(&mut self, at: usize, pages: PageRange) {
-        let page_size = self.memory.page_size();
-        let prefault = &mut self.prefaults.queue[at];
+    fn fetch(&mut self, at: usize, pages: PageRange, guest: &mut Guest, fetches: &mut Fetches) {
+        let page_size = guest.memory.page_size();
+        let prefault = &mut self.queue[at];
         let left = || Announcer::new(prefault.ranges.iter().copied(), page_size);
         prefault.announcer.get_or_insert_with(left);
-        self.announce(at);
-        let prefault = &mut self.prefaults.queue[at];
+        self.announce(at, page_size, fetches);
+        let prefault = &mut self.queue[at];
         prefault.fetches += 1;
         prefault.unsettled += pages.len();
         prefault.advance(pages.end);
-        let id = prefault.id;
-        self.fetch(pages, Some(id));
+        fetches.for_prefault(guest, prefault.id, pages);
     }
 
     /// A fetch for a prefault came back, with bytes or without.
-    pub(super) fn prefault_fetch_ended(&mut self, id: PrefaultId) {
-        if let Some(prefault) = self.prefaults.get(id) {
+    pub(super) fn fetch_ended(&mut self, id: PrefaultId) {
+        if let Some(prefault) = self.get(id) {
             prefault.fetches -= 1;
         }
     }
 
     /// Whether the bytes that were fetched need not be installed; then they are accounted for.
     pub(super) fn is_fetched_only(&mut self, id: PrefaultId, pages: PageRange) -> bool {
-        match self.prefaults.get(id) {
+        match self.get(id) {
             Some(prefault) if prefault.mode == PrefaultMode::Fetch => {
                 prefault.unsettled -= pages.len();
                 prefault.report.fetched += pages.len();
@@ -375,14 +388,14 @@ impl FaultLoop {
     }
 
     /// Finds out which of the pages it is that cannot be read.
-    pub(super) fn prefault_fetch_failed(
+    pub(super) fn fetch_failed(
         &mut self,
         id: PrefaultId,
         pages: PageRange,
         error: &SourceError,
+        page_size: PageSize,
     ) {
-        let page_size = self.memory.page_size();
-        let Some(prefault) = self.prefaults.get(id) else { return };
+        let Some(prefault) = self.get(id) else { return };
         prefault.unsettled -= pages.len();
         let good = match error {
             _ if pages.len() == 1 => {
@@ -409,26 +422,23 @@ impl FaultLoop {
 
     /// Fetched pages turned out to need no install any more.
     pub(super) fn count_found(&mut self, id: Option<PrefaultId>, run: PageRange, state: PageState) {
-        if let Some(prefault) = id.and_then(|id| self.prefaults.get(id)) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
             prefault.unsettled -= run.len();
             prefault.found(run, state);
         }
     }
 
     /// Fetched pages were installed.
-    pub(super) fn count_arrived(&mut self, id: Option<PrefaultId>, done: PageRange) {
-        if let Some(id) = id {
-            self.memory.counters.prefault_pages += done.len();
-            if let Some(prefault) = self.prefaults.get(id) {
-                prefault.unsettled -= done.len();
-                prefault.report.installed += done.len();
-            }
+    pub(super) fn count_installed(&mut self, id: Option<PrefaultId>, pages: u64) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
+            prefault.unsettled -= pages;
+            prefault.report.installed += pages;
         }
     }
 
     /// Fetched pages could not be installed.
-    pub(super) fn prefault_failed(&mut self, id: Option<PrefaultId>, pages: PageRange) {
-        if let Some(prefault) = id.and_then(|id| self.prefaults.get(id)) {
+    pub(super) fn count_failed(&mut self, id: Option<PrefaultId>, pages: PageRange) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
             prefault.unsettled -= pages.len();
             prefault.failed(pages);
         }
@@ -438,13 +448,14 @@ impl FaultLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::SharedMemory;
 
     fn one_prefault() -> Prefaults {
         let mut prefaults = Prefaults::default();
         let reply = Reply::new(|_| {});
         prefaults.add(PrefaultId(1), PrefaultMode::Install, vec![PageRange::new(0, 8)], reply);
-        Blocked::again(&mut prefaults.blocked, TROUBLED);
-        assert!(prefaults.next_due().is_some());
+        Blocked::again(&mut prefaults.blocked, NO_MEMORY);
+        assert!(matches!(prefaults.next(), Next::At(_)));
         prefaults
     }
 
@@ -452,8 +463,11 @@ mod tests {
     #[test]
     fn a_prefault_that_is_blocked_and_then_cancelled_leaves_nothing_due() {
         let mut prefaults = one_prefault();
-        prefaults.cancel(PrefaultId(1), &mut PageStates::new(8, 8).unwrap());
-        assert_eq!(prefaults.next_due(), None);
+        prefaults.cancel(
+            PrefaultId(1),
+            &mut PageStates::new(SharedMemory::anonymous(8).unwrap().take(8), 8),
+        );
+        assert_eq!(prefaults.next(), Next::Never);
     }
 
     #[test]
@@ -463,7 +477,7 @@ mod tests {
         prefault.found(PageRange::new(0, 8), PageState::Removed);
         prefault.advance(PageIndex(8));
         prefaults.finish();
-        assert_eq!(prefaults.next_due(), None);
+        assert_eq!(prefaults.next(), Next::Never);
         // The next one that is blocked counts its own time.
         let before = Instant::now();
         prefaults.add(
@@ -472,13 +486,13 @@ mod tests {
             vec![PageRange::new(0, 8)],
             Reply::new(|_| {}),
         );
-        assert!(Blocked::again(&mut prefaults.blocked, TROUBLED) >= before);
+        assert!(Blocked::again(&mut prefaults.blocked, NO_MEMORY) >= before);
     }
 
     #[test]
     fn a_prefault_that_only_waits_for_fetches_has_nothing_due() {
         let mut prefaults = one_prefault();
         prefaults.get(PrefaultId(1)).unwrap().fetches = MOST_FETCHES;
-        assert_eq!(prefaults.next_due(), None);
+        assert_eq!(prefaults.next(), Next::Never);
     }
 }

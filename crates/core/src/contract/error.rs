@@ -56,6 +56,16 @@ pub enum SessionError {
         /// What the system said.
         cause: String,
     },
+    /// The guest gives memory back without end, and the kernel refuses to be asked meanwhile.
+    #[error(
+        "cannot find out whether the guest's writes are tracked: it has been giving memory back for \
+         {waited:?}, and the kernel answers EAGAIN meanwhile; set dirtyTracking to 'off', or end \
+         the storm before the handoff"
+    )]
+    Busy {
+        /// How long was asked.
+        waited: Duration,
+    },
     /// Dirty tracking was asked for and the kernel will not.
     #[error(
         "dirty tracking is on, but the region at {base} cannot be registered for write protection: {cause}; \
@@ -120,6 +130,7 @@ impl SessionError {
         match self {
             Self::Features(_) => "ERR_UFFD_FEATURES",
             Self::Resources { .. } => "ERR_UFFD_RESOURCES",
+            Self::Busy { .. } => "ERR_UFFD_BUSY",
             Self::DirtyTracking { .. } => "ERR_UFFD_DIRTY_TRACKING",
             Self::Events { .. } | Self::UnexpectedEvent(_) => "ERR_UFFD_EVENTS",
             Self::Stray { .. } => "ERR_UFFD_STRAY_FAULT",

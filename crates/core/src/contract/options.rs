@@ -42,9 +42,19 @@ pub enum FaultAround {
 }
 
 impl FaultAround {
+    /// The most pages of the source's bytes to fill at once.
     pub(crate) fn pages(self, page_size: PageSize) -> u64 {
+        self.at_most(crate::window::widest(page_size))
+    }
+
+    /// The most pages of zeros to fill at once.
+    pub(crate) fn zeros(self, page_size: PageSize) -> u64 {
+        self.at_most(crate::window::widest_of_zeros(page_size))
+    }
+
+    fn at_most(self, sensible: u64) -> u64 {
         // One page is wider than the widest window where pages are huge.
-        let sensible = crate::window::widest(page_size).max(1);
+        let sensible = sensible.max(1);
         match self {
             Self::Off => 1,
             Self::Adaptive => sensible,
