@@ -7,7 +7,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
 use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
-use crate::install::{Obstacle, Planned, Stopped};
+use crate::install::{Obstacle, Stopped};
 use crate::policy::{self, Content};
 use crate::source::{Source, SourceError};
 use crate::states::PageState;
@@ -83,12 +83,12 @@ fn serve_one(guest: &mut Guest, index: usize, source: &dyn Source, fetches: &mut
             guest.install(plan.as_slice(), Asker::Fault)
         }
         (Kind::Missing { .. }, Content::Source) => {
-            match guest.planner(source).from_source(page, access, alone) {
-                Planned::Fetch(pages) => {
+            match guest.planner(source).source(page, access, alone) {
+                Ok(plan) => guest.install(plan.as_slice(), Asker::Fault),
+                Err(pages) => {
                     fetches.for_fault(guest, index, pages);
                     return Ok(());
                 }
-                Planned::Installs(plan) => guest.install(plan.as_slice(), Asker::Fault),
             }
         }
     };

@@ -12,4 +12,4 @@ mod plan;
 
 pub(crate) use memory::{GuestMemory, Stopped};
 pub(crate) use obstacle::Obstacle;
-pub(crate) use plan::{Fill, Install, Plan, Planned, Planner, first};
+pub(crate) use plan::{Fill, Install, Plan, Planner, first};

@@ -92,15 +92,6 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What can be done for a fault.
-#[derive(Debug)]
-pub(crate) enum Planned<'a> {
-    /// These installs; the first of them begins with the page that faulted.
-    Installs(Plan<'a>),
-    /// The source has not got these pages at hand; the first of them is the one that faulted.
-    Fetch(PageRange),
-}
-
 /// What plans are made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Planner<'a, 's> {
@@ -134,14 +125,20 @@ impl<'s> Planner<'_, 's> {
     }
 
     /// The source's bytes for `page`, with as much around it as is worth filling: first what lies
-    /// ahead of it, then what lies before it, then what a prefault was asked for nearby.
-    pub(crate) fn from_source(&self, page: PageIndex, access: Access, alone: bool) -> Planned<'s> {
+    /// ahead of it, then what lies before it, then what a prefault was asked for nearby. Or the
+    /// pages to fetch, where the source has not got this one at hand.
+    pub(crate) fn source(
+        &self,
+        page: PageIndex,
+        access: Access,
+        alone: bool,
+    ) -> Result<Plan<'s>, PageRange> {
         let run = if alone { PageRange::single(page) } else { self.run_around(page) };
         let mut plan = Plan::default();
         let mut rest = PageRange { start: page, end: run.end };
         let mut zeros = run;
         match self.look(rest) {
-            Chunk::Absent(len) => return Planned::Fetch(first(rest, len, self.rules.page_size)),
+            Chunk::Absent(len) => return Err(first(rest, len, self.rules.page_size)),
             Chunk::Zeros(len) => {
                 let mut pages = first(rest, len, self.rules.page_size);
                 if pages == rest && !alone {
@@ -163,7 +160,7 @@ impl<'s> Planner<'_, 's> {
             }
         }
         if alone {
-            return Planned::Installs(plan);
+            return Ok(plan);
         }
         self.ahead(&mut plan, rest, Around::All);
         self.ahead(&mut plan, PageRange { start: run.start, end: page }, Around::All);
@@ -172,14 +169,7 @@ impl<'s> Planner<'_, 's> {
             let done = PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) };
             self.wanted_around(&mut plan, page, done);
         }
-        Planned::Installs(plan)
-    }
-
-    /// Installs of `pages` that nobody waits for, as far as the source has them at hand.
-    pub(crate) fn ahead_of_faults(&self, pages: PageRange) -> Plan<'s> {
-        let mut plan = Plan::default();
-        self.ahead(&mut plan, pages, Around::All);
-        plan
+        Ok(plan)
     }
 
     /// What the source has at hand of the start of `pages`.
