@@ -22,9 +22,12 @@ pub mod handoff;
 mod identity;
 mod install;
 pub mod kernel;
+#[doc(hidden)]
+pub mod kill_point;
 pub mod layout;
-mod ledger;
+pub mod ledger;
 pub mod policy;
+pub mod recovery;
 pub mod server;
 pub mod session;
 pub mod source;

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::handoff::{AcceptError, BindError, Connection, HandoffError, Limits, Listener};
 use crate::kernel::Waker;
+use crate::recovery::Keep;
 use crate::session::{Observer, Session, SessionError, SessionOptions};
 use crate::source::Fetcher;
 
@@ -20,17 +21,23 @@ use crate::source::Fetcher;
 const MOST_HANDOFFS: usize = 64;
 
 /// How a server is to behave.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// How long a peer may take from its connection to the end of its handoff. 10 seconds.
     pub handoff_timeout: Duration,
     /// For every guest.
     pub session: SessionOptions,
+    /// Where guests are kept, so that they outlive this process.
+    pub keep: Option<Keep>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { handoff_timeout: Duration::from_secs(10), session: SessionOptions::default() }
+        Self {
+            handoff_timeout: Duration::from_secs(10),
+            session: SessionOptions::default(),
+            keep: None,
+        }
     }
 }
 
@@ -214,7 +221,7 @@ impl Acceptor {
     fn hand_over(&self, connection: Connection) {
         let Self { fetcher, options, observer, shared, .. } = self;
         let (fetcher, observer, shared) = (fetcher.clone(), observer.clone(), shared.clone());
-        let options = *options;
+        let options = options.clone();
         shared.handoffs.fetch_add(1, Ordering::AcqRel);
         let under_way = UnderWay(shared);
         let started = thread::Builder::new()
@@ -254,7 +261,8 @@ fn serve(
         Err(error) => return observer.refused(error.into()),
     };
     let guest = observer.arriving();
-    match Session::prepare(handoff, fetcher, options.session, guest.observer) {
+    let keep = options.keep.as_ref();
+    match Session::prepare(handoff, fetcher, options.session, guest.observer, keep) {
         Ok((session, runner)) => {
             runner.on_this_thread();
             (guest.served)(session);

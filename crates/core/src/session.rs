@@ -9,8 +9,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use crate::contract::{
-    Cause, DirtyTracking, End, Ended, Export, FaultAround, NoObserver, Notice, Observer, Owner,
-    PrefaultId, PrefaultReport, RegionStates, Reply, SessionError, SessionOptions, Unservable,
+    Cause, DirtyTracking, End, Ended, Export, FaultAround, NoObserver, NotReleased, Notice,
+    Observer, Owner, PrefaultId, PrefaultReport, RegionStates, Reply, SessionError, SessionOptions,
+    Unservable,
 };
 use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
 use crate::export::Copied;
@@ -20,6 +21,7 @@ use crate::identity::Identity;
 use crate::kernel::Process;
 use crate::layout::Layout;
 use crate::policy::Tracking;
+use crate::recovery::{Keep, Left};
 use crate::source::Fetcher;
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
@@ -32,11 +34,13 @@ const STACK: usize = 256 << 10;
 /// the session's own thread, where its observer and its replies are called.
 #[derive(Debug)]
 pub struct Session {
+    id: String,
     mailbox: Mailbox,
-    layout: Layout,
+    layout: Arc<Layout>,
     pid: Option<i32>,
     identity: Weak<Identity>,
     tracking: Tracking,
+    is_kept: bool,
     next_prefault: AtomicU64,
     ending: Arc<Ending>,
 }
@@ -71,47 +75,78 @@ impl Session {
         options: SessionOptions,
         observer: Box<dyn Observer>,
     ) -> Result<Self, SessionError> {
-        let (session, runner) = Self::prepare(handoff, fetcher, options, observer)?;
-        thread::Builder::new()
-            .name("uffd-guest".to_owned())
-            .stack_size(STACK)
-            .spawn(move || runner.run())
-            .map_err(|error| SessionError::Resources {
-                what: "a thread for its faults",
-                cause: error.to_string(),
-            })?;
+        let (session, runner) = Self::prepare(handoff, fetcher, options, observer, None)?;
+        runner.start()?;
         Ok(session)
     }
 
-    /// Everything but the thread: whoever calls [`Runner::run`] is the fault loop.
+    /// Goes on serving a guest that another process has left, on a thread of its own. Whether its
+    /// writes are tracked stays as it was.
+    pub fn recover(
+        left: Left,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, SessionError> {
+        let id = left.id().to_owned();
+        let (session, runner) =
+            Self::of(id, fetcher, options, observer, |setup, _| setup.recover(left))?;
+        runner.start()?;
+        Ok(session)
+    }
+
+    /// Everything but the thread: whoever calls [`Runner::run`] is the fault loop. With `keep`, the
+    /// guest outlives this process.
     pub(crate) fn prepare(
         handoff: Handoff,
         fetcher: Arc<Fetcher>,
         options: SessionOptions,
         observer: Box<dyn Observer>,
+        keep: Option<&Keep>,
+    ) -> Result<(Self, Runner), SessionError> {
+        Self::of(new_id()?, fetcher, options, observer, |setup, id| setup.build(handoff, id, keep))
+    }
+
+    fn of(
+        id: String,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+        make: impl FnOnce(Setup, &str) -> Result<FaultLoop, SessionError>,
     ) -> Result<(Self, Runner), SessionError> {
         let (mailbox, inbox) = Mailbox::new().map_err(|errno| SessionError::Resources {
             what: "an eventfd",
             cause: errno.to_string(),
         })?;
-        let layout = handoff.layout.clone();
-        let setup = Setup { handoff, fetcher, options, observer, mailbox: mailbox.clone(), inbox };
-        let fault_loop = setup.build()?;
+        let setup = Setup { fetcher, options, observer, mailbox: mailbox.clone(), inbox };
+        let fault_loop = make(setup, &id)?;
         let ending = Arc::new(Ending::default());
         let session = Self {
+            id,
             mailbox,
-            layout,
+            layout: fault_loop.layout().clone(),
             pid: fault_loop.identity().peer().map(Process::pid),
             identity: Arc::downgrade(fault_loop.identity()),
             tracking: fault_loop.tracking_in_use(),
+            is_kept: fault_loop.is_kept(),
             next_prefault: AtomicU64::new(1),
             ending: Arc::clone(&ending),
         };
         Ok((session, Runner { fault_loop: Some(fault_loop), ending }))
     }
 
+    /// The guest's id: different for each handoff, and the same after a recovery.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the guest outlives this process: its ledger is in a state directory.
+    pub const fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// The guest's regions.
-    pub const fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
@@ -300,6 +335,36 @@ impl Session {
         self.wait()
     }
 
+    /// Leaves the guest to a successor: the loop stops at a turn's end, and what is in hand waits for
+    /// whoever takes the ledger. A guest without a ledger is stopped. Returns at once.
+    pub fn begin_hand_over(&self) {
+        self.mailbox.command(Command::HandOver);
+    }
+
+    /// Installs everything that is not zeros, while faults are served; then the guest needs no
+    /// handler any more, and the session ends as [`End::Released`]. With tracking it is refused
+    /// unless `ends_tracking`. What cannot be had gives it up; the guest is served as before then.
+    pub fn release_with(
+        &self,
+        ends_tracking: bool,
+        reply: Reply<Result<(), NotReleased>>,
+    ) -> Option<PrefaultId> {
+        if self.tracking.is_on() && !ends_tracking {
+            reply.send(Err(NotReleased::Tracked));
+            return None;
+        }
+        let id = PrefaultId(self.next_prefault.fetch_add(1, Ordering::Relaxed));
+        self.mailbox.command(Command::Release { id, reply });
+        Some(id)
+    }
+
+    /// [`release_with`](Self::release_with), waiting for the answer.
+    pub fn release(&self, ends_tracking: bool) -> Result<Result<(), NotReleased>, Ended> {
+        let (reply, answer) = answer();
+        self.release_with(ends_tracking, reply);
+        answer()
+    }
+
     /// Sends SIGKILL to the guest's process, which ends the session. Says whether there was one to
     /// kill: it can be seen from here, is known to be the guest's, has not exited, and is still
     /// served.
@@ -358,7 +423,29 @@ pub(crate) struct Runner {
     ending: Arc<Ending>,
 }
 
+/// Bytes that no other guest has, as a UUID.
+fn new_id() -> Result<String, SessionError> {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+    uuid.map(|text| text.trim().to_owned()).map_err(|error| SessionError::Resources {
+        what: "an id for the guest",
+        cause: error.to_string(),
+    })
+}
+
 impl Runner {
+    /// Runs on a thread of its own.
+    fn start(self) -> Result<(), SessionError> {
+        thread::Builder::new()
+            .name("uffd-guest".to_owned())
+            .stack_size(STACK)
+            .spawn(move || self.run())
+            .map(drop)
+            .map_err(|error| SessionError::Resources {
+                what: "a thread for its faults",
+                cause: error.to_string(),
+            })
+    }
+
     /// Says early which thread will run it, so that nobody waits there for its end.
     pub(crate) fn on_this_thread(&self) {
         let _ = self.ending.thread.set(thread::current().id());

@@ -121,6 +121,20 @@ impl PageStates {
         Self { bytes, counts: [counted, 0, 0, 0, 0, 0] }
     }
 
+    /// The states that a predecessor left in `bytes`; `regions` are the pages that there are.
+    pub fn recovered(bytes: Part, regions: impl Iterator<Item = PageRange>) -> Self {
+        let mut states = Self { bytes, counts: [0; 6] };
+        for pages in regions {
+            // What a prefault was asked for was asked of the predecessor.
+            let bytes = &mut states.bytes.as_mut_slice()[index(pages.start)..index(pages.end)];
+            for byte in bytes {
+                *byte &= !WANTED;
+                states.counts[usize::from((*byte & STATE).min(5))] += 1;
+            }
+        }
+        states
+    }
+
     /// A page's state.
     pub fn get(&self, page: PageIndex) -> PageState {
         PageState::from_byte(self.bytes.as_slice()[index(page)])

@@ -63,6 +63,7 @@ impl NativeListenOptions {
                 default.handoff_timeout,
             )?,
             session: self.session(default.session)?,
+            keep: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::reports::PrefaultReport;
+use super::reports::{NotReleased, PrefaultReport};
 use crate::export::Copied;
 use crate::source::SourceError;
 use crate::stats::Stats;
@@ -52,6 +52,8 @@ pub(crate) enum PrefaultMode {
     Install,
     /// They are brought into the host's memory; faults install them.
     Fetch,
+    /// They are installed, but for those that are zeros anyhow.
+    Release,
 }
 
 /// Takes a copy of the page states; everything else about an export happens away from the loop.
@@ -85,6 +87,15 @@ pub(crate) enum Command {
     },
     /// The observer can take more of the trace.
     TraceWanted,
+    /// Everything is to be installed, and then the guest to need no handler.
+    Release {
+        id: PrefaultId,
+        reply: Reply<Result<(), NotReleased>>,
+    },
+    /// The first part of that is done.
+    ReleaseInstalled(PrefaultReport),
+    /// The guest is left to a successor.
+    HandOver,
     Stop,
 }
 

@@ -15,6 +15,11 @@ pub enum End {
     GuestExited,
     /// [`Session::stop`](super::Session::stop) was called.
     Stopped,
+    /// The guest was left to a successor, by [`Session::begin_hand_over`](crate::session::Session::begin_hand_over).
+    HandedOver,
+    /// The guest has all it needs and is not served by anybody, by
+    /// [`Session::release`](crate::session::Session::release).
+    Released,
     /// The guest cannot be served any longer. Unless it was killed, its threads wait at the next
     /// page they miss or give back: the orchestrator has to end it.
     Failed(SessionError),

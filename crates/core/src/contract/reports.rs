@@ -1,6 +1,7 @@
 //! What a session answers with.
 
 use roaring::RoaringBitmap;
+use thiserror::Error;
 
 use crate::layout::Region;
 use crate::states::{PublicState, StateCounts};
@@ -72,4 +73,29 @@ pub enum Owner {
     Other = 2,
     /// It cannot be found out: the process cannot be seen, or not be looked into, from here.
     Unknowable = 3,
+}
+
+/// Why a guest was not released; it is served as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotReleased {
+    /// Dirty pages are tracked, and nobody would see writes any more.
+    #[error(
+        "the guest's writes are tracked, which would end with its release: allow that by name, or \
+         start it with dirtyTracking 'off'"
+    )]
+    Tracked,
+    /// Some pages could not be had.
+    #[error("{pages} pages could not be had, the first of them page {}", first.map_or(0, |page| page.0))]
+    Failed {
+        /// How many.
+        pages: u64,
+        /// The first of them.
+        first: Option<PageIndex>,
+    },
+    /// It was given up.
+    #[error("the release was cancelled")]
+    Cancelled,
+    /// It was asked for before.
+    #[error("the guest's release is under way already")]
+    UnderWay,
 }

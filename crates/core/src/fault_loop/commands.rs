@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::next::Next;
 use super::{FaultLoop, Halt, Turn};
-use crate::contract::{Command, ExportJob, Inbox, Message, Reply};
+use crate::contract::{Command, ExportJob, Inbox, Message, PrefaultMode, Reply};
 use crate::export::Copied;
 
 pub(super) struct Commands {
@@ -69,6 +69,20 @@ impl FaultLoop {
                 self.guest.journal.configure(stats_every, trace);
             }
             Command::TraceWanted => self.guest.journal.trace_wanted(),
+            Command::Release { id, reply } => {
+                if let Some(installed) = self.release.begin(reply) {
+                    let regions = self.guest.memory.layout().regions();
+                    let ranges = regions.iter().map(|region| region.pages).collect();
+                    self.prefaults.add(id, PrefaultMode::Release, ranges, installed);
+                }
+            }
+            Command::ReleaseInstalled(report) => self.release.installed(&report),
+            Command::HandOver => {
+                if self.is_kept() {
+                    return Err(Halt::HandedOver);
+                }
+                return Err(Halt::Stopped);
+            }
             Command::Stop => return Err(Halt::Stopped),
         }
         Ok(())

@@ -56,8 +56,20 @@ impl Intake {
                 return Err(failed(std::io::Error::from_raw_os_error(errno).to_string()));
             }
         };
+        crate::kill_point!("read");
         self.apply(guest, count)?;
         Ok(count)
+    }
+
+    /// Applies the REMOVEs that a predecessor had read and not marked as done. Its faults come
+    /// again by themselves, once their threads are woken.
+    pub(super) fn finish_what_was_left(&mut self, guest: &mut Guest) {
+        for index in 0..EventReader::CAPACITY {
+            if let Some(Event::Remove { start, end }) = self.reader.get(index) {
+                guest.memory.remove(start, end);
+            }
+            self.reader.done(index);
+        }
     }
 
     /// Deals with the first `count` events of the buffer. Nothing is installed in between: should
@@ -85,6 +97,7 @@ impl Intake {
                 Event::Remove { start, end } => {
                     memory.remove(start, end);
                     removed = true;
+                    crate::kill_point!("removed");
                 }
                 Event::Unexpected(name) => strange = Some(SessionError::UnexpectedEvent(name)),
             }
@@ -97,6 +110,6 @@ impl Intake {
     }
 }
 
-fn failed(cause: String) -> Halt {
+pub(super) fn failed(cause: String) -> Halt {
     Halt::Failed(SessionError::Events { cause })
 }

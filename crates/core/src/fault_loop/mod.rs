@@ -21,6 +21,7 @@ mod journal;
 mod next;
 mod pause;
 mod prefaults;
+mod release;
 mod setup;
 mod upcoming;
 
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 
 use crate::contract::{End, SessionError};
 use crate::identity::SharedIdentity;
+use crate::layout::Layout;
+use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
 use crate::source::Source;
 use crate::stats::Stats;
@@ -39,13 +42,16 @@ use idle::Idle;
 use intake::Intake;
 use next::Next;
 use prefaults::Prefaults;
+use release::Release;
 
-pub(crate) use setup::Setup;
+pub(crate) use setup::{Setup, boot_time};
 
 /// Why the loop ends.
 pub(crate) enum Halt {
     GuestExited,
     Stopped,
+    HandedOver,
+    Released,
     Failed(SessionError),
 }
 
@@ -54,6 +60,8 @@ impl From<Halt> for End {
         match halt {
             Halt::GuestExited => Self::GuestExited,
             Halt::Stopped => Self::Stopped,
+            Halt::HandedOver => Self::HandedOver,
+            Halt::Released => Self::Released,
             Halt::Failed(error) => Self::Failed(error),
         }
     }
@@ -68,7 +76,11 @@ pub(crate) struct FaultLoop {
     fetches: Fetches,
     prefaults: Prefaults,
     commands: Commands,
+    release: Release,
     idle: Idle,
+    live: Live,
+    /// Where others find what is written down; without one, the guest ends with this process.
+    file: Option<LedgerFile>,
 }
 
 impl FaultLoop {
@@ -90,6 +102,8 @@ impl FaultLoop {
         self.serve()?;
         self.obey()?;
         self.prefault()?;
+        self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
+        self.live.note(&self.guest.memory.counters);
         self.guest.journal.report(&self.guest.memory, &self.guest.hand);
         match self.next() {
             Next::Now => Ok(()),
@@ -104,6 +118,7 @@ impl FaultLoop {
             .or(|| self.fetches.next())
             .or(|| self.commands.next(&self.guest))
             .or(|| self.prefaults.next())
+            .or(|| self.release.next(&self.guest))
             .or(|| self.guest.journal.next())
             .or(|| self.idle.next(&self.guest))
     }
@@ -132,17 +147,40 @@ impl FaultLoop {
 
     /// Leaves nothing behind, however the loop ended.
     pub(crate) fn clean_up(&mut self, end: &End) {
+        self.prefaults.skip_all();
+        self.commands.settling.clear();
+        if matches!(end, End::HandedOver) {
+            // Whoever takes the guest over wakes its threads when it can serve them.
+            return;
+        }
         if matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure {
             self.guest.kill();
         }
         self.guest.memory.wake_all();
-        self.prefaults.skip_all();
-        self.commands.settling.clear();
+    }
+
+    /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
+    pub(crate) fn let_ledger_go(&mut self, remove: bool) {
+        if let Some(file) = self.file.take()
+            && remove
+        {
+            file.remove();
+        }
+    }
+
+    /// Whether its guest can be left to a successor.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.file.is_some()
     }
 
     /// The guest's process, for as long as it is served.
     pub(crate) const fn identity(&self) -> &SharedIdentity {
         self.guest.memory.identity()
+    }
+
+    /// The guest's regions.
+    pub(crate) const fn layout(&self) -> &Arc<Layout> {
+        self.guest.memory.layout()
     }
 
     pub(crate) const fn tracking_in_use(&self) -> Tracking {
@@ -155,8 +193,9 @@ impl FaultLoop {
     }
 
     /// Tells the observer how it ended. Consumes the loop: this happens once.
-    pub(crate) fn finish(self, end: &End) {
+    pub(crate) fn finish(mut self, end: &End) {
         let stats = self.stats();
+        self.let_ledger_go(!matches!(end, End::HandedOver));
         self.guest.journal.ended(end, stats);
     }
 

@@ -76,7 +76,7 @@ impl Prefaults {
         ranges: Vec<PageRange>,
         reply: Reply<PrefaultReport>,
     ) {
-        let to_mark = if mode == PrefaultMode::Install { ranges.as_slice() } else { &[] };
+        let to_mark = if mode == PrefaultMode::Fetch { &[] } else { ranges.as_slice() };
         self.queue.push_back(Prefault {
             id,
             mode,
@@ -249,6 +249,13 @@ impl Prefaults {
             chunk @ (Chunk::Zeros(_) | Chunk::Ready(_)) if prefault.mode == PrefaultMode::Fetch => {
                 let pages = first(run, chunk.len(), page_size);
                 prefault.report.fetched += pages.len();
+                prefault.advance(pages.end);
+                return Ok(true);
+            }
+            // From now on the kernel fills it, with zeros as well.
+            Chunk::Zeros(len) if prefault.mode == PrefaultMode::Release => {
+                let pages = first(run, len, page_size);
+                prefault.report.present += pages.len();
                 prefault.advance(pages.end);
                 return Ok(true);
             }

@@ -1,5 +1,6 @@
 //! From a handoff to a fault loop that is ready to run.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::intake::Intake;
 use super::journal::Journal;
 use super::pause::CHANGING;
 use super::prefaults::Prefaults;
+use super::release::Release;
 use super::{FaultLoop, Halt};
 use crate::contract::{
     DirtyTracking, Inbox, Mailbox, Observer, Owner, SessionError, SessionOptions,
@@ -22,8 +24,10 @@ use crate::handoff::Handoff;
 use crate::identity::Identity;
 use crate::install::GuestMemory;
 use crate::kernel::{Features, FeaturesError, Outcome, Pagemap, Process, Uffd, is_shortage};
-use crate::ledger::Ledger;
+use crate::layout::Layout;
+use crate::ledger::{Ledger, LedgerFile};
 use crate::policy::Tracking;
+use crate::recovery::{Keep, Left};
 use crate::source::Fetcher;
 
 /// How long it may take to find out whether writes are tracked, beside a guest that gives memory
@@ -33,9 +37,8 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 /// Pages beyond this have no place in a portable Roaring bitmap: 16 TiB of 4 KiB pages.
 const MOST_PAGES: u64 = 1 << 32;
 
-/// What a fault loop is made of.
+/// What a fault loop is made of, whatever guest it is for.
 pub(crate) struct Setup {
-    pub(crate) handoff: Handoff,
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) options: SessionOptions,
     pub(crate) observer: Box<dyn Observer>,
@@ -44,16 +47,17 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Makes the loop, and registers for write protection where that is wanted. Events that
-    /// arrive in the meantime are kept.
-    pub(crate) fn build(self) -> Result<FaultLoop, SessionError> {
-        let Self { handoff, fetcher, options, observer, mailbox, inbox } = self;
+    /// Makes the loop for a guest that was just handed off, and registers for write protection
+    /// where that is wanted. Events that arrive in the meantime are kept.
+    pub(crate) fn build(
+        self,
+        handoff: Handoff,
+        id: &str,
+        keep: Option<&Keep>,
+    ) -> Result<FaultLoop, SessionError> {
         let since = Instant::now();
-        if handoff.layout.page_end().0 > MOST_PAGES {
-            let cause =
-                format!("{} pages, and {MOST_PAGES} is the most", handoff.layout.page_end());
-            return Err(resources("the guest has too many pages", cause));
-        }
+        let layout = Arc::new(handoff.layout);
+        check_size(&layout)?;
         let peer = match Process::peer_of(&handoff.socket) {
             Ok(process) => process,
             Err(Errno::ESRCH) => {
@@ -66,6 +70,68 @@ impl Setup {
             Err(_) => None,
         };
         let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
+        let (file, ledger) = match keep {
+            None => {
+                let ledger = Ledger::private(&layout);
+                (None, ledger.map_err(|error| resources("memory for the page states", error))?)
+            }
+            Some(keep) => {
+                let header = keep.header(id, peer.as_ref(), &uffd, &layout, self.options)?;
+                let (file, ledger) = LedgerFile::create(&keep.dir, &header, &layout)
+                    .map_err(|error| resources("a ledger in the state directory", error))?;
+                (Some(file), ledger)
+            }
+        };
+        handoff
+            .socket
+            .set_nonblocking(true)
+            .map_err(|error| resources("the handoff socket", error))?;
+        let made = self.make(Made {
+            uffd,
+            layout,
+            peer,
+            since,
+            socket: Some(handoff.socket),
+            ledger,
+            file,
+        });
+        made.and_then(|(mut fault_loop, features)| {
+            match fault_loop.decide(features, since + SETTLES_WITHIN) {
+                Ok(()) => Ok(fault_loop),
+                Err(error) => {
+                    // Nobody is served: a successor would not be either.
+                    fault_loop.let_ledger_go(true);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Makes the loop for a guest that a predecessor left.
+    pub(crate) fn recover(self, left: Left) -> Result<FaultLoop, SessionError> {
+        let Left { file, header, ledger, layout, process, uffd } = left;
+        check_size(&layout)?;
+        let now = boot_time();
+        let since = now
+            .checked_sub(Duration::from_nanos(header.handed_off))
+            .and_then(|age| Instant::now().checked_sub(age))
+            .unwrap_or_else(Instant::now);
+        let (mut fault_loop, features) = self.make(Made {
+            uffd,
+            layout,
+            peer: Some(process),
+            since,
+            socket: None,
+            ledger,
+            file: Some(file),
+        })?;
+        fault_loop.take_over(features)?;
+        Ok(fault_loop)
+    }
+
+    fn make(self, made: Made) -> Result<(FaultLoop, Features), SessionError> {
+        let Self { fetcher, options, observer, mailbox, inbox } = self;
+        let Made { uffd, layout, peer, since, socket, mut ledger, file } = made;
         let features = match Features::of(&uffd) {
             Err(FeaturesError::Shortage(cause)) => {
                 return Err(resources("the features of the userfaultfd", cause));
@@ -79,35 +145,76 @@ impl Setup {
             opened => opened.and_then(Result::ok),
         };
         let identity = Arc::new(Identity::new(peer, page_map));
-        let shared = |error| resources("memory for the page states", error);
-        let layout = Arc::new(handoff.layout);
-        let mut ledger = Ledger::private(&layout).map_err(shared)?;
-        let memory = GuestMemory::new(uffd, layout, identity, &mut ledger).map_err(shared)?;
-        handoff
-            .socket
-            .set_nonblocking(true)
-            .map_err(|error| resources("the handoff socket", error))?;
+        let memory = GuestMemory::new(uffd, layout, identity, &mut ledger)
+            .map_err(|error| resources("memory for the page states", error))?;
         let journal = Journal::new(since, options.trace, observer);
         let guest = Guest { options, memory, hand: Hand::default(), journal };
         let commands = Commands::new(inbox);
-        let idle = Idle::new(&guest, &commands, Some(handoff.socket))
+        let idle = Idle::new(&guest, &commands, socket)
             .map_err(|errno| resources("a watch on the guest", errno))?;
-        let mut fault_loop = FaultLoop {
+        let fault_loop = FaultLoop {
             guest,
             source: Arc::clone(fetcher.source()),
             intake: Intake::new(ledger.events()),
-            fetches: Fetches::new(fetcher, mailbox),
+            fetches: Fetches::new(fetcher, mailbox.clone()),
             prefaults: Prefaults::default(),
+            release: Release::new(mailbox),
             commands,
             idle,
+            live: ledger.live(),
+            file,
         };
-        let tracking = fault_loop.tracking(features, since + SETTLES_WITHIN)?;
-        fault_loop.guest.memory.set_tracking(tracking);
-        Ok(fault_loop)
+        Ok((fault_loop, features))
     }
 }
 
+/// What is the guest's own.
+struct Made {
+    uffd: Uffd,
+    layout: Arc<Layout>,
+    peer: Option<Process>,
+    since: Instant,
+    socket: Option<UnixStream>,
+    ledger: Ledger,
+    file: Option<LedgerFile>,
+}
+
+fn check_size(layout: &Layout) -> Result<(), SessionError> {
+    if layout.page_end().0 > MOST_PAGES {
+        let cause = format!("{} pages, and {MOST_PAGES} is the most", layout.page_end());
+        return Err(resources("the guest has too many pages", cause));
+    }
+    Ok(())
+}
+
 impl FaultLoop {
+    /// Decides whether dirty pages are tracked, and writes it down.
+    fn decide(&mut self, features: Features, until: Instant) -> Result<(), SessionError> {
+        let tracking = self.tracking(features, until)?;
+        self.live.decided(tracking);
+        self.guest.memory.set_tracking(tracking);
+        Ok(())
+    }
+
+    /// Finishes what a predecessor left: first the events it has read and not dealt with, then the
+    /// installs it had in hand. Then all threads that wait look again.
+    fn take_over(&mut self, features: Features) -> Result<(), SessionError> {
+        let layout = Arc::clone(self.guest.memory.layout());
+        self.guest.memory.identity().look_at_maps(&layout);
+        self.guest.memory.counters = self.live.counters();
+        match self.live.tracking() {
+            Some(tracking) => self.guest.memory.set_tracking(tracking),
+            None => self.decide(features, Instant::now() + SETTLES_WITHIN)?,
+        }
+        self.intake.finish_what_was_left(&mut self.guest);
+        self.guest.memory.finish_what_was_left();
+        self.guest.memory.wake_all();
+        if self.live.is_releasing() {
+            self.release.go_on();
+        }
+        Ok(())
+    }
+
     /// Whether dirty pages are tracked, by option and by what the VMM registered.
     fn tracking(&mut self, features: Features, until: Instant) -> Result<Tracking, SessionError> {
         let on = if features.wp_async() { Tracking::Async } else { Tracking::Sync };
@@ -201,6 +308,13 @@ impl FaultLoop {
             }
         }
     }
+}
+
+/// CLOCK_BOOTTIME, which goes on while the host sleeps and is the same for all processes.
+pub(crate) fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
 fn resources(what: &'static str, cause: impl ToString) -> SessionError {

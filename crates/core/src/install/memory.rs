@@ -84,8 +84,45 @@ impl GuestMemory {
         &self.identity
     }
 
-    pub(crate) const fn set_tracking(&mut self, tracking: Tracking) {
+    pub(crate) fn set_tracking(&mut self, tracking: Tracking) {
         self.rules.tracking = tracking;
+        self.rules.page_map_tells = self.identity.page_map().is_some();
+    }
+
+    /// Finds out what became of the installs that a predecessor had in hand.
+    pub(crate) fn finish_what_was_left(&mut self) {
+        for pages in self.note.left(&self.layout) {
+            for page in pages.pages() {
+                self.find_out(page);
+            }
+        }
+        self.note.end();
+    }
+
+    /// Asks the page map whether `page`, which may have been installed, is there.
+    fn find_out(&mut self, page: PageIndex) {
+        let before = self.states.get(page);
+        if before.is_installed() || before == PageState::Poisoned {
+            return;
+        }
+        let addr = self.addr(page);
+        let end = GuestAddr(addr.0 + self.page_size().bytes());
+        let found = self.identity.page_map().and_then(|map| {
+            let there = map.bits(addr).ok()?.is_populated();
+            let (mut written, mut bytes) = (false, false);
+            map.written(addr, end, &mut |_, _| written = true).ok()?;
+            map.populated(addr, end, &mut |_, _| bytes = true).ok()?;
+            Some((there, written, bytes))
+        });
+        match found {
+            None => drop(self.states.doubt(page)),
+            Some((false, ..)) => {}
+            Some((true, true, _)) => self.states.set_one(page, PageState::Dirty),
+            Some((true, false, true)) if before == PageState::Unfaulted => {
+                self.states.set_one(page, PageState::Clean);
+            }
+            Some((true, false, _)) => self.states.set_one(page, PageState::Zero),
+        }
     }
 
     /// Bytes in `pages`.
@@ -102,9 +139,12 @@ impl GuestMemory {
     ) -> Result<(), Stopped> {
         self.note.begin(plan.iter().map(|install| install.pages));
         let result = plan.iter().try_for_each(|install| {
+            crate::kill_point!("planned");
             let executed = self.execute(install);
+            crate::kill_point!("executed");
             match self.account(install, executed) {
                 Ok(pages) => {
+                    crate::kill_point!("accounted");
                     done(self, pages, install);
                     if pages.len() == install.pages.len() {
                         return Ok(());
@@ -293,6 +333,7 @@ impl GuestMemory {
         // Before the write is let through: whoever takes over after us must not forget it.
         self.states.set_one(page, PageState::Dirty);
         crate::kernel::Part::in_order();
+        crate::kill_point!("unprotect");
         match self.gap.insist(Access::Write, || self.uffd.unprotect(addr, len)) {
             Outcome::Done(_) => Ok(pages),
             other => Err(self.obstacle(page, other)),

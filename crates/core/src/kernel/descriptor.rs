@@ -77,6 +77,9 @@ pub enum Wake {
     Later,
 }
 
+/// The lowest address a process can map, where no guest has memory.
+const LOWEST: GuestAddr = GuestAddr(0x1_0000);
+
 /// A userfaultfd that belongs to another process.
 ///
 /// See `ioctl_userfaultfd(2)`. All functions may be called while the guest runs; none touches
@@ -161,7 +164,6 @@ impl Uffd {
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
     /// about is the lowest a process can map, where no guest has memory.
     pub fn is_gone(&self) -> bool {
-        const LOWEST: GuestAddr = GuestAddr(0x1_0000);
         self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
     }
 
@@ -207,17 +209,34 @@ impl Uffd {
 
     /// UFFDIO_REGISTER for missing pages and write protection, over the owner's registration.
     pub fn register_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
-        let mut arg = sys::uffdio_register {
-            range: sys::uffdio_range { start: addr.0, len },
-            mode: sys::UFFDIO_REGISTER_MODE_MISSING | sys::UFFDIO_REGISTER_MODE_WP,
-            ioctls: 0,
-        };
-        // SAFETY: the kernel changes the guest's registration and writes only to `arg`.
-        match unsafe { ioctl::register(self.0.as_raw_fd(), &mut arg) } {
-            Ok(_) if arg.ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
+        let mode = sys::UFFDIO_REGISTER_MODE_MISSING | sys::UFFDIO_REGISTER_MODE_WP;
+        match self.register(addr, len, mode) {
+            Ok(ioctls) if ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
             Ok(_) => Outcome::Refused(Errno::EOPNOTSUPP as i32),
             Err(errno) => Outcome::from_errno(errno),
         }
+    }
+
+    /// UFFDIO_REGISTER for missing pages. Of memory that is registered with this descriptor
+    /// already it changes nothing; memory of another one is refused (EBUSY).
+    pub fn register_missing(&self, addr: GuestAddr, len: u64) -> Outcome {
+        match self.register(addr, len, sys::UFFDIO_REGISTER_MODE_MISSING) {
+            Ok(_) => Outcome::Done(len),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+
+    fn register(&self, addr: GuestAddr, len: u64, mode: u64) -> nix::Result<u64> {
+        let range = sys::uffdio_range { start: addr.0, len };
+        let mut arg = sys::uffdio_register { range, mode, ioctls: 0 };
+        // SAFETY: the kernel changes the guest's registration and writes only to `arg`.
+        unsafe { ioctl::register(self.0.as_raw_fd(), &mut arg) }?;
+        Ok(arg.ioctls)
+    }
+
+    /// Whether a REMOVE is under way anywhere in the guest: then nothing can be installed.
+    pub fn is_changing(&self) -> bool {
+        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
     }
 }
 

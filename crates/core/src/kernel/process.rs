@@ -39,6 +39,78 @@ impl Process {
         }
     }
 
+    /// The process with the number `pid` that was started at `started`, as
+    /// [`started`](Self::started) told. ESRCH if it has exited, whoever has its number now.
+    pub fn find(pid: i32, started: u64) -> std::io::Result<Self> {
+        proc_is_ours()?;
+        let process = Self { pid, pidfd: open_pidfd(pid)? };
+        // Asked in this order: the number cannot pass to another one before the pidfd tells.
+        let same = process.started();
+        if process.has_exited() {
+            return Err(Errno::ESRCH.into());
+        }
+        if same? == started { Ok(process) } else { Err(Errno::ESRCH.into()) }
+    }
+
+    /// This very process.
+    pub fn own() -> nix::Result<Self> {
+        let pid = std::process::id().cast_signed();
+        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+    }
+
+    /// When it was started, in clock ticks since the host was: field 22 of `/proc/PID/stat`.
+    pub fn started(&self) -> std::io::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // The name of the program comes second, in parentheses, and may contain anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let started = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+        started.ok_or_else(|| std::io::Error::other("/proc/PID/stat has no start time"))
+    }
+
+    /// The number by which it has `own`, an open file of ours (`kcmp(2)`). Takes the right to
+    /// trace it.
+    pub fn number_of(&self, own: impl AsFd) -> std::io::Result<Option<i32>> {
+        proc_is_ours()?;
+        let kind = std::fs::read_link(format!("/proc/self/fd/{}", own.as_fd().as_raw_fd()))?;
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid))? {
+            let entry = entry?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            let Some(number) = number else { continue };
+            if std::fs::read_link(entry.path()).is_ok_and(|link| link == kind)
+                && self.is_same_file(number, own.as_fd())?
+            {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_same_file(&self, number: i32, own: BorrowedFd<'_>) -> nix::Result<bool> {
+        const KCMP_FILE: i32 = 0;
+        // SAFETY: plain integers.
+        let order = unsafe {
+            libc::syscall(
+                libc::SYS_kcmp,
+                std::process::id().cast_signed(),
+                self.pid,
+                KCMP_FILE,
+                i64::from(own.as_raw_fd()),
+                i64::from(number),
+            )
+        };
+        Ok(Errno::result(order)? == 0)
+    }
+
+    /// A copy of its descriptor with this number (`pidfd_getfd(2)`). Takes the right to trace it.
+    pub fn descriptor(&self, number: i32) -> nix::Result<OwnedFd> {
+        // SAFETY: plain integers.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0_u32) };
+        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel just made this descriptor (close-on-exec) for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// The process's number, for messages and `/proc`.
     pub const fn pid(&self) -> i32 {
         self.pid
@@ -172,6 +244,31 @@ mod tests {
     fn is_readable(waker: &Waker) -> bool {
         let mut fds = [PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+    }
+
+    #[test]
+    fn a_process_is_found_again_by_its_number_and_its_start() {
+        let own = Process::own().unwrap();
+        let started = own.started().unwrap();
+        assert!(!Process::find(own.pid(), started).unwrap().has_exited());
+        let error = Process::find(own.pid(), started + 1).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn an_open_file_is_found_in_another_process_and_taken_from_it() {
+        use std::process::{Command, Stdio};
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut child =
+            Command::new("cat").stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let process = Process { pid, pidfd: open_pidfd(pid).unwrap() };
+        let other = process.descriptor(0).unwrap();
+        assert_eq!(process.number_of(&other).unwrap(), Some(0));
+        assert_eq!(process.number_of(&ours).unwrap(), None);
+        assert_eq!(process.descriptor(77).unwrap_err(), Errno::EBADF);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
