@@ -11,6 +11,7 @@ use crate::hugepages;
 use crate::kernel::{Bytes, Outcome, Pagemap, Protection, Uffd, ZeroBytes};
 use crate::layout::Layout;
 use crate::policy::{self, Access, Method, Tracking};
+use crate::source::Want;
 use crate::states::{PageState, PageStates};
 use crate::stats::Counters;
 use crate::units::{GuestAddr, PageIndex, PageRange, PageSize};
@@ -105,6 +106,13 @@ impl GuestMemory {
     /// Bytes in `pages`.
     pub(crate) fn bytes_of(&self, pages: PageRange) -> u64 {
         pages.len() << self.page_size().shift()
+    }
+
+    /// What `pages` are in a source.
+    pub(crate) fn want(&self, pages: PageRange) -> Want {
+        let page = self.page_size();
+        let offset = pages.start.offset(page);
+        Want { offset, len: self.bytes_of(pages), page: page.bytes() }
     }
 
     /// Fills a start of `pages`, which lie in one region, with zeros: the first page on behalf

@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::hand::{Kind, Phase, Trouble};
+use super::hand::{Fault, Kind, Phase, Trouble};
 use super::pause::{Blocked, CHANGING, TROUBLED};
-use super::{FaultLoop, Halt, Turn};
+use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
 use crate::policy::Access;
 use crate::session::{Fetched, Message, PrefaultId};
-use crate::source::{FetchJob, SourceError, Urgency};
+use crate::source::{Chunk, Delivery, FetchJob, Full, SourceError, Ticket, Urgency};
 use crate::states::PageState;
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange};
@@ -19,7 +19,7 @@ use crate::units::{PageIndex, PageRange};
 #[derive(Default)]
 pub(super) struct Fetches {
     /// Pages being fetched for a fault.
-    wanted: Vec<PageRange>,
+    wanted: Vec<(PageRange, Ticket)>,
     pub(super) arrived: VecDeque<Arrived>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Arrived {
     first: PageIndex,
     /// What is left to install.
     pub(super) pages: PageRange,
-    bytes: Vec<u8>,
+    bytes: Delivery,
     pub(super) prefault: Option<PrefaultId>,
     /// Something has to pass before they can be.
     blocked: Option<Blocked>,
@@ -47,7 +47,7 @@ impl Fetches {
     }
 
     fn covers(&self, page: PageIndex) -> bool {
-        self.wanted.iter().any(|pages| pages.contains(page))
+        self.wanted.iter().any(|(pages, _)| pages.contains(page))
             || self.arrived.iter().any(|arrived| arrived.pages.contains(page))
     }
 }
@@ -57,38 +57,68 @@ impl FaultLoop {
     pub(super) fn fetch_for_fault(&mut self, index: usize, pages: PageRange) {
         let fault = self.hand.get_mut(index);
         fault.phase = Phase::Parked;
-        if !self.fetches.covers(fault.page) {
-            self.fetches.wanted.push(pages);
-            self.fetch(pages, None);
+        if self.fetches.covers(fault.page) {
+            return;
+        }
+        // Where there is no room for its bytes the fault waits until it is told.
+        if let Ok(ticket) = self.fetch(pages, None) {
+            self.fetches.wanted.push((pages, ticket));
         }
     }
 
-    pub(super) fn fetch(&mut self, pages: PageRange, prefault: Option<PrefaultId>) {
-        self.memory.counters.fetches += 1;
+    pub(super) fn fetch(
+        &mut self,
+        pages: PageRange,
+        prefault: Option<PrefaultId>,
+    ) -> Result<Ticket, Full> {
         let mailbox = self.mailbox.clone();
-        let len = usize::try_from(self.memory.bytes_of(pages)).unwrap_or(usize::MAX);
         let done = Box::new(move |bytes| {
             mailbox.post(Message::Fetched(Fetched { pages, bytes, prefault }));
         });
         let urgency = if prefault.is_none() { Urgency::Demand } else { Urgency::Background };
-        self.fetcher.submit(FetchJob { offset: self.offset(pages.start), len, done }, urgency);
+        let want = self.memory.want(pages);
+        let ticket = self.fetcher.try_submit(FetchJob { want, done }, urgency)?;
+        self.memory.counters.fetches += 1;
+        Ok(ticket)
+    }
+
+    /// Fetches that were refused can be asked for again.
+    pub(super) fn room_again(&mut self) {
+        self.prefaults.room_again();
+        for index in 0..self.hand.len() {
+            let fault = self.hand.get_mut(index);
+            if fault.phase == Phase::Parked && !self.fetches.covers(fault.page) {
+                fault.phase = Phase::Ready;
+            }
+        }
     }
 
     /// Takes what a fetch thread brought.
     pub(super) fn fetched(&mut self, fetched: Fetched) -> Turn {
         let Fetched { pages, bytes, prefault } = fetched;
         if prefault.is_none()
-            && let Some(at) = self.fetches.wanted.iter().position(|wanted| *wanted == pages)
+            && let Some(at) = self.fetches.wanted.iter().position(|(wanted, _)| *wanted == pages)
         {
-            self.fetches.wanted.swap_remove(at);
+            drop(self.fetches.wanted.swap_remove(at));
         }
         if let Some(id) = prefault {
-            self.prefault_fetch_ended(id);
+            self.prefault_fetch_ended(id, pages);
         }
+        // A source may bring only a start of what it was asked for.
+        let got = |bytes: &Delivery| first(pages, bytes.piece().len(), self.memory.page_size());
+        let brought = bytes.as_ref().map_or(pages, got);
+        let rest = PageRange { start: brought.end, end: pages.end };
         match (bytes, prefault) {
-            (Ok(_), Some(id)) if self.is_fetched_only(id, pages) => Ok(()),
+            (Ok(_), Some(id)) if self.is_fetched_only(id, brought) => {
+                self.prefault_fetch_was_short(id, rest);
+                Ok(())
+            }
             (Ok(bytes), prefault) => {
-                let (first, blocked, singly) = (pages.start, None, false);
+                match prefault {
+                    Some(id) => self.prefault_fetch_was_short(id, rest),
+                    None => self.hand.missing_in(rest).for_each(Fault::unpark),
+                }
+                let (first, pages, blocked, singly) = (pages.start, brought, None, false);
                 let arrived = Arrived { first, pages, bytes, prefault, blocked, singly };
                 self.fetches.arrived.push_back(arrived);
                 Ok(())
@@ -145,26 +175,26 @@ impl FaultLoop {
                 continue;
             }
             let from = (run.start.0 - arrived.first.0) * page_bytes;
-            let bytes = &arrived.bytes[as_index(from)..][..as_index(self.memory.bytes_of(run))];
             let access = self.access_wanted(run.start);
             let run = if arrived.singly {
                 PageRange::single(run.start)
             } else {
                 self.until_next_write(run)
             };
-            // Bytes at hand are worth a look: zeros take no host memory.
-            let (run, zeros) = alike_run(run, bytes, as_index(page_bytes));
-            let put = if zeros {
-                self.memory.put_zeros(run, access)
-            } else {
-                let len = as_index(self.memory.bytes_of(run));
-                self.memory.put_bytes(run, bytes[..len].into(), access)
+            let chunk = arrived.bytes.piece().chunk(from, self.memory.bytes_of(run), page_bytes);
+            let run = first(run, chunk.len(), self.memory.page_size());
+            let (put, filled) = match chunk {
+                Chunk::Ready(bytes) => {
+                    (self.memory.put_bytes(run, bytes, access), FilledWith::Source)
+                }
+                Chunk::Zeros(_) | Chunk::Absent(_) => {
+                    (self.memory.put_zeros(run, access), FilledWith::SourceZeros)
+                }
             };
             match put {
                 Ok(done) => {
                     arrived.blocked = None;
                     self.count_arrived(arrived.prefault, done);
-                    let filled = if zeros { FilledWith::SourceZeros } else { FilledWith::Source };
                     if arrived.prefault.is_some() {
                         self.settle(done, filled);
                     } else {
@@ -235,22 +265,4 @@ impl FaultLoop {
         let end = writes.map(|fault| fault.page).min().unwrap_or(run.end);
         PageRange { end, ..run }
     }
-}
-
-/// The start of `run` whose pages in `bytes` are all zeros, or all not, and which.
-fn alike_run(run: PageRange, bytes: &[u8], page_bytes: usize) -> (PageRange, bool) {
-    let mut pages = bytes.chunks_exact(page_bytes).take(as_index(run.len()));
-    let zeros = pages.next().is_some_and(is_zero);
-    let more = pages.take_while(|page| is_zero(page) == zeros).count();
-    (PageRange::new(run.start.0, run.start.0 + 1 + more as u64), zeros)
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    // The first word decides for nearly every page with data in it.
-    page[..8] == [0; 8] && page.iter().all(|byte| *byte == 0)
-}
-
-/// Lengths of fetched bytes fit in memory.
-fn as_index(bytes: u64) -> usize {
-    usize::try_from(bytes).expect("fetched bytes fit in memory")
 }

@@ -27,7 +27,7 @@ use crate::kernel::{EventReader, Process, Watch};
 use crate::memory::GuestMemory;
 use crate::policy::Tracking;
 use crate::session::{End, Inbox, Mailbox, Observer, Reply, SessionError, SessionOptions};
-use crate::source::{Fetcher, Source};
+use crate::source::{Client, Scratch, Source};
 use crate::stats::{LatencyHistogram, Stats};
 use crate::trace::TraceEntry;
 use crate::units::{GuestAddr, PageIndex};
@@ -68,7 +68,9 @@ pub(crate) struct FaultLoop {
     socket: Option<UnixStream>,
     watch: Watch,
     source: Arc<dyn Source>,
-    fetcher: Arc<Fetcher>,
+    /// What look-ups may put their bytes into.
+    scratch: Scratch,
+    fetcher: Client,
     reader: EventReader,
     /// REMOVEs of one read; empty otherwise.
     removes: Vec<(GuestAddr, GuestAddr)>,

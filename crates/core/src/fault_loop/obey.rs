@@ -16,6 +16,7 @@ impl FaultLoop {
                 match message {
                     Message::Command(command) => self.command(command)?,
                     Message::Fetched(fetched) => self.fetched(fetched)?,
+                    Message::Room => self.room_again(),
                 }
             }
             // What was fetched may be what a fault waits for.

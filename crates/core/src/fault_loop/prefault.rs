@@ -11,7 +11,7 @@ use super::{FaultLoop, Halt, Turn, serve::first};
 use crate::memory::Obstacle;
 use crate::policy::Access;
 use crate::session::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
-use crate::source::{Chunk, SourceError};
+use crate::source::{Chunk, Full, SourceError, Ticket};
 use crate::states::{PageState, PageStates};
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange};
@@ -50,7 +50,10 @@ struct Prefault {
     unmarked: Upcoming,
     /// What the source was not told of yet, once it turned out to be cold.
     announcer: Option<Announcer>,
-    fetches: usize,
+    /// By their first page.
+    fetches: Vec<(PageIndex, Ticket)>,
+    /// A fetch was refused for want of room.
+    full: bool,
     /// Pages in those fetches whose fate is not known.
     unsettled: u64,
     /// Page by page, after a longer run did not lie in one mapping.
@@ -80,7 +83,8 @@ impl Prefaults {
             mode,
             unmarked: Upcoming::of(to_mark.iter().copied()),
             ranges: ranges.into(),
-            fetches: 0,
+            fetches: Vec::new(),
+            full: false,
             announcer: None,
             unsettled: 0,
             singly: false,
@@ -109,6 +113,11 @@ impl Prefaults {
         self.queue.iter().any(Prefault::is_open).then_some(self.blocked.as_ref()?.until)
     }
 
+    /// Fetches that were refused can be asked for again.
+    pub(super) fn room_again(&mut self) {
+        self.queue.iter_mut().for_each(|prefault| prefault.full = false);
+    }
+
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
         self.queue.iter_mut().find(|prefault| prefault.id == id)
     }
@@ -116,8 +125,9 @@ impl Prefaults {
     /// Answers what is finished.
     fn finish(&mut self) {
         self.queue.retain_mut(|prefault| {
-            let finished =
-                prefault.ranges.is_empty() && prefault.fetches == 0 && prefault.unsettled == 0;
+            let finished = prefault.ranges.is_empty()
+                && prefault.fetches.is_empty()
+                && prefault.unsettled == 0;
             if finished && let Some(reply) = prefault.reply.take() {
                 reply.send(prefault.report);
             }
@@ -132,7 +142,7 @@ impl Prefaults {
 impl Prefault {
     /// Whether there are pages to look at now, not only fetches to wait for.
     fn is_open(&self) -> bool {
-        !self.ranges.is_empty() && self.fetches < MOST_FETCHES
+        !self.ranges.is_empty() && self.fetches.len() < MOST_FETCHES && !self.full
     }
 
     /// Notes in the page states what is to be installed, a part at a time: a fault on one of
@@ -225,7 +235,7 @@ impl FaultLoop {
     /// The next run of one prefault; whether to go on.
     fn prefault_some(&mut self, at: usize) -> Turn<bool> {
         let page_size = self.memory.page_size();
-        let Self { prefaults, memory, source, .. } = self;
+        let Self { prefaults, memory, source, scratch, .. } = self;
         let Prefaults { queue, slice, blocked, .. } = prefaults;
         let prefault = &mut queue[at];
         let mut looked = 0;
@@ -251,8 +261,7 @@ impl FaultLoop {
         let most = if prefault.singly { page_size.bytes() } else { (*slice).max(FETCH) };
         let run = first(run, most.max(page_size.bytes()), page_size).intersect(run);
         let install = |len: u64| first(run, len.min(*slice).max(page_size.bytes()), page_size);
-        let chunk =
-            source.lookup(run.start.offset(page_size), memory.bytes_of(run), page_size.bytes());
+        let chunk = source.lookup(memory.want(run), scratch);
         let (put, filled) = match chunk {
             Chunk::Zeros(_) | Chunk::Ready(_) if prefault.mode == PrefaultMode::Fetch => {
                 let pages = first(run, chunk.len(), page_size);
@@ -347,18 +356,32 @@ impl FaultLoop {
         let left = || Announcer::new(prefault.ranges.iter().copied(), page_size);
         prefault.announcer.get_or_insert_with(left);
         self.announce(at);
+        let fetch = self.fetch(pages, Some(self.prefaults.queue[at].id));
         let prefault = &mut self.prefaults.queue[at];
-        prefault.fetches += 1;
-        prefault.unsettled += pages.len();
-        prefault.advance(pages.end);
-        let id = prefault.id;
-        self.fetch(pages, Some(id));
+        match fetch {
+            Ok(ticket) => {
+                prefault.fetches.push((pages.start, ticket));
+                prefault.unsettled += pages.len();
+                prefault.advance(pages.end);
+            }
+            Err(Full) => prefault.full = true,
+        }
     }
 
     /// A fetch for a prefault came back, with bytes or without.
-    pub(super) fn prefault_fetch_ended(&mut self, id: PrefaultId) {
+    pub(super) fn prefault_fetch_ended(&mut self, id: PrefaultId, pages: PageRange) {
         if let Some(prefault) = self.prefaults.get(id) {
-            prefault.fetches -= 1;
+            prefault.fetches.retain(|(first, _)| *first != pages.start);
+        }
+    }
+
+    /// A fetch for a prefault brought only a start of what was asked for.
+    pub(super) fn prefault_fetch_was_short(&mut self, id: PrefaultId, rest: PageRange) {
+        if let Some(prefault) = self.prefaults.get(id)
+            && !rest.is_empty()
+        {
+            prefault.unsettled -= rest.len();
+            prefault.ranges.push_front(rest);
         }
     }
 
@@ -476,9 +499,11 @@ mod tests {
     }
 
     #[test]
-    fn a_prefault_that_only_waits_for_fetches_has_nothing_due() {
+    fn a_prefault_that_only_waits_for_room_has_nothing_due() {
         let mut prefaults = one_prefault();
-        prefaults.get(PrefaultId(1)).unwrap().fetches = MOST_FETCHES;
+        prefaults.get(PrefaultId(1)).unwrap().full = true;
         assert_eq!(prefaults.next_due(), None);
+        prefaults.room_again();
+        assert!(prefaults.next_due().is_some());
     }
 }

@@ -116,11 +116,8 @@ impl FaultLoop {
         let ahead = PageRange { start: page, end: run.end };
         let page_size = self.memory.page_size();
         let wanted = !alone && self.memory.states.is_wanted(page);
-        let offset = page.offset(page_size);
-        let look =
-            |pages| self.source.lookup(offset, self.memory.bytes_of(pages), page_size.bytes());
         let mut zeros = run;
-        let put = match look(ahead) {
+        let put = match self.source.lookup(self.memory.want(ahead), &mut self.scratch) {
             Chunk::Zeros(len) => {
                 if !alone {
                     zeros = self.zeros_around(page, run);
@@ -129,7 +126,8 @@ impl FaultLoop {
                 let wider = PageRange { start: page, end: zeros.end };
                 if pages == ahead
                     && wider != ahead
-                    && let Chunk::Zeros(len) = look(wider)
+                    && let Chunk::Zeros(len) =
+                        self.source.lookup(self.memory.want(wider), &mut self.scratch)
                 {
                     pages = first(wider, len, page_size);
                 }
@@ -189,8 +187,8 @@ impl FaultLoop {
         let mut rest = pages;
         let page_size = self.memory.page_size();
         while !rest.is_empty() {
-            let (offset, len) = (rest.start.offset(page_size), self.memory.bytes_of(rest));
-            let (put, filled) = match self.source.lookup(offset, len, page_size.bytes()) {
+            let want = self.memory.want(rest);
+            let (put, filled) = match self.source.lookup(want, &mut self.scratch) {
                 Chunk::Zeros(len) => {
                     let pages = first(rest, len, page_size);
                     (self.memory.put_zeros(pages, Access::Ahead), FilledWith::SourceZeros)

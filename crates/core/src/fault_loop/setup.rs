@@ -14,8 +14,10 @@ use crate::kernel::{
 };
 use crate::memory::GuestMemory;
 use crate::policy::Tracking;
-use crate::session::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
-use crate::source::Fetcher;
+use crate::session::{
+    DirtyTracking, Inbox, Mailbox, Message, Observer, SessionError, SessionOptions,
+};
+use crate::source::{Fetcher, Scratch};
 use crate::stats::LatencyHistogram;
 use crate::units::PageSize;
 
@@ -84,7 +86,11 @@ impl Setup {
             socket: Some(handoff.socket),
             watch: Watch::new().map_err(|errno| resources("an epoll descriptor", errno))?,
             source: Arc::clone(fetcher.source()),
-            fetcher,
+            scratch: Scratch::default(),
+            fetcher: {
+                let mailbox = mailbox.clone();
+                fetcher.client(move || mailbox.post(Message::Room))
+            },
             reader: EventReader::new(),
             removes: Vec::new(),
             drained: false,
