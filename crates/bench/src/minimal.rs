@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{gettid, read};
-use uffd_core::kernel::{FileMap, Outcome, Protection, Uffd};
+use uffd_core::kernel::{FileMap, Outcome, Protection, Uffd, Wake};
 use uffd_core::units::GuestAddr;
 use uffd_guest::driver::Guest;
 use userfaultfd_sys::UFFD_EVENT_PAGEFAULT;
@@ -51,7 +51,7 @@ impl Memory {
     fn copy(&self, offset: u64, len: u64) -> Outcome {
         let bytes = |count: u64| usize::try_from(count).expect("memory of a 64-bit process");
         let source = self.map.bytes(bytes(offset), bytes(len));
-        self.uffd.copy(GuestAddr(self.base + offset), source, Protection::Writable)
+        self.uffd.copy(GuestAddr(self.base + offset), source, Protection::Writable, Wake::Now)
     }
 
     /// One fault; false if it has to be tried again.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use uffd_core::source::{Chunk, FileSource, Source, SourceError};
+use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 
 /// A gate that fetches wait at.
 #[derive(Clone, Debug, Default)]
@@ -61,14 +61,14 @@ impl Source for Gated {
     fn len(&self) -> u64 {
         self.file.len()
     }
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
-        lookup_except(&self.file, &self.slow, offset, len, page)
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
+        lookup_except(&self.file, &self.slow, want, scratch)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        if self.slow.contains(&offset) {
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        if self.slow.contains(&want.offset) {
             self.gate.pass();
         }
-        self.file.fetch(offset, buffer)
+        self.file.fetch(want)
     }
 }
 
@@ -109,14 +109,14 @@ impl Source for Broken {
     fn len(&self) -> u64 {
         self.file.len()
     }
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
-        lookup_except(&self.file, &self.bad, offset, len, page)
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
+        lookup_except(&self.file, &self.bad, want, scratch)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let end = offset + buffer.len() as u64;
-        let hit = offset < self.bad.end && self.bad.start < end;
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        let offset = want.offset;
+        let hit = offset < self.bad.end && self.bad.start < want.end();
         if !hit || self.mended.load(Ordering::Acquire) {
-            return self.file.fetch(offset, buffer);
+            return self.file.fetch(want);
         }
         self.tries.fetch_add(1, Ordering::AcqRel);
         match self.failure {
@@ -131,14 +131,14 @@ impl Source for Broken {
 fn lookup_except<'a>(
     file: &'a FileSource,
     absent: &Range<u64>,
-    offset: u64,
-    len: u64,
-    page: u64,
+    want: Want,
+    scratch: &'a Scratch,
 ) -> Chunk<'a> {
+    let Want { offset, len, page } = want;
     if absent.contains(&offset) {
         return Chunk::Absent(len.min(absent.end - offset).max(page));
     }
     let before = absent.start.saturating_sub(offset);
     let len = if before == 0 { len } else { len.min(before) };
-    file.lookup(offset, len, page)
+    file.lookup(Want { len, ..want }, scratch)
 }

@@ -12,7 +12,7 @@ use uffd_core::server::Refusal;
 use uffd_core::session::{
     Cause, End, FaultAround, Notice, SessionError, SessionOptions, Unservable,
 };
-use uffd_core::source::SourceError;
+use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::{PageIndex, PageRange};
 use uffd_guest::options::Dialect;
 use uffd_guest::pattern::Content;
@@ -244,17 +244,17 @@ fn a_fetch_that_panics_is_a_fetch_that_failed(case: Case) {
     assert!(read.get().unwrap().all(|content| *content == Content::Source));
 }
 
-struct Panics(uffd_core::source::FileSource);
+struct Panics(FileSource);
 
-impl uffd_core::source::Source for Panics {
+impl Source for Panics {
     fn len(&self) -> u64 {
         self.0.len()
     }
-    fn lookup(&self, _: u64, _: u64, _: u64) -> uffd_core::source::Chunk<'_> {
+    fn lookup<'a>(&'a self, _: Want, _: &'a Scratch) -> Chunk<'a> {
         panic!("looked up on purpose")
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        self.0.fetch(offset, buffer)
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(want)
     }
 }
 

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::reports::{NotReleased, PrefaultReport};
 use crate::export::Copied;
-use crate::source::SourceError;
+use crate::source::{Delivery, SourceError};
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
 use crate::units::PageRange;
@@ -102,7 +102,7 @@ pub(crate) enum Command {
 /// Bytes that were fetched for the fault loop.
 pub(crate) struct Fetched {
     pub(crate) pages: PageRange,
-    pub(crate) bytes: Result<Vec<u8>, SourceError>,
+    pub(crate) bytes: Result<Delivery, SourceError>,
     /// The prefault they were fetched for; `None` for a fault.
     pub(crate) prefault: Option<PrefaultId>,
 }
@@ -110,4 +110,6 @@ pub(crate) struct Fetched {
 pub(crate) enum Message {
     Command(Command),
     Fetched(Fetched),
+    /// Fetches that were refused for want of room can be asked for again.
+    Room,
 }

@@ -34,6 +34,10 @@ impl FaultLoop {
                         let Self { guest, fetches, prefaults, .. } = self;
                         fetches.take(guest, prefaults, fetched)?;
                     }
+                    Message::Room => {
+                        self.prefaults.room_again();
+                        self.fetches.room_again(&mut self.guest);
+                    }
                 }
             }
             // What was fetched may be what a fault waits for.

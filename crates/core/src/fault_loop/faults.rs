@@ -9,7 +9,7 @@ use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
 use crate::install::{Obstacle, Stopped};
 use crate::policy::{self, Content};
-use crate::source::{Source, SourceError};
+use crate::source::{Scratch, Source, SourceError};
 use crate::states::PageState;
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange, PageSize};
@@ -21,18 +21,28 @@ const BATCH: usize = 8;
 const MOST_IN_BATCH: usize = 64;
 
 /// Serves what can be served now.
-pub(super) fn serve(guest: &mut Guest, source: &dyn Source, fetches: &mut Fetches) -> Turn {
+pub(super) fn serve(
+    guest: &mut Guest,
+    source: &dyn Source,
+    scratch: &mut Scratch,
+    fetches: &mut Fetches,
+) -> Turn {
     if guest.hand.is_empty() {
         return Ok(());
     }
-    let served = in_batches(guest, source, fetches);
+    let served = in_batches(guest, source, scratch, fetches);
     // However that ended: their pages are there.
     guest.memory.wake_batch();
     guest.hand.drop_served();
     served
 }
 
-fn in_batches(guest: &mut Guest, source: &dyn Source, fetches: &mut Fetches) -> Turn {
+fn in_batches(
+    guest: &mut Guest,
+    source: &dyn Source,
+    scratch: &mut Scratch,
+    fetches: &mut Fetches,
+) -> Turn {
     let mut clock = None;
     let mut in_batch = 0;
     let many = guest.hand.len() >= BATCH;
@@ -48,7 +58,8 @@ fn in_batches(guest: &mut Guest, source: &dyn Source, fetches: &mut Fetches) -> 
             guest.memory.begin_batch();
             in_batch += 1;
         }
-        serve_one(guest, index, source, fetches)?;
+        scratch.clear();
+        serve_one(guest, index, source, scratch, fetches)?;
         if in_batch >= MOST_IN_BATCH {
             guest.memory.wake_batch();
             in_batch = 0;
@@ -71,7 +82,13 @@ fn is_ready(guest: &Guest, index: usize, clock: &mut Option<Instant>) -> bool {
     }
 }
 
-fn serve_one(guest: &mut Guest, index: usize, source: &dyn Source, fetches: &mut Fetches) -> Turn {
+fn serve_one(
+    guest: &mut Guest,
+    index: usize,
+    source: &dyn Source,
+    scratch: &Scratch,
+    fetches: &mut Fetches,
+) -> Turn {
     let Fault { page, kind, alone, .. } = *guest.hand.get(index);
     let state = guest.memory.states.get(page);
     let access = kind.access();
@@ -79,11 +96,11 @@ fn serve_one(guest: &mut Guest, index: usize, source: &dyn Source, fetches: &mut
         (Kind::Protect, _) => return serve_protect(guest, index, page, state),
         (Kind::Missing { .. }, Content::Poison) => return poison(guest, index),
         (Kind::Missing { .. }, Content::Zeros) => {
-            let plan = guest.planner(source).zeros(page, access, alone);
+            let plan = guest.planner(source, scratch).zeros(page, access, alone);
             guest.install(plan.as_slice(), Asker::Fault)
         }
         (Kind::Missing { .. }, Content::Source) => {
-            match guest.planner(source).source(page, access, alone) {
+            match guest.planner(source, scratch).source(page, access, alone) {
                 Ok(plan) => guest.install(plan.as_slice(), Asker::Fault),
                 Err(pages) => {
                     fetches.for_fault(guest, index, pages);

@@ -2,28 +2,27 @@
 //! unfaulted.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::guest::{Answer, Asker, Guest, NO_MEMORY};
-use super::hand::{Phase, Trouble};
+use super::hand::{Fault, Phase, Trouble};
 use super::next::Next;
 use super::pause::Blocked;
 use super::prefaults::Prefaults;
 use super::{Turn, faults};
 use crate::contract::{Fetched, Mailbox, Message, PrefaultId};
-use crate::install::{Fill, Install, Plan, Stopped};
-use crate::source::{FetchJob, Fetcher, Urgency};
+use crate::install::{Fill, Install, Plan, Stopped, first};
+use crate::source::{Chunk, Client, Delivery, FetchJob, Fetcher, Full, Ticket, Urgency};
 use crate::states::PageState;
 use crate::units::{PageIndex, PageRange};
 
 /// Bytes that are on their way from the source, or that have arrived.
 pub(super) struct Fetches {
-    fetcher: Arc<Fetcher>,
+    fetcher: Client,
     /// For the fetch threads to answer to.
     mailbox: Mailbox,
     /// Pages being fetched for a fault.
-    wanted: Vec<PageRange>,
+    wanted: Vec<(PageRange, Ticket)>,
     arrived: VecDeque<Arrived>,
 }
 
@@ -33,7 +32,7 @@ struct Arrived {
     first: PageIndex,
     /// What is left to install.
     pages: PageRange,
-    bytes: Vec<u8>,
+    bytes: Delivery,
     prefault: Option<PrefaultId>,
     /// Something has to pass before they can be.
     blocked: Option<Blocked>,
@@ -42,11 +41,13 @@ struct Arrived {
 }
 
 impl Fetches {
-    pub(super) const fn new(fetcher: Arc<Fetcher>, mailbox: Mailbox) -> Self {
+    pub(super) fn new(fetcher: &Fetcher, mailbox: Mailbox) -> Self {
+        let room = mailbox.clone();
+        let fetcher = fetcher.client(move || room.post(Message::Room));
         Self { fetcher, mailbox, wanted: Vec::new(), arrived: VecDeque::new() }
     }
 
-    pub(super) const fn fetcher(&self) -> &Arc<Fetcher> {
+    pub(super) const fn fetcher(&self) -> &Client {
         &self.fetcher
     }
 
@@ -64,31 +65,55 @@ impl Fetches {
     pub(super) fn for_fault(&mut self, guest: &mut Guest, index: usize, pages: PageRange) {
         let fault = guest.hand.get_mut(index);
         fault.phase = Phase::Parked;
-        if !self.covers(fault.page) {
-            self.wanted.push(pages);
-            self.request(guest, pages, None);
+        if self.covers(fault.page) {
+            return;
+        }
+        // Where there is no room for its bytes the fault waits until there is.
+        if let Ok(ticket) = self.request(guest, pages, None) {
+            self.wanted.push((pages, ticket));
         }
     }
 
     /// Sends for pages that a prefault needs.
-    pub(super) fn for_prefault(&mut self, guest: &mut Guest, id: PrefaultId, pages: PageRange) {
-        self.request(guest, pages, Some(id));
+    pub(super) fn for_prefault(
+        &mut self,
+        guest: &mut Guest,
+        id: PrefaultId,
+        pages: PageRange,
+    ) -> Result<Ticket, Full> {
+        self.request(guest, pages, Some(id))
     }
 
     fn covers(&self, page: PageIndex) -> bool {
-        self.wanted.iter().any(|pages| pages.contains(page))
+        self.wanted.iter().any(|(pages, _)| pages.contains(page))
             || self.arrived.iter().any(|arrived| arrived.pages.contains(page))
     }
 
-    fn request(&self, guest: &mut Guest, pages: PageRange, prefault: Option<PrefaultId>) {
-        guest.memory.counters.fetches += 1;
+    fn request(
+        &self,
+        guest: &mut Guest,
+        pages: PageRange,
+        prefault: Option<PrefaultId>,
+    ) -> Result<Ticket, Full> {
         let mailbox = self.mailbox.clone();
-        let len = as_index(guest.memory.bytes_of(pages));
         let done = Box::new(move |bytes| {
             mailbox.post(Message::Fetched(Fetched { pages, bytes, prefault }));
         });
         let urgency = if prefault.is_none() { Urgency::Demand } else { Urgency::Background };
-        self.fetcher.submit(FetchJob { offset: guest.offset(pages.start), len, done }, urgency);
+        let ticket =
+            self.fetcher.try_submit(FetchJob { want: guest.want(pages), done }, urgency)?;
+        guest.memory.counters.fetches += 1;
+        Ok(ticket)
+    }
+
+    /// Fetches that were refused for want of room can be asked for again.
+    pub(super) fn room_again(&self, guest: &mut Guest) {
+        for index in 0..guest.hand.len() {
+            let fault = guest.hand.get_mut(index);
+            if !self.covers(fault.page) {
+                fault.unpark();
+            }
+        }
     }
 
     /// Takes what a fetch thread brought.
@@ -100,19 +125,29 @@ impl Fetches {
     ) -> Turn {
         let Fetched { pages, bytes, prefault } = fetched;
         match prefault {
-            Some(id) => prefaults.fetch_ended(id),
+            Some(id) => prefaults.fetch_ended(id, pages),
             None => {
-                if let Some(at) = self.wanted.iter().position(|wanted| *wanted == pages) {
-                    self.wanted.swap_remove(at);
+                if let Some(at) = self.wanted.iter().position(|(wanted, _)| *wanted == pages) {
+                    drop(self.wanted.swap_remove(at));
                 }
             }
         }
+        // A source may bring only a start of what it was asked for.
+        let size = guest.memory.page_size();
+        let got = |bytes: &Delivery| first(pages, bytes.piece().len(), size);
+        let brought = bytes.as_ref().map_or(pages, got);
+        let rest = PageRange { start: brought.end, end: pages.end };
         match (bytes, prefault) {
-            (Ok(_), Some(id)) if prefaults.is_fetched_only(id, pages) => {}
+            (Ok(_), Some(id)) if prefaults.is_fetched_only(id, brought) => {
+                prefaults.fetch_was_short(id, rest);
+            }
             (Ok(bytes), prefault) => {
-                let (first, blocked, singly) = (pages.start, None, false);
-                let arrived = Arrived { first, pages, bytes, prefault, blocked, singly };
-                self.arrived.push_back(arrived);
+                match prefault {
+                    Some(id) => prefaults.fetch_was_short(id, rest),
+                    None => guest.hand.missing_in(rest).for_each(Fault::unpark),
+                }
+                let (first, pages, blocked, singly) = (pages.start, brought, None, false);
+                self.arrived.push_back(Arrived { first, pages, bytes, prefault, blocked, singly });
             }
             (Err(error), Some(id)) => {
                 guest.memory.counters.failed_fetches += 1;
@@ -160,11 +195,13 @@ impl Arrived {
             };
             let access = guest.hand.access_wanted(run.start);
             let page_bytes = guest.memory.page_size().bytes();
-            let from = as_index((run.start.0 - self.first.0) * page_bytes);
-            let bytes = &self.bytes[from..][..as_index(guest.memory.bytes_of(run))];
-            // Bytes at hand are worth a look: zeros take no host memory.
-            let (run, zeros) = alike_run(run, bytes, as_index(page_bytes));
-            let fill = if zeros { Fill::SourceZeros } else { Fill::Bytes(bytes.into()) };
+            let from = (run.start.0 - self.first.0) * page_bytes;
+            let chunk = self.bytes.piece().chunk(from, guest.memory.bytes_of(run), page_bytes);
+            let run = first(run, chunk.len(), guest.memory.page_size());
+            let fill = match chunk {
+                Chunk::Ready(bytes) => Fill::Bytes(bytes),
+                Chunk::Zeros(_) | Chunk::Absent(_) => Fill::SourceZeros,
+            };
             let mut plan = Plan::default();
             plan.push(guest.memory.rules(), Install { pages: run, fill, access });
             let asker = if self.prefault.is_some() { Asker::Prefault } else { Asker::Fault };
@@ -226,22 +263,4 @@ impl Arrived {
         prefaults.count_failed(self.prefault, self.pages);
         false
     }
-}
-
-/// The start of `run` whose pages in `bytes` are all zeros, or all not, and which.
-fn alike_run(run: PageRange, bytes: &[u8], page_bytes: usize) -> (PageRange, bool) {
-    let mut pages = bytes.chunks_exact(page_bytes).take(as_index(run.len()));
-    let zeros = pages.next().is_some_and(is_zero);
-    let more = pages.take_while(|page| is_zero(page) == zeros).count();
-    (PageRange::new(run.start.0, run.start.0 + 1 + more as u64), zeros)
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    // The first word decides for nearly every page with data in it.
-    page[..8] == [0; 8] && page.iter().all(|byte| *byte == 0)
-}
-
-/// Lengths of fetched bytes fit in memory.
-fn as_index(bytes: u64) -> usize {
-    usize::try_from(bytes).expect("fetched bytes fit in memory")
 }

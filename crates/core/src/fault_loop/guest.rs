@@ -10,7 +10,7 @@ use super::pause::{CHANGING, Pauses, TROUBLED};
 use super::{Halt, Turn};
 use crate::contract::{Notice, SessionError, SessionOptions};
 use crate::install::{GuestMemory, Install, Obstacle, Planner, Stopped};
-use crate::source::Source;
+use crate::source::{Scratch, Source, Want};
 use crate::stats::Stats;
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange, PageSize};
@@ -113,14 +113,24 @@ impl Guest {
     }
 
     /// What plans are made from.
-    pub(super) fn planner<'a, 's>(&'a self, source: &'s dyn Source) -> Planner<'a, 's> {
+    pub(super) fn planner<'a, 's>(
+        &'a self,
+        source: &'s dyn Source,
+        scratch: &'s Scratch,
+    ) -> Planner<'a, 's> {
         Planner {
             states: &self.memory.states,
             layout: self.memory.layout(),
             rules: self.memory.rules(),
             fault_around: self.options.fault_around,
             source,
+            scratch,
         }
+    }
+
+    /// What `pages` are in a source.
+    pub(super) fn want(&self, pages: PageRange) -> Want {
+        Want::of(pages, self.memory.page_size())
     }
 
     /// When there is something to do for a fault in hand.

@@ -65,6 +65,13 @@ impl Fault {
         matches!(self.kind, Kind::Missing { .. })
     }
 
+    /// What it waits for does not come: it is looked up again.
+    pub(super) fn unpark(&mut self) {
+        if self.phase == Phase::Parked {
+            self.phase = Phase::Ready;
+        }
+    }
+
     /// Puts the fault off, each time longer.
     pub(super) fn defer(&mut self, now: Instant, pauses: Pauses) {
         self.phase = Phase::Deferred(now + pauses.after(self.attempts));

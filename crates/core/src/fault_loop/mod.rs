@@ -33,7 +33,7 @@ use crate::identity::SharedIdentity;
 use crate::layout::Layout;
 use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
-use crate::source::Source;
+use crate::source::{Scratch, Source};
 use crate::stats::Stats;
 use commands::Commands;
 use fetches::Fetches;
@@ -72,6 +72,8 @@ type Turn<T = ()> = Result<T, Halt>;
 pub(crate) struct FaultLoop {
     guest: Guest,
     source: Arc<dyn Source>,
+    /// What look-ups may put their bytes into.
+    scratch: Scratch,
     intake: Intake,
     fetches: Fetches,
     prefaults: Prefaults,
@@ -126,11 +128,13 @@ impl FaultLoop {
     /// Serves what is in hand: first by bytes that were fetched for it.
     fn serve(&mut self) -> Turn {
         self.fetches.install(&mut self.guest, &mut self.prefaults)?;
-        faults::serve(&mut self.guest, &*self.source, &mut self.fetches)
+        let Self { guest, source, scratch, fetches, .. } = self;
+        faults::serve(guest, &**source, scratch, fetches)
     }
 
     fn prefault(&mut self) -> Turn {
-        self.prefaults.slice(&mut self.guest, &*self.source, &mut self.fetches)
+        let Self { guest, source, scratch, fetches, prefaults, .. } = self;
+        prefaults.slice(guest, &**source, scratch, fetches)
     }
 
     /// Reads what the guest has asked for so far, lets go of threads that give memory back, and

@@ -14,7 +14,7 @@ use super::upcoming::Upcoming;
 use crate::contract::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
 use crate::install::{Fill, Install, Plan, Stopped, first};
 use crate::policy::Access;
-use crate::source::{Chunk, Source, SourceError};
+use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket};
 use crate::states::{PageState, PageStates};
 use crate::units::{PageIndex, PageRange, PageSize};
 
@@ -52,7 +52,10 @@ struct Prefault {
     unmarked: Upcoming,
     /// What the source was not told of yet, once it turned out to be cold.
     announcer: Option<Announcer>,
-    fetches: usize,
+    /// By their first page.
+    fetches: Vec<(PageIndex, Ticket)>,
+    /// A fetch was refused for want of room.
+    full: bool,
     /// Pages in those fetches whose fate is not known.
     unsettled: u64,
     /// Page by page, after a longer run did not lie in one mapping.
@@ -82,7 +85,8 @@ impl Prefaults {
             mode,
             unmarked: Upcoming::of(to_mark.iter().copied()),
             ranges: ranges.into(),
-            fetches: 0,
+            fetches: Vec::new(),
+            full: false,
             announcer: None,
             unsettled: 0,
             singly: false,
@@ -115,6 +119,11 @@ impl Prefaults {
         }
     }
 
+    /// Fetches that were refused can be asked for again.
+    pub(super) fn room_again(&mut self) {
+        self.queue.iter_mut().for_each(|prefault| prefault.full = false);
+    }
+
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
         self.queue.iter_mut().find(|prefault| prefault.id == id)
     }
@@ -122,8 +131,9 @@ impl Prefaults {
     /// Answers what is finished.
     fn finish(&mut self) {
         self.queue.retain_mut(|prefault| {
-            let finished =
-                prefault.ranges.is_empty() && prefault.fetches == 0 && prefault.unsettled == 0;
+            let finished = prefault.ranges.is_empty()
+                && prefault.fetches.is_empty()
+                && prefault.unsettled == 0;
             if finished && let Some(reply) = prefault.reply.take() {
                 reply.send(prefault.report);
             }
@@ -138,7 +148,7 @@ impl Prefaults {
 impl Prefault {
     /// Whether there are pages to look at now, not only fetches to wait for.
     fn is_open(&self) -> bool {
-        !self.ranges.is_empty() && self.fetches < MOST_FETCHES
+        !self.ranges.is_empty() && self.fetches.len() < MOST_FETCHES && !self.full
     }
 
     /// Notes in the page states what is to be installed, a part at a time: a fault on one of
@@ -199,6 +209,7 @@ impl Prefaults {
         &mut self,
         guest: &mut Guest,
         source: &dyn Source,
+        scratch: &mut Scratch,
         fetches: &mut Fetches,
     ) -> Turn {
         if self.queue.is_empty() {
@@ -220,7 +231,8 @@ impl Prefaults {
         for _ in 0..MOST_RUNS {
             let Some(at) = self.queue.iter().position(Prefault::is_open) else { break };
             self.announce(at, guest.memory.page_size(), fetches);
-            let goes_on = self.some(at, guest, source, fetches)?;
+            scratch.clear();
+            let goes_on = self.some(at, guest, source, scratch, fetches)?;
             if !goes_on || guest.memory.counters.prefault_pages >= enough {
                 break;
             }
@@ -236,6 +248,7 @@ impl Prefaults {
         at: usize,
         guest: &mut Guest,
         source: &dyn Source,
+        scratch: &Scratch,
         fetches: &mut Fetches,
     ) -> Turn<bool> {
         let Some(run) = self.next_run(at, guest) else { return Ok(true) };
@@ -245,7 +258,7 @@ impl Prefaults {
         let run = first(run, most.max(page_size.bytes()), page_size);
         let install = |len: u64| first(run, len.min(self.slice).max(page_size.bytes()), page_size);
         let access = Access::Ahead;
-        let install = match guest.planner(source).look(run) {
+        let install = match guest.planner(source, scratch).look(run) {
             chunk @ (Chunk::Zeros(_) | Chunk::Ready(_)) if prefault.mode == PrefaultMode::Fetch => {
                 let pages = first(run, chunk.len(), page_size);
                 prefault.report.fetched += pages.len();
@@ -369,16 +382,30 @@ impl Prefaults {
         prefault.announcer.get_or_insert_with(left);
         self.announce(at, page_size, fetches);
         let prefault = &mut self.queue[at];
-        prefault.fetches += 1;
-        prefault.unsettled += pages.len();
-        prefault.advance(pages.end);
-        fetches.for_prefault(guest, prefault.id, pages);
+        match fetches.for_prefault(guest, prefault.id, pages) {
+            Ok(ticket) => {
+                prefault.fetches.push((pages.start, ticket));
+                prefault.unsettled += pages.len();
+                prefault.advance(pages.end);
+            }
+            Err(Full) => prefault.full = true,
+        }
     }
 
     /// A fetch for a prefault came back, with bytes or without.
-    pub(super) fn fetch_ended(&mut self, id: PrefaultId) {
+    pub(super) fn fetch_ended(&mut self, id: PrefaultId, pages: PageRange) {
         if let Some(prefault) = self.get(id) {
-            prefault.fetches -= 1;
+            prefault.fetches.retain(|(first, _)| *first != pages.start);
+        }
+    }
+
+    /// A fetch for a prefault brought only a start of what was asked for.
+    pub(super) fn fetch_was_short(&mut self, id: PrefaultId, rest: PageRange) {
+        if let Some(prefault) = self.get(id)
+            && !rest.is_empty()
+        {
+            prefault.unsettled -= rest.len();
+            prefault.ranges.push_front(rest);
         }
     }
 
@@ -497,9 +524,11 @@ mod tests {
     }
 
     #[test]
-    fn a_prefault_that_only_waits_for_fetches_has_nothing_due() {
+    fn a_prefault_that_only_waits_for_room_has_nothing_due() {
         let mut prefaults = one_prefault();
-        prefaults.get(PrefaultId(1)).unwrap().fetches = MOST_FETCHES;
+        prefaults.get(PrefaultId(1)).unwrap().full = true;
         assert_eq!(prefaults.next(), Next::Never);
+        prefaults.room_again();
+        assert!(matches!(prefaults.next(), Next::At(_)));
     }
 }

@@ -28,7 +28,7 @@ use crate::layout::Layout;
 use crate::ledger::{Ledger, LedgerFile};
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
-use crate::source::Fetcher;
+use crate::source::{Fetcher, Scratch};
 
 /// How long it may take to find out whether writes are tracked, beside a guest that gives memory
 /// back without end. Nobody can install anything meanwhile.
@@ -155,8 +155,9 @@ impl Setup {
         let fault_loop = FaultLoop {
             guest,
             source: Arc::clone(fetcher.source()),
+            scratch: Scratch::default(),
             intake: Intake::new(ledger.events()),
-            fetches: Fetches::new(fetcher, mailbox.clone()),
+            fetches: Fetches::new(&fetcher, mailbox.clone()),
             prefaults: Prefaults::default(),
             release: Release::new(mailbox),
             commands,

@@ -7,7 +7,7 @@ use crate::contract::FaultAround;
 use crate::kernel::Bytes;
 use crate::layout::Layout;
 use crate::policy::{Access, Rules};
-use crate::source::{Chunk, Source};
+use crate::source::{Chunk, Scratch, Source, Want};
 use crate::states::{PageState, PageStates};
 use crate::trace::FilledWith;
 use crate::units::{PageIndex, PageRange, PageSize};
@@ -100,6 +100,7 @@ pub(crate) struct Planner<'a, 's> {
     pub(crate) rules: Rules,
     pub(crate) fault_around: FaultAround,
     pub(crate) source: &'s dyn Source,
+    pub(crate) scratch: &'s Scratch,
 }
 
 impl<'s> Planner<'_, 's> {
@@ -174,8 +175,7 @@ impl<'s> Planner<'_, 's> {
 
     /// What the source has at hand of the start of `pages`.
     pub(crate) fn look(&self, pages: PageRange) -> Chunk<'s> {
-        let size = self.rules.page_size;
-        self.source.lookup(pages.start.offset(size), pages.len() << size.shift(), size.bytes())
+        self.source.lookup(Want::of(pages, self.rules.page_size), self.scratch)
     }
 
     fn ahead(&self, plan: &mut Plan<'s>, pages: PageRange, around: Around) {

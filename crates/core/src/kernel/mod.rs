@@ -2,6 +2,7 @@
 //! has a meaning. No errno and no `unsafe` leaves this module.
 #![allow(unsafe_code)]
 
+mod cached_read;
 mod descriptor;
 mod events;
 mod features;
@@ -13,12 +14,12 @@ mod process;
 mod shared;
 mod watch;
 
+pub use cached_read::read_cached;
 pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
-pub(crate) use mapping::mincore_is_truthful;
-pub use mapping::{Bytes, FileMap, ZeroBytes};
+pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};
 pub use process::{Process, Waker};
 pub use shared::{Part, SharedMemory};
