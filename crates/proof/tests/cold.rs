@@ -6,10 +6,13 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use uffd_core::kernel::FileMap;
-use uffd_core::session::FaultAround;
+use uffd_core::session::{Cause, FaultAround, Notice, Reply, SessionOptions};
+use uffd_core::units::PageRange;
 use uffd_guest::pattern::Content;
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Gate, Kept, Remote};
@@ -23,6 +26,8 @@ in_all_modes!(
     pages_evicted_while_they_are_believed_to_be_at_hand_are_not_read_by_the_loop,
     one_guest_does_not_wait_for_what_another_fetches,
 );
+
+const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
 
 const fn pages(case: Case) -> u64 {
     if case.is_huge() { 6 } else { 512 }
@@ -117,12 +122,18 @@ fn pages_evicted_while_they_are_believed_to_be_at_hand_are_not_read_by_the_loop(
 }
 
 /// A guest of a source that has nothing at hand, of whose pages `stuck` cannot be had for now.
-fn remote(case: Case, count: u64, stuck: Range<u64>) -> (Setting, Gate, Kept) {
+fn remote(
+    case: Case,
+    count: u64,
+    stuck: Range<u64>,
+    change: impl FnOnce(&mut SessionOptions),
+) -> (Setting, Gate, Kept) {
     let (gate, kept) = (Gate::closed(), Kept::default());
     let (through, counted) = (gate.clone(), kept.clone());
     let stuck = stuck.start * case.page_size..stuck.end * case.page_size;
     let setting = case.open_with(case.pattern(), &[count], |stage| {
         let stage = stage.session(|options| options.fault_around = FaultAround::Off);
+        let stage = stage.session(change);
         stage.source(move |file| {
             let file = File::open(file.path()).unwrap();
             Remote { file, stuck, gate: through, kept: counted }
@@ -133,7 +144,7 @@ fn remote(case: Case, count: u64, stuck: Range<u64>) -> (Setting, Gate, Kept) {
 
 fn one_guest_does_not_wait_for_what_another_fetches(case: Case) {
     const STUCK: u64 = 12;
-    let (setting, gate, kept) = remote(case, STUCK + 2, 0..STUCK);
+    let (setting, gate, kept) = remote(case, STUCK + 2, 0..STUCK, |_| {});
     if let Some(pool) = setting.pool() {
         pool.resize(2 * (STUCK + 2)).unwrap();
     }
@@ -167,9 +178,8 @@ fn settled(guest: &Served) {
 fn what_is_fetched_and_cannot_be_installed_takes_up_so_much_memory_and_no_more() {
     const PAGES: u64 = 24;
     const MOST: u64 = 32 << 20;
-    let guest = env!("CARGO_BIN_EXE_uffd-proof-guest");
-    let case = Case { guest, page_size: HUGE, tracking: false };
-    let (setting, _, kept) = remote(case, PAGES, 0..0);
+    let case = Case { guest: GUEST, page_size: HUGE, tracking: false };
+    let (setting, _, kept) = remote(case, PAGES, 0..0, |_| {});
     setting.pool().unwrap().resize(1).unwrap();
     let guest = setting.guest();
     guest.thread(0).touch(0, 1).unwrap();
@@ -179,9 +189,9 @@ fn what_is_fetched_and_cannot_be_installed_takes_up_so_much_memory_and_no_more()
     until("all faults to be in hand", || guest.stats().faults_in_hand == PAGES - 1);
     until("all memory to be used", || kept.now() == MOST);
     // A prefault gets nothing of what faults need.
-    let (reply, report) = std::sync::mpsc::channel();
-    let ranges = vec![uffd_core::units::PageRange::new(0, PAGES)];
-    let reply = uffd_core::session::Reply::new(move |it| reply.send(it).unwrap_or(()));
+    let (reply, report) = mpsc::channel();
+    let ranges = vec![PageRange::new(0, PAGES)];
+    let reply = Reply::new(move |it| reply.send(it).unwrap_or(()));
     guest.session.prefault_with(ranges, reply).unwrap();
     until("more installs to find no memory", || guest.stats().counters.out_of_memory > 50);
     assert!(reads.iter().all(|read| !read.is_done()));
@@ -193,4 +203,31 @@ fn what_is_fetched_and_cannot_be_installed_takes_up_so_much_memory_and_no_more()
     assert_eq!((report.requested(), report.failed), (PAGES, 0), "{report:?}");
     settled(&guest);
     assert_eq!((kept.now(), kept.most()), (0, MOST));
+}
+
+/// A fault for whose bytes there is no room is given up for the same reason as the others.
+#[test]
+fn a_fault_that_finds_no_room_for_want_of_memory_says_so() {
+    const PAGES: u64 = 24;
+    let case = Case { guest: GUEST, page_size: HUGE, tracking: false };
+    let (setting, _, kept) = remote(case, PAGES, 0..0, |options| {
+        options.fault_deadline = Duration::from_secs(1);
+    });
+    setting.pool().unwrap().resize(0).unwrap();
+    let guest = setting.guest();
+    let reads: Vec<_> = (0..PAGES)
+        .map(|page| guest.thread(u32::try_from(page).unwrap()).start_read(page, 1))
+        .collect();
+    for read in reads {
+        assert!(read.get().unwrap().all(|content| *content == Content::Poisoned));
+    }
+    for _ in 0..PAGES {
+        match guest.notice() {
+            Notice::Poisoned { cause: Cause::NoMemory { huge: true, .. }, .. } => {}
+            Notice::OutOfMemory { .. } => continue,
+            other => panic!("{other:?}"),
+        }
+    }
+    settled(&guest);
+    until("what was fetched to be dropped", || kept.now() == 0);
 }

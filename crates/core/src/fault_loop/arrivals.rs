@@ -33,6 +33,8 @@ pub(super) struct Arrived {
     pub(super) prefault: Option<PrefaultId>,
     /// Something has to pass before they can be.
     blocked: Option<Blocked>,
+    /// That is memory.
+    short_of_memory: bool,
     /// Page by page, after a longer run did not lie in one mapping.
     singly: bool,
 }
@@ -46,7 +48,12 @@ impl Fetches {
         self.arrived.iter().map(due).min()
     }
 
-    fn covers(&self, page: PageIndex) -> bool {
+    /// Whether there are bytes that wait for memory.
+    pub(super) fn wait_for_memory(&self) -> bool {
+        self.arrived.iter().any(|arrived| arrived.short_of_memory)
+    }
+
+    pub(super) fn covers(&self, page: PageIndex) -> bool {
         self.wanted.iter().any(|(pages, _)| pages.contains(page))
             || self.arrived.iter().any(|arrived| arrived.pages.contains(page))
     }
@@ -118,9 +125,15 @@ impl FaultLoop {
                     Some(id) => self.prefault_fetch_was_short(id, rest),
                     None => self.hand.missing_in(rest).for_each(Fault::unpark),
                 }
-                let (first, pages, blocked, singly) = (pages.start, brought, None, false);
-                let arrived = Arrived { first, pages, bytes, prefault, blocked, singly };
-                self.fetches.arrived.push_back(arrived);
+                self.fetches.arrived.push_back(Arrived {
+                    first: pages.start,
+                    pages: brought,
+                    bytes,
+                    prefault,
+                    blocked: None,
+                    short_of_memory: false,
+                    singly: false,
+                });
                 Ok(())
             }
             (Err(error), Some(id)) => {
@@ -194,6 +207,7 @@ impl FaultLoop {
             match put {
                 Ok(done) => {
                     arrived.blocked = None;
+                    arrived.short_of_memory = false;
                     self.count_arrived(arrived.prefault, done);
                     if arrived.prefault.is_some() {
                         self.settle(done, filled);
@@ -238,6 +252,7 @@ impl FaultLoop {
     /// Whether the bytes are worth keeping until there is memory.
     fn wait_for_memory(&mut self, arrived: &mut Arrived) -> bool {
         let mut wanted = false;
+        arrived.short_of_memory = true;
         for fault in self.hand.missing_in(arrived.pages) {
             fault.trouble = Some(Trouble::NoMemory);
             wanted = true;

@@ -365,6 +365,10 @@ impl FaultLoop {
         let cause = match &fault.trouble {
             Some(Trouble::Source(error)) => Cause::Source(error.clone()),
             Some(Trouble::NoMemory) => Cause::NoMemory { huge, waited },
+            // There was no room to fetch it, since what was fetched before cannot be installed.
+            None if self.fetches.wait_for_memory() && !self.fetches.covers(page) => {
+                Cause::NoMemory { huge, waited }
+            }
             None => Cause::SlowSource { waited },
         };
         let offset = self.offset(page);
