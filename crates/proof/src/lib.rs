@@ -10,5 +10,7 @@ mod stage;
 
 pub use case::{Case, HUGE, SMALL, Setting};
 pub use hugepages::HugePages;
-pub use observe::{ThreadCost, assert_idle, cost_of, threads_named, until, waiting_threads};
+pub use observe::{
+    ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until, waiting_threads,
+};
 pub use stage::{Held, Served, Stage, StageBuilder};

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Uid, setfsuid};
+
 use crate::stage::DEADLINE;
 
 /// Waits until something holds. There is no event to wait for instead.
@@ -15,6 +17,20 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Runs something as a user who owns nothing, on a thread of its own: what it starts there runs as
+/// that user too, and what it opens it opens with that user's rights.
+///
+/// # Panics
+/// As `run` does.
+pub fn as_another_user<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let other = || {
+        setfsuid(Uid::from_raw(65534));
+        run()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(other).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Threads of a process that wait in userfaultfd: for a page, or for their event to be read.

@@ -1,6 +1,8 @@
 //! Sources that misbehave on purpose, each in front of a real snapshot file.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +71,82 @@ impl Source for Gated {
             self.gate.pass();
         }
         self.file.fetch(want)
+    }
+}
+
+/// A source that has nothing at hand, as one at the other end of a network, and counts what it has
+/// fetched for as long as somebody keeps it.
+#[derive(Debug)]
+pub struct Remote {
+    /// The snapshot.
+    pub file: File,
+    /// Its bytes that have to pass the gate.
+    pub stuck: Range<u64>,
+    /// What their fetches wait at.
+    pub gate: Gate,
+    /// What is kept.
+    pub kept: Kept,
+}
+
+/// Bytes that are in memory, now and at the most.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<(AtomicU64, AtomicU64)>);
+
+impl Kept {
+    /// Bytes in memory now.
+    pub fn now(&self) -> u64 {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// The most bytes that ever were in memory.
+    pub fn most(&self) -> u64 {
+        self.0.1.load(Ordering::Acquire)
+    }
+}
+
+struct Counted {
+    bytes: Vec<u8>,
+    kept: Kept,
+}
+
+impl Counted {
+    fn new(bytes: Vec<u8>, kept: Kept) -> Self {
+        let len = bytes.len() as u64;
+        let now = kept.0.0.fetch_add(len, Ordering::AcqRel) + len;
+        kept.0.1.fetch_max(now, Ordering::AcqRel);
+        Self { bytes, kept }
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.kept.0.0.fetch_sub(self.bytes.len() as u64, Ordering::AcqRel);
+    }
+}
+
+impl Source for Remote {
+    fn len(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.len())
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        let Want { offset, len, .. } = want;
+        if self.stuck.contains(&offset) {
+            self.gate.pass();
+        }
+        let len = usize::try_from(len).expect("what is fetched fits in memory");
+        let mut bytes = vec![0; len];
+        let read = self.file.read_exact_at(&mut bytes, offset);
+        read.map_err(|error| SourceError::Io { offset, cause: error.to_string() })?;
+        Ok(Piece::part_of(Arc::new(Counted::new(bytes, self.kept.clone())), 0..len))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::sys::resource::{UsageWho, getrusage};
 use tempfile::TempDir;
 use uffd_core::handoff::AcceptError;
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
@@ -30,6 +31,7 @@ pub struct StageBuilder {
     zeros: ZeroPages,
     options: ServerOptions,
     source: Option<SourceMaker>,
+    on_disk: bool,
 }
 
 type SourceMaker = Box<dyn FnOnce(FileSource) -> Arc<dyn Source>>;
@@ -45,6 +47,7 @@ impl StageBuilder {
             zeros: ZeroPages::Holes,
             options: ServerOptions::default(),
             source: None,
+            on_disk: false,
         }
     }
 
@@ -52,6 +55,13 @@ impl StageBuilder {
     #[must_use]
     pub fn leading_arg(mut self, arg: &str) -> Self {
         self.leading.push(arg.to_owned());
+        self
+    }
+
+    /// Keeps the snapshot where it can leave the page cache, which it cannot in a tmpfs.
+    #[must_use]
+    pub const fn on_disk(mut self) -> Self {
+        self.on_disk = true;
         self
     }
 
@@ -85,7 +95,8 @@ impl StageBuilder {
 
     /// Writes the snapshot and starts the server.
     pub fn open(self) -> Stage {
-        let dir = tempfile::tempdir().expect("a directory for the stage");
+        let dir = if self.on_disk { tempfile::tempdir_in("/var/tmp") } else { tempfile::tempdir() };
+        let dir = dir.expect("a directory for the stage");
         let snapshot = dir.path().join("mem");
         let pages = self.regions.iter().sum();
         snapshot::create(&snapshot, &self.pattern, pages, self.zeros).expect("a snapshot");
@@ -316,6 +327,17 @@ impl Served {
             Told::Notice(notice) => notice,
             Told::Ended(end, _) => panic!("expected a notice, got {end:?}"),
         }
+    }
+
+    /// How often the fault loop itself has waited for a page to be read from a device.
+    pub fn major_faults(&self) -> i64 {
+        let (sender, count) = crossbeam_channel::bounded(1);
+        // The answer to a command is given on the loop's own thread.
+        self.session.stats_with(Reply::new(move |_| {
+            let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("what this thread has used");
+            let _ = sender.send(usage.major_page_faults());
+        }));
+        count.recv_timeout(DEADLINE).expect("the fault loop takes commands")
     }
 
     /// Counters now.

@@ -35,6 +35,7 @@ in_all_modes!(
     a_prefault_counts_what_cannot_be_read,
     a_source_that_contradicts_itself_ends_a_prefault_all_the_same,
     zeros_stored_as_data_take_no_memory_when_they_are_fetched,
+    a_source_may_bring_less_than_it_is_asked_for,
 );
 
 const PAGES: u64 = 8;
@@ -305,4 +306,38 @@ fn zeros_stored_as_data_take_no_memory_when_they_are_fetched(case: Case) {
     assert_eq!((counters.zero_pages, counters.source_pages), (zeros, PAGES - zeros));
     let faults = counters.read_faults + counters.neighbour_pages;
     assert_eq!(faults, PAGES, "{counters:?}");
+}
+
+/// Has nothing at hand, and brings one page however many are asked for.
+struct OneByOne(FileSource);
+
+impl Source for OneByOne {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(Want { len: want.page, ..want })
+    }
+}
+
+fn a_source_may_bring_less_than_it_is_asked_for(case: Case) {
+    let pages = if case.is_huge() { 8 } else { 256 };
+    let setting = case.open_with(case.pattern(), &[pages], |stage| stage.source(OneByOne));
+    let guest = setting.guest();
+    // Side by side and in order, so that some wait for what others asked for.
+    let half = pages / 2;
+    let reads: Vec<_> = (0..4)
+        .map(|thread| guest.thread(thread).start_verify(0, half, &[Expect::Source]))
+        .collect();
+    reads.into_iter().for_each(|read| assert_eq!(read.get().unwrap().wrong, 0));
+    let report = guest.session.prefault(vec![PageRange::new(0, pages)]).unwrap();
+    assert_eq!((report.requested(), report.failed, report.skipped), (pages, 0, 0), "{report:?}");
+    assert_eq!(guest.thread(0).verify(0, pages, &[Expect::Source]).unwrap().wrong, 0);
+    let stats = guest.stats();
+    assert_eq!((stats.faults_in_hand, stats.pages.unfaulted), (0, 0));
+    let ahead = guest.session.read_ahead(vec![PageRange::new(0, pages)]).unwrap();
+    assert_eq!((ahead.requested(), ahead.present), (pages, pages), "{ahead:?}");
 }

@@ -48,7 +48,7 @@ fn in_batches(
     let many = guest.hand.len() >= BATCH;
     for index in 0..guest.hand.len() {
         if !is_ready(guest, index, &mut clock) {
-            check_deadline(guest, index)?;
+            check_deadline(guest, index, fetches)?;
             continue;
         }
         if guest.hand.get(index).attempts > 0 {
@@ -210,9 +210,13 @@ pub(super) fn fetch_failed(guest: &mut Guest, pages: PageRange, error: &SourceEr
 }
 
 /// A fault whose bytes do not come is given up after the deadline.
-fn check_deadline(guest: &mut Guest, index: usize) -> Turn {
-    let fault = guest.hand.get(index);
-    if fault.phase == Phase::Parked && fault.read_at.elapsed() >= guest.options.fault_deadline {
+fn check_deadline(guest: &mut Guest, index: usize, fetches: &Fetches) -> Turn {
+    let deadline = guest.options.fault_deadline;
+    let fault = guest.hand.get_mut(index);
+    if fault.phase == Phase::Parked && fault.read_at.elapsed() >= deadline {
+        if fault.trouble.is_none() && fetches.is_short_of_memory(fault.page) {
+            fault.trouble = Some(Trouble::NoMemory);
+        }
         return give_up(guest, index);
     }
     Ok(())

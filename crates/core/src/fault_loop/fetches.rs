@@ -36,6 +36,8 @@ struct Arrived {
     prefault: Option<PrefaultId>,
     /// Something has to pass before they can be.
     blocked: Option<Blocked>,
+    /// That is memory.
+    short_of_memory: bool,
     /// Page by page, after a longer run did not lie in one mapping.
     singly: bool,
 }
@@ -82,6 +84,12 @@ impl Fetches {
         pages: PageRange,
     ) -> Result<Ticket, Full> {
         self.request(guest, pages, Some(id))
+    }
+
+    /// Whether a fault on `page` waits for room that nothing frees, since what was fetched before
+    /// waits for memory itself.
+    pub(super) fn is_short_of_memory(&self, page: PageIndex) -> bool {
+        !self.covers(page) && self.arrived.iter().any(|arrived| arrived.short_of_memory)
     }
 
     fn covers(&self, page: PageIndex) -> bool {
@@ -146,8 +154,15 @@ impl Fetches {
                     Some(id) => prefaults.fetch_was_short(id, rest),
                     None => guest.hand.missing_in(rest).for_each(Fault::unpark),
                 }
-                let (first, pages, blocked, singly) = (pages.start, brought, None, false);
-                self.arrived.push_back(Arrived { first, pages, bytes, prefault, blocked, singly });
+                self.arrived.push_back(Arrived {
+                    first: pages.start,
+                    pages: brought,
+                    bytes,
+                    prefault,
+                    blocked: None,
+                    short_of_memory: false,
+                    singly: false,
+                });
             }
             (Err(error), Some(id)) => {
                 guest.memory.counters.failed_fetches += 1;
@@ -209,6 +224,7 @@ impl Arrived {
             drop(plan);
             if installed > 0 {
                 self.blocked = None;
+                self.short_of_memory = false;
                 self.pages.start = PageIndex(run.start.0 + installed);
                 prefaults.count_installed(self.prefault, installed);
             }
@@ -256,6 +272,7 @@ impl Arrived {
             fault.trouble = Some(Trouble::NoMemory);
             wanted = true;
         }
+        self.short_of_memory = true;
         let since = Blocked::again(&mut self.blocked, NO_MEMORY);
         if wanted || since.elapsed() < guest.options.fault_deadline {
             return wanted || self.prefault.is_some();
