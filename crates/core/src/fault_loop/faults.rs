@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::ahead::Ahead;
 use super::fetches::Fetches;
 use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
@@ -26,11 +27,12 @@ pub(super) fn serve(
     source: &dyn Source,
     scratch: &mut Scratch,
     fetches: &mut Fetches,
+    ahead: &mut Ahead,
 ) -> Turn {
     if guest.hand.is_empty() {
         return Ok(());
     }
-    let served = in_batches(guest, source, scratch, fetches);
+    let served = in_batches(guest, source, scratch, fetches, ahead);
     // However that ended: their pages are there.
     guest.memory.wake_batch();
     guest.hand.drop_served();
@@ -42,6 +44,7 @@ fn in_batches(
     source: &dyn Source,
     scratch: &mut Scratch,
     fetches: &mut Fetches,
+    ahead: &mut Ahead,
 ) -> Turn {
     let mut clock = None;
     let mut in_batch = 0;
@@ -59,7 +62,7 @@ fn in_batches(
             in_batch += 1;
         }
         scratch.clear();
-        serve_one(guest, index, source, scratch, fetches)?;
+        serve_one(guest, index, source, scratch, fetches, ahead)?;
         if in_batch >= MOST_IN_BATCH {
             guest.memory.wake_batch();
             in_batch = 0;
@@ -88,6 +91,7 @@ fn serve_one(
     source: &dyn Source,
     scratch: &Scratch,
     fetches: &mut Fetches,
+    ahead: &mut Ahead,
 ) -> Turn {
     let Fault { page, kind, alone, .. } = *guest.hand.get(index);
     let state = guest.memory.states.get(page);
@@ -101,7 +105,11 @@ fn serve_one(
         }
         (Kind::Missing { .. }, Content::Source) => {
             match guest.planner(source, scratch).source(page, access, alone) {
-                Ok(plan) => guest.install(plan.as_slice(), Asker::Fault),
+                Ok(plan) => {
+                    let done = guest.install(plan.as_slice(), Asker::Fault);
+                    ahead.served(guest, page);
+                    done
+                }
                 Err(pages) => {
                     fetches.for_fault(guest, index, pages);
                     return Ok(());

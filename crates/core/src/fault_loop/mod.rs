@@ -9,6 +9,7 @@
 //! question, [`FaultLoop::next`], decides whether to sleep (`idle`) and until when. What all steps
 //! work on is the guest (`guest`): its memory, the faults in hand, and the journal.
 
+mod ahead;
 mod announce;
 mod commands;
 mod faults;
@@ -35,6 +36,7 @@ use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
 use crate::source::{Scratch, Source};
 use crate::stats::Stats;
+use ahead::Ahead;
 use commands::Commands;
 use fetches::Fetches;
 use guest::Guest;
@@ -75,6 +77,7 @@ pub(crate) struct FaultLoop {
     /// What look-ups may put their bytes into.
     scratch: Scratch,
     intake: Intake,
+    ahead: Ahead,
     fetches: Fetches,
     prefaults: Prefaults,
     commands: Commands,
@@ -109,6 +112,8 @@ impl FaultLoop {
         self.guest.journal.report(&self.guest.memory, &self.guest.hand);
         match self.next() {
             Next::Now => Ok(()),
+            // Made ready instead of waiting; then events are looked for again.
+            _ if self.ahead.prepare(&self.guest, &*self.source) => Ok(()),
             next => self.idle.wait(next, &mut self.guest, &mut self.intake, &self.commands),
         }
     }
@@ -128,8 +133,8 @@ impl FaultLoop {
     /// Serves what is in hand: first by bytes that were fetched for it.
     fn serve(&mut self) -> Turn {
         self.fetches.install(&mut self.guest, &mut self.prefaults)?;
-        let Self { guest, source, scratch, fetches, .. } = self;
-        faults::serve(guest, &**source, scratch, fetches)
+        let Self { guest, source, scratch, fetches, ahead, .. } = self;
+        faults::serve(guest, &**source, scratch, fetches, ahead)
     }
 
     fn prefault(&mut self) -> Turn {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::ahead::Ahead;
 use super::commands::Commands;
 use super::fetches::Fetches;
 use super::guest::Guest;
@@ -156,6 +157,7 @@ impl Setup {
             guest,
             source: Arc::clone(fetcher.source()),
             scratch: Scratch::default(),
+            ahead: Ahead::default(),
             intake: Intake::new(ledger.events()),
             fetches: Fetches::new(&fetcher, mailbox.clone()),
             prefaults: Prefaults::default(),
