@@ -7,7 +7,8 @@
 //! - [`workloads`] says what is measured, as plain data; [`boot`] makes the boot-like order;
 //! - [`stand`] sets up a guest and whoever serves it; [`minimal`] is the least handler;
 //! - [`run`] carries a plan out and [`measure`] is what comes of it;
-//! - [`targets`] says what has to be reached, [`report`] tells it.
+//! - [`suite`] runs everything, [`results`] keeps it, [`targets`] says what has to be reached and
+//!   [`report`] tells it.
 
 mod boot;
 mod host;
@@ -18,6 +19,7 @@ mod options;
 mod packed;
 mod plan;
 mod report;
+mod results;
 mod run;
 mod snapshots;
 mod stand;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::measure::{Metric, Spread};
-use crate::suite::{Results, WorkloadResults};
+use crate::results::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
 const COLUMNS: [Metric; 19] = [
@@ -78,6 +78,13 @@ pub(super) fn target_rows(results: &Results) -> Vec<Vec<String>> {
         ]
     }));
     rows
+}
+
+/// How far the figures are to be trusted.
+pub(super) fn other_work(results: &Results) -> String {
+    let percent = number(results.others);
+    let verdict = if results.others > 10.0 { ": too much to trust what is close" } else { "" };
+    format!("other work took {percent} % of the machine meanwhile{verdict}")
 }
 
 fn with_ends(spread: Spread) -> String {
