@@ -5,7 +5,7 @@
 //! counts is the ratio of two contenders in one round. `docs/benchmarks.md` says how to read it.
 //!
 //! - [`workloads`] says what is measured, as plain data; [`boot`] makes the boot-like order;
-//! - [`stand`] sets up a guest and whoever serves it; [`minimal`] is the least handler;
+//! - [`stand`] sets up a guest and whoever serves it; [`plain`] is the least handler;
 //! - [`run`] carries a plan out and [`measure`] is what comes of it;
 //! - [`suite`] runs everything, [`results`] keeps it, [`targets`] says what has to be reached and
 //!   [`report`] tells it.
@@ -14,9 +14,10 @@ mod boot;
 mod host;
 mod interrupt;
 mod measure;
-mod minimal;
+mod memory;
 mod options;
 mod packed;
+mod plain;
 mod plan;
 mod report;
 mod results;

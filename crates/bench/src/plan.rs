@@ -1,5 +1,7 @@
 //! What is to be measured, as plain data.
 
+use std::ops::Range;
+
 use uffd_core::session::{FaultAround, SessionOptions};
 use uffd_guest::protocol::Bench;
 
@@ -55,6 +57,16 @@ pub(crate) enum Handler {
 }
 
 impl Handler {
+    /// How its session is to behave, if it has one.
+    pub(crate) const fn session(self) -> Option<SessionOptions> {
+        match self {
+            Self::Uffd(options) | Self::UffdAgain(options) | Self::UffdPacked(options) => {
+                Some(options)
+            }
+            Self::File | Self::Floor | Self::RawCopy { .. } => None,
+        }
+    }
+
     /// uffd-rs as it comes.
     pub(crate) fn defaults() -> Self {
         Self::Uffd(SessionOptions::default())
@@ -94,12 +106,23 @@ pub(crate) enum Script {
     Idle { guests: u64, millis: u64 },
 }
 
+impl Script {
+    /// Of so many pages, those that are there before anything is measured.
+    pub(crate) const fn filled(&self, pages: u64) -> Range<u64> {
+        match self {
+            Self::GiveBack { .. } => 0..pages,
+            Self::Churn { .. } => pages / 2..pages,
+            Self::Touch { .. } | Self::Fill | Self::Idle { .. } => pages..pages,
+        }
+    }
+}
+
 /// What is prefaulted.
 #[derive(Clone, Debug)]
 pub(crate) enum Ahead {
     Nothing,
     /// These pages.
-    Pages(std::ops::Range<u64>),
+    Pages(Range<u64>),
     /// What another guest, served like this one but for these options, faulted on when it did
     /// this.
     Trace {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use uffd_core::source::{Fetcher, FileSource};
 
-use super::{Measure, Metric, Result, millis};
+use super::figures::millis;
+use crate::Result;
 use crate::host::{self, Use};
+use crate::measure::{Measure, Metric};
 use crate::plan::{Contender, Handler};
 use crate::snapshots::Snapshots;
 use crate::stand::{Stand, handed_off};

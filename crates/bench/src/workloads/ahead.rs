@@ -3,9 +3,10 @@
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::{Bench, Order};
 
-use super::{
-    ANOTHER_RUN, DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN,
-    Scale, TRACED, TRACED_BY_DEFAULTS, WITH_PREFAULT, Workload, boot_like, touching,
+use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, touching};
+use super::names::{
+    DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, TRACED,
+    TRACED_BY_DEFAULTS, WITH_PREFAULT,
 };
 use crate::boot;
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};

@@ -1,6 +1,7 @@
 //! Memory that is given back, and guests that do nothing.
 
-use super::{DEFAULTS, FLOOR, ONE_PAGE, Scale, Workload, random};
+use super::common::{Scale, Workload, random};
+use super::names::{DEFAULTS, FLOOR, ONE_PAGE};
 use crate::plan::{Contender, Handler, Script, Snapshot};
 
 pub(super) const GIVE_BACK: Workload = Workload {

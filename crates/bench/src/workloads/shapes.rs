@@ -3,9 +3,10 @@
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::Bench;
 
-use super::{
-    ANOTHER_RUN, DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED,
-    Scale, TRACED, TRACED_PACKED, TRACKED, Workload, boot_like, random, touching, tracking,
+use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, random, touching, tracking};
+use super::names::{
+    DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED, TRACED,
+    TRACED_PACKED, TRACKED,
 };
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
 

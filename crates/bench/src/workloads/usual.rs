@@ -3,10 +3,8 @@
 use uffd_core::session::FaultAround;
 use uffd_guest::protocol::{Bench, Order};
 
-use super::{
-    DEFAULTS, FILE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, Scale, TRACKED, Workload, boot_like,
-    random, touching, tracking,
-};
+use super::common::{Scale, Workload, boot_like, random, touching, tracking};
+use super::names::{DEFAULTS, FILE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, TRACKED};
 use crate::boot;
 use crate::plan::{Contender, Handler};
 

@@ -11,66 +11,15 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{gettid, read};
-use uffd_core::kernel::{FileMap, Outcome, Protection, Uffd};
-use uffd_core::units::GuestAddr;
 use uffd_guest::driver::Guest;
 use userfaultfd_sys::UFFD_EVENT_PAGEFAULT;
 
 use crate::Result;
-
-/// Guest memory in one piece, and the file it comes from.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) uffd: Uffd,
-    pub(crate) map: FileMap,
-    pub(crate) base: u64,
-    pub(crate) len: u64,
-    pub(crate) page_size: u64,
-}
-
-/// Bytes of one COPY where as much as possible is copied.
-const PIECE: u64 = 2 << 20;
-
-impl Memory {
-    /// Fills all of it from byte `offset` on, with the longest COPYs that make sense.
-    pub(crate) fn fill(&self, mut offset: u64, mapped_before: bool) -> Result<()> {
-        while offset < self.len {
-            let len = PIECE.min(self.len - offset);
-            if !mapped_before {
-                self.map.populate(usize::try_from(offset)?, usize::try_from(len)?);
-            }
-            match self.copy(offset, len) {
-                Outcome::Done(done) if done == len => {}
-                other => return Err(format!("raw copy at {offset}: {other:?}").into()),
-            }
-            offset += len;
-        }
-        Ok(())
-    }
-
-    fn copy(&self, offset: u64, len: u64) -> Outcome {
-        let bytes = |count: u64| usize::try_from(count).expect("memory of a 64-bit process");
-        let source = self.map.bytes(bytes(offset), bytes(len));
-        self.uffd.copy(GuestAddr(self.base + offset), source, Protection::Writable)
-    }
-
-    /// One fault; false if it has to be tried again.
-    fn serve(&self, address: u64) -> bool {
-        let offset = (address - self.base) & !(self.page_size - 1);
-        match self.copy(offset, self.page_size) {
-            Outcome::Again => false,
-            Outcome::Exists => {
-                self.uffd.wake(GuestAddr(self.base + offset), self.page_size);
-                true
-            }
-            _ => true,
-        }
-    }
-}
+use crate::memory::Memory;
 
 /// A thread that serves a guest in this way.
 #[derive(Debug)]
-pub(crate) struct Minimal {
+pub(crate) struct PlainHandler {
     thread: JoinHandle<nix::Result<()>>,
     shared: Arc<Shared>,
     pub(crate) tid: i32,
@@ -82,12 +31,12 @@ struct Shared {
     faults: AtomicU64,
 }
 
-impl Minimal {
+impl PlainHandler {
     pub(crate) fn start(memory: Memory) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let (sender, tid) = std::sync::mpsc::channel();
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("floor".into()).spawn(move || {
+        let thread = thread::Builder::new().name("plain".into()).spawn(move || {
             let _ = sender.send(gettid().as_raw());
             serve(&memory, &theirs)
         })?;
@@ -103,8 +52,8 @@ impl Minimal {
     pub(crate) fn stop(self, guest: &Guest) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         guest.thread(0).madvise(0, 1)?;
-        let ended = self.thread.join().map_err(|_| "the minimal handler panicked")?;
-        ended.map_err(|errno| format!("the minimal handler failed: {errno}").into())
+        let ended = self.thread.join().map_err(|_| "the plain handler panicked")?;
+        ended.map_err(|errno| format!("the plain handler failed: {errno}").into())
     }
 }
 

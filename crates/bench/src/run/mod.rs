@@ -1,0 +1,40 @@
+//! Carries a plan out.
+
+mod figures;
+mod fill;
+mod idle;
+mod removes;
+mod touch;
+mod touched;
+
+use std::time::Duration;
+
+use crate::Result;
+use crate::measure::Measure;
+use crate::plan::{Contender, Script};
+use crate::snapshots::Snapshots;
+use crate::stand::Ready;
+
+/// One run of one contender.
+pub(crate) fn run(
+    contender: &Contender,
+    snapshots: &mut Snapshots,
+    pinned: bool,
+) -> Result<Measure> {
+    if let Script::Idle { guests, millis } = contender.script {
+        return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
+    }
+    let ahead = touch::ahead(contender, snapshots)?;
+    let stand = Ready::open(contender, snapshots, &ahead)?.guest()?;
+    if pinned {
+        stand.pin()?;
+    }
+    let measure = match &contender.script {
+        Script::Touch { bench, .. } => touch::touch(contender, &stand, bench, ahead)?,
+        Script::Fill | Script::Idle { .. } => fill::run(contender, &stand)?,
+        Script::GiveBack { run } => removes::give_back(contender, &stand, *run)?,
+        Script::Churn { bench } => removes::churn(contender, &stand, bench)?,
+    };
+    stand.take_down()?;
+    Ok(measure)
+}

@@ -1,0 +1,99 @@
+//! What a handler opens before guests come, and the guests it then serves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use uffd_core::kernel::FileMap;
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_core::units::PageRange;
+
+use super::guest::{handed_off, mapping};
+use super::{Service, Stand};
+use crate::Result;
+use crate::memory::{self, Memory};
+use crate::packed::Packed;
+use crate::plain::PlainHandler;
+use crate::plan::{Contender, Handler};
+use crate::snapshots::Snapshots;
+
+/// A handler that is ready for guests.
+pub(crate) struct Ready<'a> {
+    contender: &'a Contender,
+    dir: PathBuf,
+    file: PathBuf,
+    opened: Opened,
+}
+
+/// Where bytes come from.
+enum Opened {
+    Nothing,
+    Map(Arc<FileMap>),
+    Source(Arc<Fetcher>),
+}
+
+impl<'a> Ready<'a> {
+    /// Prepares to serve the guests of a contender, for which `ahead` is going to be prefaulted.
+    pub(crate) fn open(
+        contender: &'a Contender,
+        snapshots: &mut Snapshots,
+        ahead: &[PageRange],
+    ) -> Result<Self> {
+        let Contender { snapshot, cold, handler, .. } = contender;
+        let file = snapshots.file(*snapshot, *cold)?;
+        let packed = match handler {
+            Handler::UffdPacked(_) => Some(snapshots.packed(*snapshot, ahead, *cold)?),
+            _ => None,
+        };
+        let map = |populated| -> Result<Opened> {
+            Ok(Opened::Map(Arc::new(memory::map(&file, *snapshot, populated)?)))
+        };
+        let source = |source| Opened::Source(Arc::new(Fetcher::new(source)));
+        let opened = match (handler, packed) {
+            (Handler::File, _) => Opened::Nothing,
+            (Handler::RawCopy { mapped_before }, _) => map(*mapped_before)?,
+            (Handler::Floor, _) => map(!cold)?,
+            (_, Some(packed)) => {
+                source(Arc::new(Packed::open(&file, ahead, snapshot.page_size, &packed)?))
+            }
+            _ => source(Arc::new(FileSource::open(&file)?)),
+        };
+        Ok(Self { contender, dir: snapshots.dir().to_owned(), file, opened })
+    }
+
+    /// Starts a guest and serves it.
+    pub(crate) fn guest(&self) -> Result<Stand> {
+        let Contender { snapshot, handler, script, .. } = self.contender;
+        let filled = script.filled(snapshot.pages);
+        match &self.opened {
+            Opened::Nothing => {
+                let guest = mapping(&self.file, &self.dir, *snapshot)?;
+                Ok(Stand { guest, service: Service::Nobody })
+            }
+            Opened::Map(map) => {
+                let (guest, handoff) = handed_off(&self.dir, *snapshot)?;
+                let memory = Memory::new(handoff, Arc::clone(map), *snapshot)?;
+                if let Handler::RawCopy { .. } = handler {
+                    return Ok(Stand { guest, service: Service::Raw(Box::new(memory)) });
+                }
+                memory.fill_pages(filled)?;
+                Ok(Stand { guest, service: Service::Plain(PlainHandler::start(memory)?) })
+            }
+            Opened::Source(source) => {
+                if let Handler::UffdAgain(_) = handler {
+                    let before = self.session(source)?;
+                    before.prefault(0..snapshot.pages)?;
+                    before.take_down()?;
+                }
+                let stand = self.session(source)?;
+                stand.prefault(filled)?;
+                Ok(stand)
+            }
+        }
+    }
+
+    fn session(&self, source: &Arc<Fetcher>) -> Result<Stand> {
+        let options = self.contender.handler.session().ok_or("nobody has a session")?;
+        let (guest, handoff) = handed_off(&self.dir, self.contender.snapshot)?;
+        Stand::session(guest, handoff, Arc::clone(source), options)
+    }
+}
