@@ -26,6 +26,7 @@ mod snapshots;
 mod stand;
 mod suite;
 mod targets;
+mod unregister;
 mod workloads;
 
 use std::process::ExitCode;

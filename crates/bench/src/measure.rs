@@ -12,6 +12,8 @@ pub(crate) enum Metric {
     TimeMs,
     /// Until every page of the working set is installed.
     WorkingSetMs,
+    /// That time for each touch.
+    PerPageUs,
     /// Latency of a touch, or of a madvise call.
     P50Us,
     P99Us,
@@ -51,6 +53,7 @@ impl Metric {
         match self {
             Self::TimeMs => "time ms",
             Self::WorkingSetMs => "all in ms",
+            Self::PerPageUs => "µs/page",
             Self::P50Us => "p50 µs",
             Self::P99Us => "p99 µs",
             Self::P999Us => "p99.9 µs",

@@ -1,8 +1,10 @@
-//! The least handler there can be: what it takes is the kernel's own price of a fault.
+//! The least handlers there can be. What they take is the kernel's own price of a fault.
 //!
 //! One thread polls one descriptor, reads one event, copies one page. It counts its faults, which
-//! costs nothing, and knows no states: what it serves after a REMOVE is wrong.
+//! costs nothing, and knows no states: unless it unregisters what is given back, what it serves
+//! after a REMOVE is wrong.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,11 +13,13 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{gettid, read};
+use uffd_core::kernel::Waker;
 use uffd_guest::driver::Guest;
-use userfaultfd_sys::UFFD_EVENT_PAGEFAULT;
+use userfaultfd_sys::{UFFD_EVENT_PAGEFAULT, UFFD_EVENT_REMOVE};
 
 use crate::Result;
 use crate::memory::Memory;
+use crate::unregister::unregister;
 
 /// A thread that serves a guest in this way.
 #[derive(Debug)]
@@ -25,15 +29,22 @@ pub(crate) struct PlainHandler {
     pub(crate) tid: i32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// Whether REMOVEs are obeyed.
+    unregisters: bool,
     stop: AtomicBool,
+    /// Polled by a handler that unregisters: of memory that is registered no more comes no event
+    /// that could end it.
+    waker: Waker,
     faults: AtomicU64,
 }
 
 impl PlainHandler {
-    pub(crate) fn start(memory: Memory) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+    /// Serves `memory`; `unregisters` what is given back, or ignores that.
+    pub(crate) fn start(memory: Memory, unregisters: bool) -> Result<Self> {
+        let (stop, faults) = (AtomicBool::default(), AtomicU64::default());
+        let shared = Arc::new(Shared { unregisters, stop, waker: Waker::new()?, faults });
         let (sender, tid) = std::sync::mpsc::channel();
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("plain".into()).spawn(move || {
@@ -48,23 +59,33 @@ impl PlainHandler {
         self.shared.faults.load(Ordering::Relaxed)
     }
 
-    /// Ends the thread. It polls nothing but the descriptor, so that the guest has to wake it.
+    /// Ends the thread. Most poll nothing but the descriptor, so that the guest has to wake them.
     pub(crate) fn stop(self, guest: &Guest) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        guest.thread(0).madvise(0, 1)?;
+        if self.shared.unregisters {
+            self.shared.waker.wake();
+        } else {
+            guest.thread(0).madvise(0, 1)?;
+        }
         let ended = self.thread.join().map_err(|_| "the plain handler panicked")?;
         ended.map_err(|errno| format!("the plain handler failed: {errno}").into())
     }
 }
 
-/// Until an event that is no page fault comes after `stop`.
+/// Until it is woken, or an event that is no page fault comes after `stop`.
 fn serve(memory: &Memory, shared: &Shared) -> nix::Result<()> {
+    let fds = [memory.uffd.as_fd(), shared.waker.as_fd()];
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let polled = if shared.unregisters { &mut fds[..] } else { &mut fds[..1] };
     let mut message = [0; 32];
     // Faults that met a REMOVE under way, which the kernel does not deliver again.
     let mut late = Vec::new();
     loop {
         if late.is_empty() {
-            poll(&mut [PollFd::new(memory.uffd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+            poll(polled, PollTimeout::NONE)?;
+            if shared.waker.is_awake() {
+                return Ok(());
+            }
         }
         match read(&memory.uffd, &mut message) {
             Err(Errno::EAGAIN) if late.is_empty() => continue,
@@ -76,7 +97,9 @@ fn serve(memory: &Memory, shared: &Shared) -> nix::Result<()> {
             other => other?,
         };
         if message[0] != UFFD_EVENT_PAGEFAULT {
-            if shared.stop.load(Ordering::Relaxed) {
+            if message[0] == UFFD_EVENT_REMOVE && shared.unregisters {
+                unregister(&memory.uffd, removed_in(&message))?;
+            } else if shared.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             continue;
@@ -92,7 +115,16 @@ fn serve(memory: &Memory, shared: &Shared) -> nix::Result<()> {
 
 /// `arg.pagefault.address` of a `struct uffd_msg`.
 fn address_in(message: &[u8; 32]) -> u64 {
-    let mut address = [0; 8];
-    address.copy_from_slice(&message[16..24]);
-    u64::from_ne_bytes(address)
+    word(message, 16)
+}
+
+/// `arg.remove` of a `struct uffd_msg`.
+fn removed_in(message: &[u8; 32]) -> Range<u64> {
+    word(message, 8)..word(message, 16)
+}
+
+fn word(message: &[u8; 32], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&message[at..at + 8]);
+    u64::from_ne_bytes(word)
 }

@@ -41,8 +41,10 @@ impl Snapshot {
 pub(crate) enum Handler {
     /// Nobody: the guest maps the file itself.
     File,
+    /// Nobody: the memory is registered nowhere, and what is missing is zero-filled by the kernel.
+    Kernel,
     /// One thread: poll, read one event, COPY one page.
-    Floor,
+    Plain(Plain),
     /// Nobody either: the whole memory is filled by COPYs of 2 MiB.
     RawCopy {
         /// Whether the file was mapped, and its pages entered into the page table, before.
@@ -56,14 +58,33 @@ pub(crate) enum Handler {
     UffdPacked(SessionOptions),
 }
 
+/// What a handler does that keeps no states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain {
+    /// Whether its mapping of a warm file is populated before it listens.
+    pub(crate) populated: bool,
+    /// Whether it unregisters what is given back.
+    pub(crate) unregisters: bool,
+}
+
+impl Plain {
+    /// The least there can be: what it serves after a REMOVE is wrong.
+    pub(crate) const FLOOR: Self = Self { populated: true, unregisters: false };
+    /// As the example handlers of Firecracker.
+    pub(crate) const UNREGISTERING: Self = Self { populated: true, unregisters: true };
+}
+
 impl Handler {
+    /// The least handler.
+    pub(crate) const FLOOR: Self = Self::Plain(Plain::FLOOR);
+
     /// How its session is to behave, if it has one.
     pub(crate) const fn session(self) -> Option<SessionOptions> {
         match self {
             Self::Uffd(options) | Self::UffdAgain(options) | Self::UffdPacked(options) => {
                 Some(options)
             }
-            Self::File | Self::Floor | Self::RawCopy { .. } => None,
+            Self::File | Self::Kernel | Self::Plain(_) | Self::RawCopy { .. } => None,
         }
     }
 
@@ -99,6 +120,8 @@ pub(crate) enum Script {
     /// All of its memory is there; it gives it back, one madvise call for each run of so many
     /// pages.
     GiveBack { run: u64 },
+    /// All of its memory is there; it gives it back in pieces of so many pages, then touches it.
+    UseAgain { piece: u64, bench: Bench },
     /// The second half of its memory is there. One thread gives that back, page by page, while
     /// others touch pages.
     Churn { bench: Bench },
@@ -110,7 +133,7 @@ impl Script {
     /// Of so many pages, those that are there before anything is measured.
     pub(crate) const fn filled(&self, pages: u64) -> Range<u64> {
         match self {
-            Self::GiveBack { .. } => 0..pages,
+            Self::GiveBack { .. } | Self::UseAgain { .. } => 0..pages,
             Self::Churn { .. } => pages / 2..pages,
             Self::Touch { .. } | Self::Fill | Self::Idle { .. } => pages..pages,
         }

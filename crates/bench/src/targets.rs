@@ -2,8 +2,8 @@
 
 use crate::measure::Metric;
 use crate::workloads::{
-    DEFAULTS, DENSE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, PREFAULT, PREFAULT_AGAIN, RAW_COPY,
-    RAW_COPY_AGAIN, SPARSE, TRACED, WITH_PREFAULT,
+    DEFAULTS, DENSE, FLOOR, KERNEL, ONE_PAGE, ONE_PAGE_SLEEPING, PREFAULT, PREFAULT_AGAIN,
+    RAW_COPY, RAW_COPY_AGAIN, SPARSE, TRACED, TRACKED, WITH_PREFAULT,
 };
 
 /// A figure that has a limit.
@@ -192,6 +192,34 @@ pub(crate) const ALL: &[Target] = &[
         Metric::TimeMs,
         (DEFAULTS, FLOOR),
         Bound::AtMost(1.1),
+    ),
+    ratio(
+        "given back and read again: µs a page / kernel alone",
+        "again-read",
+        Metric::PerPageUs,
+        (DEFAULTS, KERNEL),
+        Bound::AtMost(1.5),
+    ),
+    ratio(
+        "given back and written again: µs a page / kernel alone",
+        "again-write",
+        Metric::PerPageUs,
+        (DEFAULTS, KERNEL),
+        Bound::AtMost(1.3),
+    ),
+    ratio(
+        "the same, tracked: µs a page / kernel alone",
+        "again-tracked",
+        Metric::PerPageUs,
+        (TRACKED, KERNEL),
+        Bound::AtMost(2.0),
+    ),
+    ratio(
+        "given back and read again at random: µs a page / kernel alone",
+        "again-random",
+        Metric::PerPageUs,
+        (DEFAULTS, KERNEL),
+        Bound::AtMost(2.0),
     ),
     figure(
         "idle guests: CPU of all of them, % of a core",

@@ -7,9 +7,10 @@ use crate::measure::{Metric, Spread};
 use crate::results::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 19] = [
+const COLUMNS: [Metric; 20] = [
     Metric::TimeMs,
     Metric::WorkingSetMs,
+    Metric::PerPageUs,
     Metric::P50Us,
     Metric::P99Us,
     Metric::P999Us,

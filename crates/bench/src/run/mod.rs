@@ -1,5 +1,6 @@
 //! Carries a plan out.
 
+mod again;
 mod figures;
 mod fill;
 mod idle;
@@ -33,6 +34,7 @@ pub(crate) fn run(
         Script::Touch { bench, .. } => touch::touch(contender, &stand, bench, ahead)?,
         Script::Fill | Script::Idle { .. } => fill::run(contender, &stand)?,
         Script::GiveBack { run } => removes::give_back(contender, &stand, *run)?,
+        Script::UseAgain { piece, bench } => again::run(contender, &stand, *piece, bench)?,
         Script::Churn { bench } => removes::churn(contender, &stand, bench)?,
     };
     stand.take_down()?;

@@ -1,6 +1,6 @@
 //! What a handler opens before guests come, and the guests it then serves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uffd_core::kernel::FileMap;
@@ -20,13 +20,15 @@ use crate::snapshots::Snapshots;
 pub(crate) struct Ready<'a> {
     contender: &'a Contender,
     dir: PathBuf,
-    file: PathBuf,
     opened: Opened,
 }
 
 /// Where bytes come from.
 enum Opened {
-    Nothing,
+    /// For a guest that maps the snapshot itself.
+    File(PathBuf),
+    /// For one that has no snapshot at all.
+    Zeros,
     Map(Arc<FileMap>),
     Source(Arc<Fetcher>),
 }
@@ -49,15 +51,16 @@ impl<'a> Ready<'a> {
         };
         let source = |source| Opened::Source(Arc::new(Fetcher::new(source)));
         let opened = match (handler, packed) {
-            (Handler::File, _) => Opened::Nothing,
+            (Handler::File, _) => Opened::File(file.clone()),
+            (Handler::Kernel, _) => Opened::Zeros,
             (Handler::RawCopy { mapped_before }, _) => map(*mapped_before)?,
-            (Handler::Floor, _) => map(!cold)?,
+            (Handler::Plain(plain), _) => map(plain.populated && !cold)?,
             (_, Some(packed)) => {
                 source(Arc::new(Packed::open(&file, ahead, snapshot.page_size, &packed)?))
             }
             _ => source(Arc::new(FileSource::open(&file)?)),
         };
-        Ok(Self { contender, dir: snapshots.dir().to_owned(), file, opened })
+        Ok(Self { contender, dir: snapshots.dir().to_owned(), opened })
     }
 
     /// Starts a guest and serves it.
@@ -65,18 +68,25 @@ impl<'a> Ready<'a> {
         let Contender { snapshot, handler, script, .. } = self.contender;
         let filled = script.filled(snapshot.pages);
         match &self.opened {
-            Opened::Nothing => {
-                let guest = mapping(&self.file, &self.dir, *snapshot)?;
+            Opened::File(file) => {
+                let guest = mapping(file, &self.dir, *snapshot)?;
+                Ok(Stand { guest, service: Service::Nobody })
+            }
+            Opened::Zeros => {
+                // A private mapping of it is anonymous memory like that of other guests.
+                let guest = mapping(Path::new("/dev/zero"), &self.dir, *snapshot)?;
+                guest.thread(0).write_word(filled.start, filled.end - filled.start, 1, 0)?;
                 Ok(Stand { guest, service: Service::Nobody })
             }
             Opened::Map(map) => {
                 let (guest, handoff) = handed_off(&self.dir, *snapshot)?;
                 let memory = Memory::new(handoff, Arc::clone(map), *snapshot)?;
-                if let Handler::RawCopy { .. } = handler {
+                let Handler::Plain(plain) = handler else {
                     return Ok(Stand { guest, service: Service::Raw(Box::new(memory)) });
-                }
+                };
                 memory.fill_pages(filled)?;
-                Ok(Stand { guest, service: Service::Plain(PlainHandler::start(memory)?) })
+                let plain = PlainHandler::start(memory, plain.unregisters)?;
+                Ok(Stand { guest, service: Service::Plain(plain) })
             }
             Opened::Source(source) => {
                 if let Handler::UffdAgain(_) = handler {

@@ -76,7 +76,7 @@ fn traced(scale: Scale, round: u64, work: u64) -> Vec<Contender> {
         contender
     };
     vec![
-        touching(scale, FLOOR, Handler::Floor, &bench),
+        touching(scale, FLOOR, Handler::FLOOR, &bench),
         touching(scale, ONE_PAGE, Handler::one_page(), &bench),
         touching(scale, DEFAULTS, Handler::defaults(), &bench),
         traced(TRACED, Ahead::trace_by_one_page(of.clone())),

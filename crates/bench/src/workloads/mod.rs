@@ -1,5 +1,6 @@
 //! What is measured: each workload is a list of contenders that take turns.
 
+mod again;
 mod ahead;
 mod common;
 mod cost;
@@ -32,5 +33,9 @@ pub(crate) const ALL: &[Workload] = &[
     ahead::DEMAND,
     cost::GIVE_BACK,
     cost::CHURN,
+    again::READ,
+    again::WRITE,
+    again::TRACKED_WRITE,
+    again::RANDOM,
     cost::IDLE,
 ];

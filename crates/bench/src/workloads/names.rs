@@ -1,6 +1,8 @@
 //! What contenders are called.
 
 pub(crate) const FLOOR: &str = "floor";
+pub(crate) const KERNEL: &str = "kernel alone";
+pub(crate) const UNREGISTERING: &str = "plain, unregisters";
 pub(crate) const FILE: &str = "file";
 pub(crate) const ONE_PAGE: &str = "one page";
 pub(crate) const ONE_PAGE_SLEEPING: &str = "one page, no short waits";

@@ -83,7 +83,7 @@ pub(super) const COLD_RANDOM: Workload = Workload {
 
 fn few(scale: Scale, bench: &Bench) -> Vec<Contender> {
     [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (ONE_PAGE, Handler::one_page()),
         (DEFAULTS, Handler::defaults()),
         (TRACKED, tracking()),
@@ -104,7 +104,7 @@ fn huge(scale: Scale, bench: &Bench) -> Vec<Contender> {
 fn sparse(scale: Scale, bench: &Bench) -> Vec<Contender> {
     let dense = touching(scale, DENSE, Handler::defaults(), bench);
     let mut contenders: Vec<_> =
-        [(FLOOR, Handler::Floor), (WITH_ZEROS, Handler::defaults()), (SPARSE_TRACKED, tracking())]
+        [(FLOOR, Handler::FLOOR), (WITH_ZEROS, Handler::defaults()), (SPARSE_TRACKED, tracking())]
             .map(|(name, handler)| touching(scale, name, handler, bench))
             .into();
     for contender in &mut contenders {
@@ -116,7 +116,7 @@ fn sparse(scale: Scale, bench: &Bench) -> Vec<Contender> {
 
 fn cold(scale: Scale, bench: &Bench) -> Vec<Contender> {
     let mut contenders: Vec<_> = [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (FILE, Handler::File),
         (ONE_PAGE, Handler::one_page()),
         (DEFAULTS, Handler::defaults()),

@@ -53,7 +53,7 @@ fn everybody(scale: Scale, bench: &Bench) -> Vec<Contender> {
         options.short_waits = false;
     });
     [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (FILE, Handler::File),
         (ONE_PAGE, Handler::one_page()),
         (ONE_PAGE_SLEEPING, no_short_waits),
