@@ -8,6 +8,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
+    /// Until the handler listens.
+    StartMs,
     /// From the first touch to the last, or from the first page filled to the last.
     TimeMs,
     /// Until every page of the working set is installed.
@@ -51,6 +53,7 @@ impl Metric {
     /// The heading of its column.
     pub(crate) const fn heading(self) -> &'static str {
         match self {
+            Self::StartMs => "start ms",
             Self::TimeMs => "time ms",
             Self::WorkingSetMs => "all in ms",
             Self::PerPageUs => "µs/page",

@@ -79,7 +79,7 @@ impl Memory {
     pub(crate) fn serve(&self, address: u64) -> bool {
         let offset = (address - self.base) & !(self.page_size - 1);
         match self.copy(offset, self.page_size) {
-            Outcome::Again => false,
+            Outcome::Again | Outcome::NoMemory => false,
             Outcome::Exists => {
                 self.uffd.wake(GuestAddr(self.base + offset), self.page_size);
                 true

@@ -70,6 +70,8 @@ pub(crate) struct Plain {
 impl Plain {
     /// The least there can be: what it serves after a REMOVE is wrong.
     pub(crate) const FLOOR: Self = Self { populated: true, unregisters: false };
+    /// One that maps the file and copies from it.
+    pub(crate) const MAPPING: Self = Self { populated: false, unregisters: false };
     /// As the example handlers of Firecracker.
     pub(crate) const UNREGISTERING: Self = Self { populated: true, unregisters: true };
 }

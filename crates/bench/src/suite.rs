@@ -60,10 +60,15 @@ fn rounds(
     let scale = Scale { quick: options.quick };
     let first = (workload.contenders)(scale, 0);
     let huge = first.iter().filter(|contender| contender.snapshot.page_size > 4096);
-    let _pool = match huge.map(|contender| contender.snapshot.pages).max() {
-        Some(pages) => Some(HugePages::reserve(pages)?),
+    let pool = match huge.map(|contender| contender.snapshot.pages).max() {
+        // One to spare: copying from a file that is not in the page table takes two for a moment.
+        Some(pages) => Some(HugePages::reserve(pages + 1)?),
         None => None,
     };
+    if pool.is_some() {
+        // Memory that no guest has used yet may have to be got from a hypervisor first.
+        run::run(&first[0], snapshots, !options.free)?;
+    }
     let mut contenders: Vec<_> = first
         .iter()
         .map(|contender| ContenderResults { name: contender.name, rounds: Vec::new() })

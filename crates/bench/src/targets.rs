@@ -2,8 +2,8 @@
 
 use crate::measure::Metric;
 use crate::workloads::{
-    DEFAULTS, DENSE, FLOOR, KERNEL, ONE_PAGE, ONE_PAGE_SLEEPING, PREFAULT, PREFAULT_AGAIN,
-    RAW_COPY, RAW_COPY_AGAIN, SPARSE, TRACED, TRACKED, WITH_PREFAULT,
+    DEFAULTS, DENSE, FLOOR, KERNEL, ONE_PAGE, ONE_PAGE_SLEEPING, POPULATED, PREFAULT,
+    PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, SPARSE, TRACED, TRACKED, WITH_PREFAULT,
 };
 
 /// A figure that has a limit.
@@ -163,6 +163,27 @@ pub(crate) const ALL: &[Target] = &[
         Metric::P99Us,
         (WITH_PREFAULT, DEFAULTS),
         Bound::AtMost(2.0),
+    ),
+    ratio(
+        "2 MiB pages, in order: total time / plain, populated first",
+        "huge",
+        Metric::TimeMs,
+        (DEFAULTS, POPULATED),
+        Bound::AtMost(1.0),
+    ),
+    ratio(
+        "2 MiB pages, random: total time / plain, populated first",
+        "huge-random",
+        Metric::TimeMs,
+        (DEFAULTS, POPULATED),
+        Bound::AtMost(1.0),
+    ),
+    ratio(
+        "2 MiB pages, guest at work: touch p50 / plain, populated first",
+        "huge-at-work",
+        Metric::P50Us,
+        (DEFAULTS, POPULATED),
+        Bound::AtMost(0.85),
     ),
     figure(
         "sparse: guest memory / pages with data",

@@ -7,7 +7,8 @@ use crate::measure::{Metric, Spread};
 use crate::results::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 20] = [
+const COLUMNS: [Metric; 21] = [
+    Metric::StartMs,
     Metric::TimeMs,
     Metric::WorkingSetMs,
     Metric::PerPageUs,

@@ -11,7 +11,7 @@ mod touched;
 use std::time::Duration;
 
 use crate::Result;
-use crate::measure::Measure;
+use crate::measure::{Measure, Metric};
 use crate::plan::{Contender, Script};
 use crate::snapshots::Snapshots;
 use crate::stand::Ready;
@@ -26,17 +26,19 @@ pub(crate) fn run(
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
     let ahead = touch::ahead(contender, snapshots)?;
-    let stand = Ready::open(contender, snapshots, &ahead)?.guest()?;
+    let ready = Ready::open(contender, snapshots, &ahead)?;
+    let stand = ready.guest()?;
     if pinned {
         stand.pin()?;
     }
-    let measure = match &contender.script {
+    let mut measure = match &contender.script {
         Script::Touch { bench, .. } => touch::touch(contender, &stand, bench, ahead)?,
         Script::Fill | Script::Idle { .. } => fill::run(contender, &stand)?,
         Script::GiveBack { run } => removes::give_back(contender, &stand, *run)?,
         Script::UseAgain { piece, bench } => again::run(contender, &stand, *piece, bench)?,
         Script::Churn { bench } => removes::churn(contender, &stand, bench)?,
     };
+    measure.set(Metric::StartMs, figures::millis(ready.took));
     stand.take_down()?;
     Ok(measure)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uffd_core::kernel::FileMap;
 use uffd_core::source::{Fetcher, FileSource};
@@ -21,6 +22,8 @@ pub(crate) struct Ready<'a> {
     contender: &'a Contender,
     dir: PathBuf,
     opened: Opened,
+    /// How long that took: until then no guest can come.
+    pub(crate) took: Duration,
 }
 
 /// Where bytes come from.
@@ -50,6 +53,7 @@ impl<'a> Ready<'a> {
             Ok(Opened::Map(Arc::new(memory::map(&file, *snapshot, populated)?)))
         };
         let source = |source| Opened::Source(Arc::new(Fetcher::new(source)));
+        let begin = Instant::now();
         let opened = match (handler, packed) {
             (Handler::File, _) => Opened::File(file.clone()),
             (Handler::Kernel, _) => Opened::Zeros,
@@ -60,7 +64,8 @@ impl<'a> Ready<'a> {
             }
             _ => source(Arc::new(FileSource::open(&file)?)),
         };
-        Ok(Self { contender, dir: snapshots.dir().to_owned(), opened })
+        let took = begin.elapsed();
+        Ok(Self { contender, dir: snapshots.dir().to_owned(), opened, took })
     }
 
     /// Starts a guest and serves it.

@@ -4,6 +4,7 @@ mod again;
 mod ahead;
 mod common;
 mod cost;
+mod huge;
 mod names;
 mod shapes;
 mod usual;
@@ -20,8 +21,9 @@ pub(crate) const ALL: &[Workload] = &[
     usual::TENTH,
     shapes::TWO_THREADS,
     shapes::EIGHT_THREADS,
-    shapes::HUGE,
-    shapes::HUGE_RANDOM,
+    huge::SEQUENTIAL,
+    huge::RANDOM,
+    huge::AT_WORK,
     shapes::SPARSE,
     shapes::SPARSE_RANDOM,
     shapes::COLD_BOOT,

@@ -3,6 +3,8 @@
 pub(crate) const FLOOR: &str = "floor";
 pub(crate) const KERNEL: &str = "kernel alone";
 pub(crate) const UNREGISTERING: &str = "plain, unregisters";
+pub(crate) const PLAIN: &str = "plain";
+pub(crate) const POPULATED: &str = "plain, populated first";
 pub(crate) const FILE: &str = "file";
 pub(crate) const ONE_PAGE: &str = "one page";
 pub(crate) const ONE_PAGE_SLEEPING: &str = "one page, no short waits";

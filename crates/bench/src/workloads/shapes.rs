@@ -1,4 +1,4 @@
-//! Other guests and other files: threads, huge pages, zeros, a cold page cache.
+//! Other guests and other files: threads, zeros, a cold page cache.
 
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::Bench;
@@ -8,7 +8,7 @@ use super::names::{
     DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED, TRACED,
     TRACED_PACKED, TRACKED,
 };
-use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
+use crate::plan::{Ahead, Contender, Handler, Script};
 
 pub(super) const TWO_THREADS: Workload = Workload {
     name: "threads-2",
@@ -20,18 +20,6 @@ pub(super) const EIGHT_THREADS: Workload = Workload {
     name: "threads-8",
     about: "eight threads share the pages of `random`",
     contenders: |scale, round| few(scale, &Bench { threads: 8, ..random(round) }),
-};
-
-pub(super) const HUGE: Workload = Workload {
-    name: "huge",
-    about: "pages of 2 MiB, read in order",
-    contenders: |scale, _| huge(scale, &Bench::default()),
-};
-
-pub(super) const HUGE_RANDOM: Workload = Workload {
-    name: "huge-random",
-    about: "pages of 2 MiB, read in random order",
-    contenders: |scale, round| huge(scale, &random(round)),
 };
 
 pub(super) const SPARSE: Workload = Workload {
@@ -90,15 +78,6 @@ fn few(scale: Scale, bench: &Bench) -> Vec<Contender> {
     ]
     .map(|(name, handler)| touching(scale, name, handler, bench))
     .into()
-}
-
-fn huge(scale: Scale, bench: &Bench) -> Vec<Contender> {
-    let mut contenders = few(scale, bench);
-    for contender in &mut contenders {
-        // 512 MiB.
-        contender.snapshot = Snapshot::huge(scale.of(256));
-    }
-    contenders
 }
 
 fn sparse(scale: Scale, bench: &Bench) -> Vec<Contender> {
