@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
@@ -38,13 +38,22 @@ struct Shared {
     /// that could end it.
     waker: Waker,
     faults: AtomicU64,
+    /// Whether to wait for the gate before the next event is read.
+    held: AtomicBool,
+    gate: Mutex<()>,
 }
 
 impl PlainHandler {
     /// Serves `memory`; `unregisters` what is given back, or ignores that.
     pub(crate) fn start(memory: Memory, unregisters: bool) -> Result<Self> {
-        let (stop, faults) = (AtomicBool::default(), AtomicU64::default());
-        let shared = Arc::new(Shared { unregisters, stop, waker: Waker::new()?, faults });
+        let shared = Arc::new(Shared {
+            unregisters,
+            stop: AtomicBool::default(),
+            waker: Waker::new()?,
+            faults: AtomicU64::default(),
+            held: AtomicBool::default(),
+            gate: Mutex::default(),
+        });
         let (sender, tid) = std::sync::mpsc::channel();
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("plain".into()).spawn(move || {
@@ -57,6 +66,13 @@ impl PlainHandler {
     /// Missing-page faults so far.
     pub(crate) fn faults(&self) -> u64 {
         self.shared.faults.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the thread from reading events for as long as the guard lives.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        let gate = self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.held.store(true, Ordering::Release);
+        gate
     }
 
     /// Ends the thread. Most poll nothing but the descriptor, so that the guest has to wake them.
@@ -86,6 +102,10 @@ fn serve(memory: &Memory, shared: &Shared) -> nix::Result<()> {
             if shared.waker.is_awake() {
                 return Ok(());
             }
+        }
+        if shared.held.load(Ordering::Acquire) {
+            shared.held.store(false, Ordering::Relaxed);
+            drop(shared.gate.lock());
         }
         match read(&memory.uffd, &mut message) {
             Err(Errno::EAGAIN) if late.is_empty() => continue,

@@ -127,6 +127,8 @@ pub(crate) enum Script {
     /// The second half of its memory is there. One thread gives that back, page by page, while
     /// others touch pages.
     Churn { bench: Bench },
+    /// So many threads, all of which wait before the first is served, share all pages at random.
+    Waiting { threads: u32, seed: u64 },
     /// So many guests touch a few pages, then none does anything for so long.
     Idle { guests: u64, millis: u64 },
 }
@@ -137,7 +139,9 @@ impl Script {
         match self {
             Self::GiveBack { .. } | Self::UseAgain { .. } => 0..pages,
             Self::Churn { .. } => pages / 2..pages,
-            Self::Touch { .. } | Self::Fill | Self::Idle { .. } => pages..pages,
+            Self::Touch { .. } | Self::Fill | Self::Waiting { .. } | Self::Idle { .. } => {
+                pages..pages
+            }
         }
     }
 }

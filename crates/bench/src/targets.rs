@@ -164,6 +164,13 @@ pub(crate) const ALL: &[Target] = &[
         (WITH_PREFAULT, DEFAULTS),
         Bound::AtMost(2.0),
     ),
+    figure(
+        "one page per fault, 1,024 threads wait: handler CPU per fault, µs",
+        "waiting-1024",
+        Metric::HandlerCpuPerFaultUs,
+        ONE_PAGE,
+        Bound::AtMost(12.0),
+    ),
     ratio(
         "2 MiB pages, in order: total time / plain, populated first",
         "huge",

@@ -7,6 +7,7 @@ mod idle;
 mod removes;
 mod touch;
 mod touched;
+mod waiting;
 
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(
         Script::Fill | Script::Idle { .. } => fill::run(contender, &stand)?,
         Script::GiveBack { run } => removes::give_back(contender, &stand, *run)?,
         Script::UseAgain { piece, bench } => again::run(contender, &stand, *piece, bench)?,
+        Script::Waiting { threads, seed } => waiting::run(contender, &stand, *threads, *seed)?,
         Script::Churn { bench } => removes::churn(contender, &stand, bench)?,
     };
     measure.set(Metric::StartMs, figures::millis(ready.took));

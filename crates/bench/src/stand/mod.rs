@@ -1,6 +1,7 @@
 //! A guest and whoever serves it.
 
 mod guest;
+mod hold;
 mod ready;
 
 use std::ops::Range;

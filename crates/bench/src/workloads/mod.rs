@@ -5,6 +5,7 @@ mod ahead;
 mod common;
 mod cost;
 mod huge;
+mod many;
 mod names;
 mod shapes;
 mod usual;
@@ -21,6 +22,7 @@ pub(crate) const ALL: &[Workload] = &[
     usual::TENTH,
     shapes::TWO_THREADS,
     shapes::EIGHT_THREADS,
+    many::WAITING,
     huge::SEQUENTIAL,
     huge::RANDOM,
     huge::AT_WORK,
