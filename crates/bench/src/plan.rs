@@ -129,21 +129,50 @@ pub(crate) enum Script {
     Churn { bench: Bench },
     /// So many threads, all of which wait before the first is served, share all pages at random.
     Waiting { threads: u32, seed: u64 },
+    /// So many guests touch pages at once.
+    Together { guests: u64, bench: Bench },
     /// So many guests touch a few pages, then none does anything for so long.
     Idle { guests: u64, millis: u64 },
 }
 
 impl Script {
+    /// Where threads stay, unless that is left to the scheduler.
+    pub(crate) const fn placement(&self) -> Placement {
+        match self {
+            // Whoever fills memory may use all cores, as the guest does nothing.
+            Self::Fill | Self::Idle { .. } => Placement::Free,
+            Self::Together { .. } => Placement::TwoCores,
+            Self::Touch { .. }
+            | Self::GiveBack { .. }
+            | Self::UseAgain { .. }
+            | Self::Churn { .. }
+            | Self::Waiting { .. } => Placement::Apart,
+        }
+    }
+
     /// Of so many pages, those that are there before anything is measured.
     pub(crate) const fn filled(&self, pages: u64) -> Range<u64> {
         match self {
             Self::GiveBack { .. } | Self::UseAgain { .. } => 0..pages,
             Self::Churn { .. } => pages / 2..pages,
-            Self::Touch { .. } | Self::Fill | Self::Waiting { .. } | Self::Idle { .. } => {
-                pages..pages
-            }
+            Self::Touch { .. }
+            | Self::Fill
+            | Self::Waiting { .. }
+            | Self::Together { .. }
+            | Self::Idle { .. } => pages..pages,
         }
     }
+}
+
+/// Where threads stay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Placement {
+    /// Wherever the scheduler has them.
+    Free,
+    /// Handlers on the first core, guests on the others.
+    Apart,
+    /// All on the first two cores.
+    TwoCores,
 }
 
 /// What is prefaulted.

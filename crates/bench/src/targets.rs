@@ -172,6 +172,13 @@ pub(crate) const ALL: &[Target] = &[
         Bound::AtMost(12.0),
     ),
     ratio(
+        "16 guests at once on two cores: total time / plain, populated first",
+        "guests-16",
+        Metric::TimeMs,
+        (DEFAULTS, POPULATED),
+        Bound::AtMost(0.6),
+    ),
+    ratio(
         "2 MiB pages, in order: total time / plain, populated first",
         "huge",
         Metric::TimeMs,

@@ -1,5 +1,6 @@
 //! From what was seen to figures.
 
+use std::slice;
 use std::time::Duration;
 
 use uffd_guest::driver::Guest;
@@ -20,9 +21,9 @@ pub(super) fn latencies(measure: &mut Measure, report: &BenchReport) {
     measure.set(Metric::MaxUs, micros(report.latency.max));
 }
 
-/// What a handler uses up.
+/// What handlers use up.
 pub(super) struct Meter<'a> {
-    stand: &'a Stand,
+    stands: &'a [Stand],
     faults: Option<u64>,
     used: Use,
 }
@@ -30,7 +31,12 @@ pub(super) struct Meter<'a> {
 impl<'a> Meter<'a> {
     /// From now on.
     pub(super) fn start(stand: &'a Stand) -> Result<Self> {
-        Ok(Self { stand, faults: stand.faults()?, used: Use::now(stand.tid()) })
+        Self::of_all(slice::from_ref(stand))
+    }
+
+    /// From now on, those of all of them.
+    pub(super) fn of_all(stands: &'a [Stand]) -> Result<Self> {
+        Ok(Self { stands, faults: faults(stands)?, used: used(stands) })
     }
 
     /// Until now.
@@ -41,7 +47,7 @@ impl<'a> Meter<'a> {
     /// Until now, and what it is for each fault.
     pub(super) fn stop_with_faults(self, measure: &mut Measure) -> Result<()> {
         let used = self.used(measure);
-        if let Some((after, before)) = self.stand.faults()?.zip(self.faults) {
+        if let Some((after, before)) = faults(self.stands)?.zip(self.faults) {
             let faults = (after - before) as f64;
             measure.set(Metric::Faults, faults);
             measure.set(Metric::HandlerCpuPerFaultUs, used.cpu as f64 / 1e3 / faults);
@@ -51,13 +57,22 @@ impl<'a> Meter<'a> {
     }
 
     fn used(&self, measure: &mut Measure) -> Use {
-        let used = Use::now(self.stand.tid()).since(self.used);
+        let used = used(self.stands).since(self.used);
         measure.set(Metric::ProcessCpuMs, used.process_cpu as f64 / 1e3);
-        if self.stand.tid().is_some() {
+        if self.stands.iter().any(|stand| stand.tid().is_some()) {
             measure.set(Metric::HandlerCpuMs, used.cpu as f64 / 1e6);
         }
         used
     }
+}
+
+/// Of all of them, if each is served.
+fn faults(stands: &[Stand]) -> Result<Option<u64>> {
+    stands.iter().map(Stand::faults).sum()
+}
+
+fn used(stands: &[Stand]) -> Use {
+    Use::now(stands.iter().filter_map(Stand::tid))
 }
 
 pub(super) fn memory(measure: &mut Measure, guest: &Guest, touched: Touched) -> Result<()> {

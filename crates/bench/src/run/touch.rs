@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use uffd_core::session::{PrefaultReport, Reply, SessionOptions};
 use uffd_core::trace::{SnapshotId, Trace};
 use uffd_core::units::PageRange;
-use uffd_guest::driver::{Guest, Pending};
-use uffd_guest::protocol::{Bench, BenchReport, Op};
+use uffd_guest::protocol::Bench;
 
 use super::figures::{Meter, latencies, memory, millis};
+use super::start::{tell, when_told};
 use super::touched::Touched;
 use crate::Result;
 use crate::measure::{Measure, Metric};
@@ -59,21 +59,6 @@ pub(super) fn touch(
     measure.set(Metric::WorkingSetMs, millis(all_in));
     memory(&mut measure, &stand.guest, Touched::by(bench, contender.snapshot))?;
     Ok(measure)
-}
-
-/// Has a thread of the guest wait for [`tell`] and then touch pages.
-fn when_told(guest: &Guest, thread: u32, bench: &Bench) -> Pending<BenchReport> {
-    // Answered when the guest is told, and not of interest.
-    let _: Pending<()> = guest.start(thread, word());
-    guest.thread(thread).start_bench(bench.clone())
-}
-
-fn tell(guest: &Guest) -> Result<()> {
-    Ok(guest.call(u32::MAX, word())?)
-}
-
-fn word() -> Op {
-    Op::Barrier { name: "start".into(), parties: 2 }
 }
 
 /// Starts to prefault, if there is something to prefault; when it is done comes through the

@@ -18,8 +18,10 @@ use uffd_guest::driver::Guest;
 pub(crate) use guest::handed_off;
 pub(crate) use ready::Ready;
 
+use crate::host::Cores;
 use crate::memory::Memory;
 use crate::plain::PlainHandler;
+use crate::plan::Placement;
 use crate::{Result, host};
 
 /// A guest that is being served.
@@ -66,12 +68,17 @@ impl Stand {
         Ok(())
     }
 
-    /// Keeps handler and guest on cores of their own. Threads they start later follow them.
-    pub(crate) fn pin(&self) -> Result<()> {
+    /// Keeps handler and guest where they are to be. Threads they start later follow them.
+    pub(crate) fn place(&self, placement: Placement) -> Result<()> {
+        let (handler, guest) = match placement {
+            Placement::Free => return Ok(()),
+            Placement::Apart => (Cores::First, Cores::Others),
+            Placement::TwoCores => (Cores::FirstTwo, Cores::FirstTwo),
+        };
         if let Some(tid) = self.tid() {
-            host::pin(tid, true)?;
+            host::pin(tid, handler)?;
         }
-        host::pin(self.guest.pid(), false)
+        host::pin(self.guest.pid(), guest)
     }
 
     /// The thread that serves the guest.

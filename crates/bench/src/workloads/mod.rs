@@ -23,6 +23,7 @@ pub(crate) const ALL: &[Workload] = &[
     shapes::TWO_THREADS,
     shapes::EIGHT_THREADS,
     many::WAITING,
+    many::GUESTS,
     huge::SEQUENTIAL,
     huge::RANDOM,
     huge::AT_WORK,
