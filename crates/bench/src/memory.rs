@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use uffd_core::handoff::Handoff;
 use uffd_core::kernel::{FileMap, Outcome, Protection, Uffd};
@@ -42,9 +43,21 @@ impl Memory {
         Ok(Self { uffd: Uffd::new(handoff.uffd)?, map, base, len, page_size })
     }
 
-    /// Fills all of it.
-    pub(crate) fn fill(&self, mapped_before: bool) -> Result<()> {
-        self.fill_bytes(0..self.len, mapped_before)
+    /// Fills all of it by so many threads.
+    pub(crate) fn fill(&self, mapped_before: bool, threads: u64) -> Result<()> {
+        let share = (self.len / threads).next_multiple_of(PIECE);
+        thread::scope(|scope| {
+            let shares = (0..threads).map(|at| (at * share).min(self.len));
+            let filling = shares.map(|start| start..self.len.min(start + share));
+            let filling: Vec<_> = filling
+                .map(|share| scope.spawn(move || self.fill_bytes(share, mapped_before)))
+                .collect();
+            let done = filling.into_iter().map(|thread| match thread.join() {
+                Ok(filled) => filled,
+                Err(_) => Err("a thread of raw copy panicked".into()),
+            });
+            done.collect()
+        })
     }
 
     /// Fills some pages of it.

@@ -49,6 +49,8 @@ pub(crate) enum Handler {
     RawCopy {
         /// Whether the file was mapped, and its pages entered into the page table, before.
         mapped_before: bool,
+        /// How many of them share the work.
+        threads: u64,
     },
     /// A session of uffd-rs.
     Uffd(SessionOptions),

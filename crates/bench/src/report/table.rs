@@ -70,7 +70,11 @@ pub(super) fn target_rows(results: &Results) -> Vec<Vec<String>> {
     let head = ["target", "workload", "figure (least–most)", "limit", ""].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     rows.extend(results.figures().map(|(target, figure)| {
-        let met = if target.bound.is_met(figure.median) { "met" } else { "NOT MET" };
+        let met = match target.bound.is_met(figure.median) {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "",
+        };
         vec![
             target.what.to_owned(),
             target.workload.to_owned(),

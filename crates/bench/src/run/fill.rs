@@ -14,8 +14,8 @@ pub(super) fn run(contender: &Contender, stand: &Stand) -> Result<Measure> {
     let meter = Meter::start(stand)?;
     let begin = Instant::now();
     match (&stand.service, contender.handler) {
-        (Service::Raw(memory), Handler::RawCopy { mapped_before }) => {
-            memory.fill(mapped_before)?;
+        (Service::Raw(memory), Handler::RawCopy { mapped_before, threads }) => {
+            memory.fill(mapped_before, threads)?;
         }
         (Service::Session { session, .. }, _) => {
             let report = session.prefault(vec![PageRange::new(0, contender.snapshot.pages)])?;

@@ -57,7 +57,7 @@ impl<'a> Ready<'a> {
         let opened = match (handler, packed) {
             (Handler::File, _) => Opened::File(file.clone()),
             (Handler::Kernel, _) => Opened::Zeros,
-            (Handler::RawCopy { mapped_before }, _) => map(*mapped_before)?,
+            (Handler::RawCopy { mapped_before, .. }, _) => map(*mapped_before)?,
             (Handler::Plain(plain), _) => map(plain.populated && !cold)?,
             (_, Some(packed)) => {
                 source(Arc::new(Packed::open(&file, ahead, snapshot.page_size, &packed)?))

@@ -5,8 +5,8 @@ use uffd_guest::protocol::{Bench, Order};
 
 use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, touching};
 use super::names::{
-    DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, TRACED,
-    TRACED_BY_DEFAULTS, WITH_PREFAULT,
+    DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO,
+    TRACED, TRACED_BY_DEFAULTS, WITH_PREFAULT,
 };
 use crate::boot;
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
@@ -16,9 +16,10 @@ pub(super) const FILL: Workload = Workload {
     about: "all of memory is filled, the guest does nothing",
     contenders: |scale, _| {
         [
-            (RAW_COPY, Handler::RawCopy { mapped_before: false }),
+            (RAW_COPY, Handler::RawCopy { mapped_before: false, threads: 1 }),
+            (RAW_COPY_BY_TWO, Handler::RawCopy { mapped_before: false, threads: 2 }),
             (PREFAULT, Handler::defaults()),
-            (RAW_COPY_AGAIN, Handler::RawCopy { mapped_before: true }),
+            (RAW_COPY_AGAIN, Handler::RawCopy { mapped_before: true, threads: 1 }),
             (PREFAULT_AGAIN, Handler::UffdAgain(SessionOptions::default())),
         ]
         .map(|(name, handler)| Contender {

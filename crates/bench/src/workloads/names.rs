@@ -18,6 +18,7 @@ pub(crate) const DENSE: &str = "without zeros";
 pub(crate) const SPARSE: &str = "with zeros";
 pub(crate) const SPARSE_TRACKED: &str = "with zeros, tracking";
 pub(crate) const RAW_COPY: &str = "raw copy";
+pub(crate) const RAW_COPY_BY_TWO: &str = "raw copy, two threads";
 pub(crate) const RAW_COPY_AGAIN: &str = "raw copy, mapped before";
 pub(crate) const PREFAULT: &str = "prefault";
 pub(crate) const PREFAULT_AGAIN: &str = "prefault, served before";
