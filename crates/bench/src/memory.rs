@@ -8,7 +8,7 @@ use std::thread;
 
 use uffd_core::handoff::Handoff;
 use uffd_core::kernel::{FileMap, Outcome, Protection, Uffd};
-use uffd_core::units::GuestAddr;
+use uffd_core::units::{GuestAddr, PageRange};
 
 use crate::Result;
 use crate::plan::Snapshot;
@@ -61,8 +61,8 @@ impl Memory {
     }
 
     /// Fills some pages of it.
-    pub(crate) fn fill_pages(&self, pages: Range<u64>) -> Result<()> {
-        self.fill_bytes(pages.start * self.page_size..pages.end * self.page_size, true)
+    pub(crate) fn fill_pages(&self, pages: PageRange) -> Result<()> {
+        self.fill_bytes(pages.start.0 * self.page_size..pages.end.0 * self.page_size, true)
     }
 
     /// With the longest COPYs that make sense.

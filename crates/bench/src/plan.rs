@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use uffd_core::session::{FaultAround, SessionOptions};
+use uffd_core::units::PageRange;
 use uffd_guest::protocol::Bench;
 
 /// A guest, whoever serves it, and what it does meanwhile: one bar of a chart.
@@ -131,6 +132,8 @@ pub(crate) enum Script {
     Churn { bench: Bench },
     /// So many threads, all of which wait before the first is served, share all pages at random.
     Waiting { threads: u32, seed: u64 },
+    /// Every other page is there. The guest touches pages, and its handler is disturbed.
+    Stall { bench: Bench, by: Disturbance },
     /// So many guests touch pages at once.
     Together { guests: u64, bench: Bench },
     /// So many guests touch a few pages, then none does anything for so long.
@@ -148,22 +151,35 @@ impl Script {
             | Self::GiveBack { .. }
             | Self::UseAgain { .. }
             | Self::Churn { .. }
+            | Self::Stall { .. }
             | Self::Waiting { .. } => Placement::Apart,
         }
     }
 
     /// Of so many pages, those that are there before anything is measured.
-    pub(crate) const fn filled(&self, pages: u64) -> Range<u64> {
+    pub(crate) fn filled(&self, pages: u64) -> Vec<PageRange> {
         match self {
-            Self::GiveBack { .. } | Self::UseAgain { .. } => 0..pages,
-            Self::Churn { .. } => pages / 2..pages,
+            Self::GiveBack { .. } | Self::UseAgain { .. } => vec![PageRange::new(0, pages)],
+            Self::Churn { .. } => vec![PageRange::new(pages / 2, pages)],
+            // As many runs of pages as there can be.
+            Self::Stall { .. } => {
+                (0..pages).step_by(2).map(|page| PageRange::new(page, page + 1)).collect()
+            }
             Self::Touch { .. }
             | Self::Fill
             | Self::Waiting { .. }
             | Self::Together { .. }
-            | Self::Idle { .. } => pages..pages,
+            | Self::Idle { .. } => Vec::new(),
         }
     }
+}
+
+/// What a handler has to do besides serving faults, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    Nothing,
+    /// It tells the state of all pages.
+    Export,
 }
 
 /// Where threads stay.

@@ -4,7 +4,7 @@ use crate::measure::Metric;
 use crate::workloads::{
     DEFAULTS, DENSE, FLOOR, KERNEL, ONE_PAGE, ONE_PAGE_SLEEPING, POPULATED, PREFAULT,
     PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO, SPARSE, TRACED, TRACKED,
-    WITH_PREFAULT,
+    UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
 };
 
 /// A figure that has a limit.
@@ -274,6 +274,13 @@ pub(crate) const ALL: &[Target] = &[
         "again-random",
         Metric::PerPageUs,
         (DEFAULTS, KERNEL),
+        Bound::AtMost(2.0),
+    ),
+    ratio(
+        "while a large guest is exported: longest touch / undisturbed",
+        "export",
+        Metric::MaxUs,
+        (WITH_EXPORTS, UNDISTURBED),
         Bound::AtMost(2.0),
     ),
     figure(

@@ -5,6 +5,7 @@ mod figures;
 mod fill;
 mod idle;
 mod removes;
+mod stall;
 mod start;
 mod together;
 mod touch;
@@ -55,6 +56,7 @@ fn with_one_guest(contender: &Contender, stand: &Stand, ahead: Vec<PageRange>) -
         Script::UseAgain { piece, bench } => again::run(contender, stand, *piece, bench),
         Script::Churn { bench } => removes::churn(contender, stand, bench),
         Script::Waiting { threads, seed } => waiting::run(contender, stand, *threads, *seed),
+        Script::Stall { bench, by } => stall::run(stand, bench, *by),
         Script::Together { .. } | Script::Idle { .. } => Err("this takes several guests".into()),
     }
 }

@@ -4,7 +4,6 @@ mod guest;
 mod hold;
 mod ready;
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,11 +58,11 @@ impl Stand {
     }
 
     /// Installs pages, and waits until they are there.
-    fn prefault(&self, pages: Range<u64>) -> Result<()> {
+    fn prefault(&self, pages: Vec<PageRange>) -> Result<()> {
         if let Service::Session { session, .. } = &self.service
             && !pages.is_empty()
         {
-            session.prefault(vec![PageRange::new(pages.start, pages.end)])?;
+            session.prefault(pages)?;
         }
         Ok(())
     }

@@ -80,7 +80,9 @@ impl<'a> Ready<'a> {
             Opened::Zeros => {
                 // A private mapping of it is anonymous memory like that of other guests.
                 let guest = mapping(Path::new("/dev/zero"), &self.dir, *snapshot)?;
-                guest.thread(0).write_word(filled.start, filled.end - filled.start, 1, 0)?;
+                for pages in filled {
+                    guest.thread(0).write_word(pages.start.0, pages.len(), 1, 0)?;
+                }
                 Ok(Stand { guest, service: Service::Nobody })
             }
             Opened::Map(map) => {
@@ -89,14 +91,14 @@ impl<'a> Ready<'a> {
                 let Handler::Plain(plain) = handler else {
                     return Ok(Stand { guest, service: Service::Raw(Box::new(memory)) });
                 };
-                memory.fill_pages(filled)?;
+                filled.into_iter().try_for_each(|pages| memory.fill_pages(pages))?;
                 let plain = PlainHandler::start(memory, plain.unregisters)?;
                 Ok(Stand { guest, service: Service::Plain(plain) })
             }
             Opened::Source(source) => {
                 if let Handler::UffdAgain(_) = handler {
                     let before = self.session(source)?;
-                    before.prefault(0..snapshot.pages)?;
+                    before.prefault(vec![PageRange::new(0, snapshot.pages)])?;
                     before.take_down()?;
                 }
                 let stand = self.session(source)?;

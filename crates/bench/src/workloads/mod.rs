@@ -8,6 +8,7 @@ mod huge;
 mod many;
 mod names;
 mod shapes;
+mod stall;
 mod usual;
 
 pub(crate) use common::{Scale, Workload};
@@ -42,5 +43,6 @@ pub(crate) const ALL: &[Workload] = &[
     again::WRITE,
     again::TRACKED_WRITE,
     again::RANDOM,
+    stall::EXPORT,
     cost::IDLE,
 ];
