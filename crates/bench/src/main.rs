@@ -25,6 +25,7 @@ mod run;
 mod snapshots;
 mod stand;
 mod suite;
+mod target;
 mod targets;
 mod unregister;
 mod workloads;

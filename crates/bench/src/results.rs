@@ -2,7 +2,8 @@
 
 use crate::host::Machine;
 use crate::measure::{Measure, Metric, Spread};
-use crate::targets::{self, Target};
+use crate::target::Target;
+use crate::targets;
 use crate::workloads::Workload;
 
 /// Everything that was measured.
