@@ -1,6 +1,5 @@
 use napi::bindgen_prelude::BigUint64Array;
 use napi_derive::napi;
-use uffd_core::trace::TraceEntry;
 
 use crate::end_report::EndReport;
 use crate::error::ErrorInfo;
@@ -10,6 +9,7 @@ use crate::notice::Notice;
 use crate::outbox::{Answer, News};
 use crate::prefault_report::PrefaultReport;
 use crate::stats::Stats;
+use crate::trace_words::to_words;
 
 /// Something the native part has to tell.
 #[napi(discriminant = "type", discriminant_case = "camelCase", object_from_js = false)]
@@ -64,11 +64,11 @@ impl NativeEvent {
                 Self::Stats { guest: about.id, stats: Stats::from(&*about.take_stats()?) }
             }
             News::Trace(about) => {
-                let words = words(&about.take_trace());
+                let words = to_words(&about.take_trace());
                 Self::Trace { guest: about.id, words, last: false }
             }
             News::LastTrace(about, entries) => {
-                Self::Trace { guest: about.id, words: words(&entries), last: true }
+                Self::Trace { guest: about.id, words: to_words(&entries), last: true }
             }
             News::Notice(about, notice) => {
                 let notice = Notice::new(&notice, about.took_notice());
@@ -84,14 +84,9 @@ impl NativeEvent {
             Answer::Prefault(report) => Self::Prefaulted { request, report: report.into() },
             Answer::Export(export) => Self::Exported { request, export: (*export).into() },
             Answer::Stats(stats) => Self::Counted { request, stats: Stats::from(&*stats) },
-            Answer::Trace(entries) => Self::Traced { request, words: words(&entries) },
+            Answer::Trace(entries) => Self::Traced { request, words: to_words(&entries) },
             Answer::Settled => Self::Settled { request },
             Answer::Ended => Self::TooLate { request },
         }
     }
-}
-
-pub(crate) fn words(entries: &[TraceEntry]) -> BigUint64Array {
-    let words: Vec<u64> = entries.iter().flat_map(|entry| entry.to_words()).collect();
-    words.into()
 }

@@ -9,10 +9,10 @@ use uffd_core::session::{Ended, NoSuchPages, PrefaultId, PrefaultReport, Reply, 
 use uffd_core::units::{PageRange, PageSize};
 
 use crate::error::{Thrown, invalid_option, no_such_pages};
-use crate::event::words;
 use crate::outbox::{About, Answer, News};
 use crate::prefault::NativePrefault;
 use crate::region::Region;
+use crate::trace_words::to_words;
 
 /// Who learns of the first write to a page that was filled for a read.
 #[napi(string_enum = "lowercase")]
@@ -186,7 +186,7 @@ impl NativeGuest {
     /// The whole trace, of a guest that has ended; two words an entry.
     #[napi(catch_unwind)]
     pub fn kept_trace(&self) -> BigUint64Array {
-        self.about.with_kept_trace(words)
+        self.about.with_kept_trace(to_words)
     }
 
     /// Answers once no fault is in hand.

@@ -1,4 +1,4 @@
-import { SavedTrace, type PageCounts, type PrefaultReport, type Stats } from '../index.js'
+import { SavedTrace, type PageCounts, type PrefaultReport, type Stats } from '../../index.js'
 import type { Checks } from './checks.js'
 import type { GuestProcess } from './guest-process.js'
 import { pages, type Stage } from './stage.js'

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
-const program = fileURLToPath(new URL('../guest-program.js', import.meta.url))
+const program = fileURLToPath(new URL('../../guest-program.js', import.meta.url))
 
 /** What the guest program says of itself when it has handed off. */
 interface Ready {

@@ -1,5 +1,5 @@
 import native, { type Host } from '#native'
-import { UffdError } from '../errors.js'
+import { UffdError } from '../../errors.js'
 
 /** Says at once that no guest process can make a userfaultfd here. */
 export function checkHost(host: Host = native.probeHost()): void {

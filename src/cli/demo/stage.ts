@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import native from '#native'
-import { type Guest, listen, type ListenOptions } from '../index.js'
+import { type Guest, listen, type ListenOptions } from '../../index.js'
 import { GuestProcess } from './guest-process.js'
 
 /** How large the guest is: 64 MiB, enough to measure and gone in a moment. */

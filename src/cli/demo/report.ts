@@ -1,6 +1,6 @@
-import { bytes, micros, several, whole } from '../cli/output/numbers.js'
-import { hasColours } from '../cli/output/terminal.js'
-import { snapshotSize } from '../cli/serve/snapshot-size.js'
+import { bytes, micros, several, whole } from '../output/numbers.js'
+import { hasColours } from '../output/terminal.js'
+import { snapshotSize } from '../serve/snapshot-size.js'
 import type { Checks } from './checks.js'
 import type { FirstRun, SecondRun, Start } from './runs.js'
 
