@@ -4,100 +4,26 @@
 //! faults that fails mostly fails by somebody waiting for ever.
 
 mod conversation;
+mod error;
 mod thread;
 
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
 use self::conversation::Conversation;
 pub use self::conversation::Pending;
+pub use self::error::DriverError;
 pub use self::thread::Thread;
 use crate::options::Options;
-use crate::protocol::{Death, Op, PageState, Ready, Refusal, Rss, Whereabouts};
+use crate::protocol::{Death, Op, PageState, Ready, Rss, Whereabouts};
 use crate::runs::Runs;
 
 /// How long a guest may take to answer, unless the builder says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Why a guest did not answer.
-#[derive(Debug, Error)]
-pub enum DriverError {
-    /// The program could not be started.
-    #[error("cannot start {program}: {error}")]
-    Start {
-        /// Which program.
-        program: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The guest gave up before its handoff.
-    #[error("the guest gave up: {0}")]
-    GaveUp(Refusal),
-    /// There was no answer in time.
-    #[error(
-        "no answer to {what} in {waited:?}; waiting for pages {:?}; threads: {waiting:?}; \
-        the guest printed: {printed}",
-        pages(waiting)
-    )]
-    Timeout {
-        /// What was asked.
-        what: String,
-        /// How long was waited.
-        waited: Duration,
-        /// Where its threads are.
-        waiting: Vec<Whereabouts>,
-        /// Its standard error.
-        printed: String,
-    },
-    /// The guest ended before it answered.
-    #[error("the guest ended ({status}) before it answered {what}; it printed: {printed}")]
-    Gone {
-        /// What was asked.
-        what: String,
-        /// How it ended.
-        status: String,
-        /// Its standard error.
-        printed: String,
-    },
-    /// The guest refused.
-    #[error("the guest refused {what}: {why}")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// Why.
-        why: Refusal,
-    },
-    /// The guest speaks another language.
-    #[error("cannot read the answer to {what}: {error}")]
-    Garbled {
-        /// What was asked.
-        what: String,
-        /// Why.
-        error: serde_json::Error,
-    },
-}
-
-/// The pages that are waited for.
-fn pages(threads: &[Whereabouts]) -> Vec<u64> {
-    let waiting = threads.iter().filter(|thread| thread.waits_for_page());
-    waiting.map(|thread| thread.page).collect()
-}
-
-impl DriverError {
-    /// The errno with which the guest refused, if it did.
-    pub const fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Refused { why, .. } | Self::GaveUp(why) => why.errno,
-            _ => None,
-        }
-    }
-}
 
 /// A guest to be started.
 #[derive(Clone, Debug)]
@@ -179,7 +105,7 @@ impl Guest {
 
     /// One of its threads; it starts when first used.
     pub const fn thread(&self, number: u32) -> Thread<'_> {
-        Thread::new(self, number)
+        Thread::new(&self.conversation, self.deadline, number)
     }
 
     /// Asks for something and does not wait.
@@ -210,6 +136,11 @@ impl Guest {
     /// Makes all threads that wait for a page fault again.
     pub fn wake_all(&self) -> Result<(), DriverError> {
         self.call(0, Op::WakeAll)
+    }
+
+    /// Sets or clears O_NONBLOCK on the userfaultfd, which it shares with its handler.
+    pub fn set_nonblocking(&self, on: bool) -> Result<(), DriverError> {
+        self.call(0, Op::SetNonblocking { on })
     }
 
     /// Closes the socket of the handoff.

@@ -14,7 +14,9 @@ use userfaultfd::{FeatureFlags, RegisterMode, Uffd, UffdBuilder};
 
 use crate::memory::{Memory, Region, bytes};
 use crate::options::{Dialect, Options, Register, Split, UserModeOnly};
+use crate::pattern::Pattern;
 use crate::raw::create_user_mode_only;
+use crate::storm::Storm;
 
 /// A region as Firecracker describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +51,20 @@ pub enum HandoffError {
         /// What the kernel says.
         reason: String,
     },
+    /// The kernel has no memory for a page that is to be there.
+    #[error("there is no memory for page {page}")]
+    Populate {
+        /// Which.
+        page: u64,
+    },
+    /// The kernel refuses to write-protect a page.
+    #[error("cannot write-protect page {page}: {reason}")]
+    Protect {
+        /// Which.
+        page: u64,
+        /// What the kernel says.
+        reason: String,
+    },
     /// The handler does not listen, or hung up.
     #[error("cannot hand off: {0}")]
     Send(#[from] io::Error),
@@ -61,21 +77,33 @@ pub(crate) struct HandedOff {
     pub(crate) uffd: Uffd,
     pub(crate) user_mode_only: bool,
     pub(crate) socket: Option<UnixStream>,
+    pub(crate) storm: Option<Storm>,
 }
 
 /// Creates and registers the userfaultfd and sends it, as the options say.
 pub(crate) fn hand_off(options: &Options, memory: &Memory) -> Result<HandedOff, HandoffError> {
     let (uffd, user_mode_only) = create(options)?;
     if options.map_file.is_some() {
-        return Ok(HandedOff { uffd, user_mode_only, socket: None });
+        return Ok(HandedOff { uffd, user_mode_only, socket: None, storm: None });
+    }
+    // A registered page could be had from the handler alone.
+    for page in populated(options, memory) {
+        populate(memory, &options.pattern, page)?;
     }
     register(&uffd, memory, options.register)?;
+    if options.register == Register::WriteProtect {
+        protect_populated(&uffd, options, memory)?;
+    }
+    let storm = match options.storm {
+        0 => None,
+        threads => Some(Storm::begin(memory, threads)?),
+    };
     let socket = UnixStream::connect(&options.socket)?;
     if !options.silent {
         send(&socket, options, memory, &uffd)?;
     }
     let socket = (!options.close_socket).then_some(socket);
-    Ok(HandedOff { uffd, user_mode_only, socket })
+    Ok(HandedOff { uffd, user_mode_only, socket, storm })
 }
 
 fn create(options: &Options) -> Result<(Uffd, bool), HandoffError> {
@@ -115,6 +143,32 @@ fn register(uffd: &Uffd, memory: &Memory, register: Register) -> Result<(), Hand
         uffd.register_with_mode(address as *mut _, len, mode).map_err(|error| {
             HandoffError::Register { address, pages, reason: format!("{error:?}") }
         })?;
+    }
+    Ok(())
+}
+
+/// The first pages of each region.
+fn populated(options: &Options, memory: &Memory) -> impl Iterator<Item = u64> {
+    let count = options.populate;
+    memory.regions.iter().flat_map(move |it| it.page..it.page + count.min(it.pages))
+}
+
+/// Has a page be there as the snapshot has it.
+fn populate(memory: &Memory, pattern: &Pattern, page: u64) -> Result<(), HandoffError> {
+    if memory.store(page, 0, 0) != Ok(Ok(())) {
+        return Err(HandoffError::Populate { page });
+    }
+    if !pattern.is_zero(page) {
+        memory.fill(page, pattern, 0).expect("regions have their pages");
+    }
+    Ok(())
+}
+
+fn protect_populated(uffd: &Uffd, options: &Options, memory: &Memory) -> Result<(), HandoffError> {
+    for page in populated(options, memory) {
+        let address = memory.address(page).expect("regions have their pages");
+        uffd.write_protect(address as *mut _, bytes(memory.page_size))
+            .map_err(|error| HandoffError::Protect { page, reason: format!("{error:?}") })?;
     }
     Ok(())
 }
@@ -183,7 +237,6 @@ fn extra_files(count: u32) -> io::Result<Vec<OwnedFd>> {
 mod tests {
     use super::*;
     use crate::options::Place;
-    use crate::pattern::Pattern;
 
     fn described(dialect: Dialect) -> Vec<RegionJson> {
         let memory = Memory::map(&[3, 2], 4096, Place::Rising).unwrap();

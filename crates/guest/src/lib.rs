@@ -7,19 +7,30 @@
 //!   misplaced or torn is recognised, and [`snapshot`] writes the file;
 //! - [`program`] is the guest process: [`options`] configure it, [`memory`] is what it maps,
 //!   [`handoff`] how it introduces itself, [`protocol`] what can be asked of it;
+//! - [`pool`] and [`user`] are what others on the host do, and who they are;
 //! - [`driver`] starts such a process and speaks to it.
 
 pub mod driver;
+mod fate;
+mod flags;
+mod guest;
 pub mod handoff;
+mod history;
+mod lock;
 pub mod memory;
 mod ops;
 pub mod options;
 pub mod pattern;
+pub mod pool;
 pub mod program;
 pub mod protocol;
+mod random;
 #[allow(unsafe_code)]
 mod raw;
 pub mod runs;
 pub mod snapshot;
+mod storm;
 mod tracks;
-mod worker;
+pub mod user;
+mod voice;
+mod workers;

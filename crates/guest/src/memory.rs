@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::options::Place;
+use crate::pattern::Pattern;
 use crate::raw::{Mapping, Poisoned};
 
 /// A range of guest memory with consecutive addresses and snapshot offsets.
@@ -146,6 +147,15 @@ impl Memory {
         word: u64,
     ) -> Result<Result<(), Poisoned>, OutOfRange> {
         Ok(self.mapping.store(self.offset(page)? + self.inside(at), word))
+    }
+
+    /// Writes a page whole, as the snapshot has it if `stamp` is 0, its zero pages aside.
+    pub(crate) fn fill(&self, page: u64, pattern: &Pattern, stamp: u32) -> Result<(), OutOfRange> {
+        let start = page * self.page_size;
+        for (offset, word) in (start..).step_by(8).zip(self.words(page)?) {
+            word.store(pattern.word(offset, stamp), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Where in the mapping a page lies.

@@ -1,11 +1,16 @@
 //! The command line of the guest, in both directions: the program reads it, the driver writes it.
 
+mod named;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use thiserror::Error;
 use userfaultfd_sys as sys;
+
+pub use named::{Dialect, Place, Register, Split, UserModeOnly};
+use named::{feature_names, features};
 
 use crate::pattern::Pattern;
 
@@ -24,6 +29,8 @@ memory
   --seed N                 seed of the snapshot's contents (default 0)
   --zero-per-mille N       of 1000 runs of 64 KiB, how many are zero in the snapshot
   --lone-zero-per-mille N  of 1000 pages, how many are zero on their own
+  --populate N             the first N pages of each region are there before the handoff, as the
+                           snapshot has them, and write-protected with --register wp
 
 userfaultfd
   --user-mode-only WHEN    no (default), yes, or auto: only if the kernel refuses otherwise
@@ -41,6 +48,10 @@ handoff
   --raw-json TEXT          sends this instead of the regions
   --close-socket           closes the socket after the handoff
   --silent                 connects and says nothing
+  --storm N                N threads give a page back again and again, from before the handoff
+                           until they are told to be calm
+  --play-flags             clears and sets O_NONBLOCK on the userfaultfd again and again
+  --user ID                does all of this as this user; needs root
   --map-file FILE          no handoff at all: maps FILE as its memory, private, as Firecracker
                            does with a memory backend of type File (4 KiB pages, rising)
 
@@ -81,111 +92,17 @@ pub struct Options {
     pub close_socket: bool,
     /// Connect and say nothing.
     pub silent: bool,
+    /// How many pages of each region are there before the handoff.
+    pub populate: u64,
+    /// How many threads give memory back all the time.
+    pub storm: u32,
+    /// Clear and set O_NONBLOCK all the time.
+    pub play_flags: bool,
+    /// Who the guest is, if not whoever starts it.
+    pub user: Option<u32>,
     /// Hand nothing off: map this file as the memory.
     pub map_file: Option<PathBuf>,
 }
-
-/// Declares an enum whose variants have names on the command line.
-macro_rules! named {
-    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $type {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl $type {
-            const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($name => Ok(Self::$variant),)*
-                    _ => Err([$($name),*].join(", ")),
-                }
-            }
-        }
-    };
-}
-
-named! {
-    /// Where regions lie relative to each other.
-    Place {
-        /// Addresses rise with snapshot offsets, without gaps.
-        Rising = "rising",
-        /// Each region lies directly below the one before it, in one mapping.
-        Falling = "falling",
-        /// Rising, with gaps.
-        Apart = "apart",
-    }
-}
-
-named! {
-    /// Whether to ask for faults of user mode only, which needs no privilege.
-    UserModeOnly {
-        /// As Firecracker: faults of the kernel too.
-        No = "no",
-        /// User mode only.
-        Yes = "yes",
-        /// User mode only if the kernel refuses the other.
-        Auto = "auto",
-    }
-}
-
-named! {
-    /// What the regions are registered for.
-    Register {
-        /// Missing pages, as stock Firecracker does.
-        Missing = "missing",
-        /// Missing pages and write protection.
-        WriteProtect = "wp",
-    }
-}
-
-named! {
-    /// Whose JSON to speak.
-    Dialect {
-        /// Firecracker 1.1: no page size.
-        V1_1 = "1.1",
-        /// Firecracker 1.7: `page_size_kib`, in bytes.
-        V1_7 = "1.7",
-        /// Firecracker 1.12: `page_size` too.
-        V1_12 = "1.12",
-    }
-}
-
-named! {
-    /// Which piece of a split body carries the descriptor.
-    Split {
-        /// The first.
-        First = "first",
-        /// The last.
-        Last = "last",
-    }
-}
-
-const FEATURES: [(&str, u64); 13] = [
-    ("wp", sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP),
-    ("fork", sys::UFFD_FEATURE_EVENT_FORK),
-    ("remap", sys::UFFD_FEATURE_EVENT_REMAP),
-    ("remove", sys::UFFD_FEATURE_EVENT_REMOVE),
-    ("unmap", sys::UFFD_FEATURE_EVENT_UNMAP),
-    ("sigbus", sys::UFFD_FEATURE_SIGBUS),
-    ("thread-id", sys::UFFD_FEATURE_THREAD_ID),
-    ("exact-address", sys::UFFD_FEATURE_EXACT_ADDRESS),
-    ("wp-hugetlbfs-shmem", sys::UFFD_FEATURE_WP_HUGETLBFS_SHMEM),
-    ("wp-unpopulated", sys::UFFD_FEATURE_WP_UNPOPULATED),
-    ("poison", sys::UFFD_FEATURE_POISON),
-    ("wp-async", sys::UFFD_FEATURE_WP_ASYNC),
-    ("move", sys::UFFD_FEATURE_MOVE),
-];
 
 /// A command line that cannot be obeyed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -229,6 +146,10 @@ impl Options {
             raw_json: None,
             close_socket: false,
             silent: false,
+            populate: 0,
+            storm: 0,
+            play_flags: false,
+            user: None,
             map_file: None,
         }
     }
@@ -254,12 +175,20 @@ impl Options {
                     options.pattern.lone_zero_per_mille = number(option, value()?)?;
                 }
                 "--user-mode-only" => options.user_mode_only = read(option, value()?)?,
-                "--features" => options.features = features(option, &text(value()?))?,
+                "--features" => {
+                    let names = text(value()?);
+                    options.features = features(&names)
+                        .map_err(|name| bad(option, name, "a feature of --help"))?;
+                }
                 "--register" => options.register = read(option, value()?)?,
                 "--dialect" => options.dialect = read(option, value()?)?,
                 "--split-handoff" => options.split = Some(read(option, value()?)?),
                 "--extra-fds" => options.extra_fds = number(option, value()?)?,
                 "--raw-json" => options.raw_json = Some(text(value()?)),
+                "--populate" => options.populate = number(option, value()?)?,
+                "--storm" => options.storm = number(option, value()?)?,
+                "--play-flags" => options.play_flags = true,
+                "--user" => options.user = Some(number(option, value()?)?),
                 "--no-fd" => options.no_fd = true,
                 "--close-socket" => options.close_socket = true,
                 "--map-file" => options.map_file = Some(value()?.into()),
@@ -290,6 +219,11 @@ impl Options {
         add("--register", self.register.name().into());
         add("--dialect", self.dialect.name().into());
         add("--extra-fds", self.extra_fds.to_string());
+        add("--populate", self.populate.to_string());
+        add("--storm", self.storm.to_string());
+        if let Some(id) = self.user {
+            add("--user", id.to_string());
+        }
         if let Some(split) = self.split {
             add("--split-handoff", split.name().into());
         }
@@ -303,6 +237,7 @@ impl Options {
             ("--no-fd", self.no_fd),
             ("--close-socket", self.close_socket),
             ("--silent", self.silent),
+            ("--play-flags", self.play_flags),
         ];
         args.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.into()));
         args.extend(["--socket".into(), self.socket.clone().into_os_string()]);
@@ -310,7 +245,7 @@ impl Options {
     }
 }
 
-const ALL: [&str; 18] = [
+const ALL: [&str; 22] = [
     "--socket",
     "--pages",
     "--page-size",
@@ -328,6 +263,10 @@ const ALL: [&str; 18] = [
     "--no-fd",
     "--close-socket",
     "--map-file",
+    "--populate",
+    "--storm",
+    "--play-flags",
+    "--user",
     "--silent",
 ];
 
@@ -363,24 +302,9 @@ fn pages(option: &'static str, value: &str) -> Result<Vec<u64>, UsageError> {
         .ok_or_else(|| bad(option, value, "numbers of pages joined by commas"))
 }
 
-fn features(option: &'static str, value: &str) -> Result<u64, UsageError> {
-    if value == "none" {
-        return Ok(0);
-    }
-    value.split(',').try_fold(0, |bits, name| {
-        let known = FEATURES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, bit)| bits | bit).ok_or_else(|| bad(option, name, "a feature of --help"))
-    })
-}
-
-fn feature_names(bits: u64) -> String {
-    let names = FEATURES.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name);
-    let names = names.collect::<Vec<_>>();
-    if names.is_empty() { "none".into() } else { names.join(",") }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::named::FEATURES;
     use super::*;
 
     fn parse(line: &str) -> Result<Options, UsageError> {
@@ -403,6 +327,10 @@ mod tests {
             raw_json: Some("[]".into()),
             close_socket: true,
             silent: true,
+            populate: 2,
+            storm: 8,
+            play_flags: true,
+            user: Some(65_534),
             map_file: Some("/snapshot".into()),
             ..stock.clone()
         };

@@ -7,12 +7,16 @@ use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::handoff::hand_off;
+use crate::flags::play;
+use crate::guest::Guest;
+use crate::handoff::{HandedOff, hand_off};
 use crate::memory::Memory;
 use crate::options::{HELP, Options};
 use crate::protocol::{Line, Op, Ready, Refusal, Request};
 use crate::raw::recover_from_sigbus;
-use crate::worker::{Guest, Workers, execute, refusal, reply, say};
+use crate::user::become_user;
+use crate::voice::{reply, say};
+use crate::workers::{Workers, execute};
 
 /// Runs a guest in this process until it is told to exit or standard input ends.
 ///
@@ -32,34 +36,42 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(guest) => guest,
         Err(error) => return fail(error.message, 1),
     };
-    obey(&Arc::new(guest));
+    obey(&guest);
     ExitCode::SUCCESS
 }
 
 fn fail(error: impl Display, status: u8) -> ExitCode {
     let message = error.to_string();
     eprintln!("uffd-guest: {message}");
-    say(&Line::Failed(refusal(message)));
+    say(&Line::Failed(Refusal::new(message)));
     ExitCode::from(status)
 }
 
 /// Allocates memory, hands it off and says so.
-fn start(options: &Options) -> Result<Guest, Refusal> {
+fn start(options: &Options) -> Result<Arc<Guest>, Refusal> {
     let page_size = options.pattern.page_size;
+    if let Some(id) = options.user {
+        let refused = |errno| Refusal::new(format!("cannot become user {id}: {errno}"));
+        become_user(id).map_err(refused)?;
+    }
     let memory = match &options.map_file {
         Some(file) => Memory::map_file(&options.pages, &File::open(file)?),
         None => Memory::map(&options.pages, page_size, options.place),
     };
-    let memory = memory.map_err(|errno| refusal(format!("cannot map the memory: {errno}")))?;
+    let memory = memory.map_err(|errno| Refusal::new(format!("cannot map the memory: {errno}")))?;
     recover_from_sigbus()?;
-    let handed = hand_off(options, &memory).map_err(|error| refusal(error.to_string()))?;
+    let handed = hand_off(options, &memory).map_err(|error| Refusal::new(error.to_string()))?;
     let ready = Ready {
         pid: std::process::id().cast_signed(),
         page_size,
         regions: memory.regions.clone(),
         user_mode_only: handed.user_mode_only,
     };
-    let guest = Guest::new(memory, options.pattern, handed.uffd, handed.socket);
+    let HandedOff { uffd, socket, storm, .. } = handed;
+    let guest = Arc::new(Guest::new(memory, options.pattern, uffd, socket, storm));
+    if options.play_flags {
+        play(Arc::clone(&guest))?;
+    }
     say(&Line::Ready(ready));
     Ok(guest)
 }
@@ -75,7 +87,7 @@ fn obey(guest: &Arc<Guest>) {
         let request: Request = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
-                say(&Line::Failed(refusal(format!("not a request: {error}: {line}"))));
+                say(&Line::Failed(Refusal::new(format!("not a request: {error}: {line}"))));
                 continue;
             }
         };

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use nix::unistd::gettid;
 
+use crate::lock::lock;
 use crate::protocol::Whereabouts;
-use crate::worker::lock;
 
 /// The tracks of all threads that ever touched a page.
 #[derive(Debug, Default)]

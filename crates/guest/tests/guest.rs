@@ -9,14 +9,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handler::Handler;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::{Dialect, Options, Place, Register, Split, UserModeOnly};
 use uffd_guest::pattern::{Content, Pattern};
+use uffd_guest::pool::take_and_give_back;
 use uffd_guest::protocol::{Bench, Death, Expect, Op, Order, Soak};
 
 const SMALL: Pattern = Pattern::new(11, 4096).with_zero_runs(200).with_lone_zeros(50);
@@ -214,6 +215,102 @@ fn the_shared_page_of_zeros_shows_in_the_pagemap() {
     let zeros = (0..200).filter(|&page| SMALL.is_zero(page)).count() as u64;
     assert_eq!(guest.pagemap(0, 200).unwrap().count(|page| page.zero), zeros);
     assert_eq!(guest.rss().unwrap().guest, (200 - zeros) * 4096);
+}
+
+#[test]
+fn pages_are_there_and_protected_before_the_handoff_where_that_is_asked_for() {
+    for register in [Register::Missing, Register::WriteProtect] {
+        let (handler, guest) =
+            guest_with(&[8, 8], SMALL, |options| Options { populate: 2, register, ..options });
+        let there: Vec<_> = [0, 1, 8, 9].into();
+        for (page, state) in guest.pagemap(0, 16).unwrap().pages() {
+            assert_eq!(state.present, there.contains(&page), "page {page}");
+            assert_eq!(state.wp, state.present && register == Register::WriteProtect);
+        }
+        assert_source(&guest, SMALL);
+        guest.thread(0).write(8, 1, 3).unwrap();
+        let reported = u64::from(register == Register::WriteProtect);
+        assert_eq!(handler.switches.wp_faults.load(SeqCst), reported);
+    }
+}
+
+#[test]
+fn a_storm_blows_until_it_is_told_to_be_calm() {
+    let (handler, guest) = guest_with(&[16], SMALL, |options| Options { storm: 3, ..options });
+    assert_eq!(guest.thread(0).read_page(0).unwrap(), SMALL.source(0));
+    assert!(guest.thread(0).calm().unwrap() > 0);
+    let removed = handler.switches.removed.lock().unwrap().clone();
+    assert!(removed.into_iter().all(|page| page > 12), "each thread has a page at the end");
+    assert_eq!(guest.thread(0).calm().unwrap(), 0);
+}
+
+#[test]
+fn memory_offered_to_the_kernel_is_reported_and_stays_for_now() {
+    let (handler, guest) = guest(&[8], Pattern::new(1, 4096));
+    let thread = guest.thread(0);
+    thread.write(2, 2, 5).unwrap();
+    thread.free(2, 1).unwrap();
+    assert!(handler.switches.removed.lock().unwrap().contains(&2));
+    // Written again, it is the guest's own for good.
+    thread.write_word(2, 1, 6, 0).unwrap();
+    let base = Box::new(Content::Stamp(5));
+    assert_eq!(thread.read_page(2).unwrap(), Content::Patched { base, at: 0, stamp: 6 });
+}
+
+/// Whether reads of the userfaultfd of this process return at once.
+fn reads_return_at_once(pid: i32) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let is_uffd = |fd: &fs::DirEntry| {
+        fs::read_link(fd.path()).is_ok_and(|it| it.ends_with("anon_inode:[userfaultfd]"))
+    };
+    let fd = fds.into_iter().find(is_uffd).unwrap().file_name().into_string().unwrap();
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    u32::from_str_radix(flags.trim(), 8).unwrap() & OFlag::O_NONBLOCK.bits().cast_unsigned() != 0
+}
+
+#[test]
+fn a_guest_may_play_with_the_flags_that_it_shares() {
+    let (_handler, guest_) = guest(&[8], SMALL);
+    assert!(reads_return_at_once(guest_.pid()));
+    for on in [false, true] {
+        guest_.set_nonblocking(on).unwrap();
+        assert_eq!(reads_return_at_once(guest_.pid()), on);
+    }
+    // Without a handler to read, so that nothing but the flags is at stake.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    uffd_guest::snapshot::create(file.path(), &SMALL, 8, Default::default()).unwrap();
+    let options = Options { map_file: Some(file.path().into()), ..Options::new("/no", [8], SMALL) };
+    let guest = spawn(Options { play_flags: true, ..options });
+    for on in [false, true, false] {
+        let start = Instant::now();
+        while reads_return_at_once(guest.pid()) != on {
+            assert!(start.elapsed() < Duration::from_secs(30), "the flag does not change");
+        }
+    }
+}
+
+#[test]
+fn a_guest_may_be_another_user() {
+    let (_handler, guest) = guest_with(&[8], SMALL, |options| Options {
+        user: Some(65_534),
+        user_mode_only: UserModeOnly::Yes,
+        ..options
+    });
+    assert_source(&guest, SMALL);
+    let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    // It still can look into itself.
+    assert!(guest.pagemap(0, 8).unwrap().all(|page| page.present));
+}
+
+#[test]
+fn pages_of_the_pool_can_be_promised_to_somebody_else() {
+    assert!(!take_and_give_back(u64::MAX >> 22).unwrap());
+    let _pool = Pool::reserve(3);
+    for _ in 0..3 {
+        assert!(take_and_give_back(3).unwrap());
+    }
 }
 
 #[test]

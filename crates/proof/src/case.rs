@@ -5,7 +5,8 @@ use std::ops::Deref;
 use uffd_core::session::DirtyTracking;
 use uffd_guest::pattern::Pattern;
 
-use crate::{HugePages, Stage, StageBuilder};
+use crate::hugepages::HugePages;
+use crate::stage::{Stage, StageBuilder};
 
 /// Bytes of a small page.
 pub const SMALL: u64 = 4096;

@@ -1,16 +1,33 @@
 //! A stage for proofs: a snapshot, a server, and guests in processes of their own that hand off
 //! over the real socket.
 
+mod apart;
 mod case;
+mod cast;
+mod facts;
+mod hugelimit;
 mod hugepages;
 mod observe;
+mod others;
+pub mod roles;
+mod scenery;
+mod served;
+mod serving;
 pub mod soak;
 pub mod sources;
 mod stage;
 
+pub use apart::{Apart, ApartStage, Refused, ServedApart, Sight};
 pub use case::{Case, HUGE, SMALL, Setting};
+pub use cast::Cast;
+pub use facts::{Ending, Exported, Figures, Prefaulted, State};
+pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
 pub use observe::{
-    ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until, waiting_threads,
+    DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,
+    waiting_threads,
 };
-pub use stage::{Held, Served, Stage, StageBuilder};
+pub use others::{Drain, Relay};
+pub use served::{Held, Served};
+pub use serving::{Asked, Serving, Staged, Unanswered};
+pub use stage::{Stage, StageBuilder};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, setfsuid};
 
-use crate::stage::DEADLINE;
+/// How long anything may take before a proof fails instead of hanging.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something holds. There is no event to wait for instead.
 ///
@@ -17,20 +18,6 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Runs something as a user who owns nothing, on a thread of its own: what it starts there runs as
-/// that user too, and what it opens it opens with that user's rights.
-///
-/// # Panics
-/// As `run` does.
-pub fn as_another_user<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    let other = || {
-        setfsuid(Uid::from_raw(65534));
-        run()
-    };
-    let done = std::thread::scope(|scope| scope.spawn(other).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Threads of a process that wait in userfaultfd: for a page, or for their event to be read.
@@ -98,4 +85,18 @@ pub fn assert_idle() {
         busy = after;
     }
     panic!("a fault loop with nothing to do does not sleep: {busy:?}");
+}
+
+/// Runs something as a user who owns nothing, on a thread of its own: what it starts there runs as
+/// that user too, and what it opens it opens with that user's rights.
+///
+/// # Panics
+/// As `run` does.
+pub fn as_another_user<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let other = || {
+        setfsuid(Uid::from_raw(65534));
+        run()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(other).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

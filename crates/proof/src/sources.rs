@@ -150,6 +150,22 @@ impl Source for Remote {
     }
 }
 
+/// A source that has nothing at hand, ever: everything has to be fetched.
+#[derive(Debug)]
+pub struct Cold(pub FileSource);
+
+impl Source for Cold {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(want)
+    }
+}
+
 /// How a source fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {

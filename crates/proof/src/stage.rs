@@ -1,26 +1,25 @@
 //! A snapshot, a server, and the guests it serves.
 
 use std::fmt::Debug;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::sys::resource::{UsageWho, getrusage};
-use tempfile::TempDir;
 use uffd_core::handoff::AcceptError;
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
-use uffd_core::session::{End, Notice, Observer, Reply, Session, SessionOptions};
+use uffd_core::session::{FaultAround, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
-use uffd_core::stats::Stats;
-use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::driver::Guest;
 use uffd_guest::options::Options;
 use uffd_guest::pattern::Pattern;
-use uffd_guest::snapshot::{self, ZeroPages};
+use uffd_guest::snapshot::ZeroPages;
 
-/// How long anything may take before a proof fails instead of hanging.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+use crate::apart::{Apart, ApartStage, Role};
+use crate::cast::Cast;
+use crate::observe::DEADLINE;
+use crate::scenery::{Guests, Scenery};
+use crate::served::{Served, Teller, Told};
+use crate::serving::{Serving, Staged};
 
 /// What is to be staged.
 pub struct StageBuilder {
@@ -58,13 +57,6 @@ impl StageBuilder {
         self
     }
 
-    /// Keeps the snapshot where it can leave the page cache, which it cannot in a tmpfs.
-    #[must_use]
-    pub const fn on_disk(mut self) -> Self {
-        self.on_disk = true;
-        self
-    }
-
     /// Stores zero pages as data, not as holes.
     #[must_use]
     pub const fn zeros_as_data(mut self) -> Self {
@@ -86,6 +78,13 @@ impl StageBuilder {
         self
     }
 
+    /// Keeps the snapshot where it can leave the page cache, which it cannot in a tmpfs.
+    #[must_use]
+    pub const fn on_disk(mut self) -> Self {
+        self.on_disk = true;
+        self
+    }
+
     /// Puts another source in front of the snapshot file.
     #[must_use]
     pub fn source<S: Source>(mut self, wrap: impl FnOnce(FileSource) -> S + 'static) -> Self {
@@ -93,33 +92,50 @@ impl StageBuilder {
         self
     }
 
-    /// Writes the snapshot and starts the server.
-    pub fn open(self) -> Stage {
-        let dir = if self.on_disk { tempfile::tempdir_in("/var/tmp") } else { tempfile::tempdir() };
-        let dir = dir.expect("a directory for the stage");
-        let snapshot = dir.path().join("mem");
+    /// Writes the snapshot and has another process serve it.
+    ///
+    /// # Panics
+    /// If a source was put in front of the file: it would stay here.
+    pub fn open_apart(self, cast: &Cast, apart: Apart) -> ApartStage {
+        assert!(self.source.is_none(), "a source of this process cannot serve in another");
+        let scenery = self.scenery();
+        let session = &self.options.session;
+        let role = Role {
+            socket: scenery.socket(),
+            snapshot: scenery.snapshot(),
+            sight: apart.sight,
+            cgroup: apart.cgroup,
+            cold: apart.cold,
+            tracking: session.dirty_tracking.into(),
+            fault_around: session.fault_around != FaultAround::Off,
+        };
+        ApartStage::open(cast, role, self.guests(&scenery), scenery)
+    }
+
+    fn scenery(&self) -> Scenery {
         let pages = self.regions.iter().sum();
-        snapshot::create(&snapshot, &self.pattern, pages, self.zeros).expect("a snapshot");
-        let file = FileSource::open(&snapshot).expect("the snapshot just written");
-        let source = match self.source {
+        Scenery::with(&self.pattern, pages, self.zeros, self.on_disk)
+    }
+
+    fn guests(self, scenery: &Scenery) -> Guests {
+        let options = Options::new(scenery.socket(), self.regions, self.pattern);
+        Guests::new(self.guest, self.leading, options)
+    }
+
+    /// Writes the snapshot and starts the server.
+    pub fn open(mut self) -> Stage {
+        let scenery = self.scenery();
+        let file = FileSource::open(&scenery.snapshot()).expect("the snapshot just written");
+        let source = match self.source.take() {
             Some(wrap) => wrap(file),
             None => Arc::new(file),
         };
         let fetcher = Arc::new(Fetcher::new(source));
-        let socket = dir.path().join("uffd.sock");
         let (sender, arrivals) = unbounded();
         let observer = Arc::new(Arrivals(sender));
-        let server =
-            Server::start(&socket, Arc::clone(&fetcher), self.options, observer).expect("a server");
-        Stage {
-            server,
-            arrivals,
-            snapshot,
-            guest: self.guest,
-            leading: self.leading,
-            options: Options::new(socket, self.regions, self.pattern),
-            _dir: dir,
-        }
+        let server = Server::start(&scenery.socket(), fetcher, self.options.clone(), observer);
+        let server = server.expect("a server");
+        Stage { server, arrivals, guests: self.guests(&scenery), scenery }
     }
 }
 
@@ -128,11 +144,8 @@ impl StageBuilder {
 pub struct Stage {
     server: Server,
     arrivals: Receiver<Arrival>,
-    snapshot: PathBuf,
-    guest: PathBuf,
-    leading: Vec<String>,
-    options: Options,
-    _dir: TempDir,
+    guests: Guests,
+    scenery: Scenery,
 }
 
 #[derive(Debug)]
@@ -142,25 +155,7 @@ enum Arrival {
     Troubled(AcceptError),
 }
 
-/// What an observer was told.
-#[derive(Debug)]
-enum Told {
-    Notice(Notice),
-    Ended(End, Box<Stats>),
-}
-
 struct Arrivals(Sender<Arrival>);
-
-struct Teller(Sender<Told>);
-
-impl Observer for Teller {
-    fn notice(&mut self, notice: Notice) {
-        let _ = self.0.send(Told::Notice(notice));
-    }
-    fn ended(&mut self, end: &End, stats: Stats) {
-        let _ = self.0.send(Told::Ended(end.clone(), Box::new(stats)));
-    }
-}
 
 impl ServerObserver for Arrivals {
     fn arriving(&self) -> Arriving {
@@ -179,8 +174,13 @@ impl ServerObserver for Arrivals {
 
 impl Stage {
     /// The snapshot file.
-    pub fn snapshot(&self) -> &Path {
-        &self.snapshot
+    pub fn snapshot(&self) -> PathBuf {
+        self.scenery.snapshot()
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.scenery.dir()
     }
 
     /// The server.
@@ -251,16 +251,12 @@ impl Stage {
     /// Runs guests by another program.
     #[must_use]
     pub fn guests_by(mut self, program: impl Into<PathBuf>) -> Self {
-        self.guest = program.into();
+        self.guests = self.guests.by(program.into());
         self
     }
 
     fn spawn(&self, change: impl FnOnce(&mut Options)) -> Guest {
-        let mut options = self.options.clone();
-        change(&mut options);
-        let builder = GuestBuilder::new(&self.guest, options);
-        let builder = self.leading.iter().fold(builder, GuestBuilder::leading_arg);
-        builder.spawn().expect("a guest")
+        self.guests.spawn(change)
     }
 
     fn next(&self) -> Arrival {
@@ -268,94 +264,8 @@ impl Stage {
     }
 }
 
-/// A guest, and the session that serves it.
-#[derive(Debug)]
-pub struct Served {
-    /// The guest process.
-    pub guest: Guest,
-    /// Its session.
-    pub session: Session,
-    told: Receiver<Told>,
-}
-
-impl Served {
-    /// Holds the fault loop until the guard is dropped: what happens meanwhile queues up.
-    pub fn hold(&self) -> Held {
-        let (entered, inside) = crossbeam_channel::bounded(0);
-        let (release, released) = crossbeam_channel::bounded::<()>(0);
-        // The answer to a command is given on the loop's own thread.
-        self.session.stats_with(Reply::new(move |_| {
-            let _ = entered.send(());
-            let _ = released.recv();
-        }));
-        inside.recv_timeout(DEADLINE).expect("the fault loop takes commands");
-        Held { _release: release }
+impl Staged for Stage {
+    fn guest_with(&self, change: &dyn Fn(&mut Options)) -> Box<dyn Serving> {
+        Box::new(Self::guest_with(self, change))
     }
-
-    /// Waits for the session's end, as the observer was told: exactly once, with the statistics.
-    pub fn end(&self) -> (End, Stats) {
-        loop {
-            match self.told.recv_timeout(DEADLINE).expect("the session ends") {
-                Told::Notice(_) => {}
-                Told::Ended(end, stats) => {
-                    // The observer is gone with the loop, so that nothing can follow.
-                    let more = self.told.recv_timeout(DEADLINE);
-                    assert!(more.is_err_and(|error| error.is_disconnected()), "told twice");
-                    assert_eq!(self.session.wait(), end);
-                    return (end, *stats);
-                }
-            }
-        }
-    }
-
-    /// Drops the session; how it ended, and the guest, which lives on.
-    pub fn drop_session(self) -> ((End, Stats), Guest) {
-        let Self { guest, session, told } = self;
-        drop(session);
-        let end = loop {
-            match told.recv_timeout(DEADLINE).expect("the session ends") {
-                Told::Notice(_) => {}
-                Told::Ended(end, stats) => break (end, *stats),
-            }
-        };
-        (end, guest)
-    }
-
-    /// Waits for the next notice.
-    pub fn notice(&self) -> Notice {
-        match self.told.recv_timeout(DEADLINE).expect("a notice") {
-            Told::Notice(notice) => notice,
-            Told::Ended(end, _) => panic!("expected a notice, got {end:?}"),
-        }
-    }
-
-    /// How often the fault loop itself has waited for a page to be read from a device.
-    pub fn major_faults(&self) -> i64 {
-        let (sender, count) = crossbeam_channel::bounded(1);
-        // The answer to a command is given on the loop's own thread.
-        self.session.stats_with(Reply::new(move |_| {
-            let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("what this thread has used");
-            let _ = sender.send(usage.major_page_faults());
-        }));
-        count.recv_timeout(DEADLINE).expect("the fault loop takes commands")
-    }
-
-    /// Counters now.
-    pub fn stats(&self) -> Stats {
-        self.session.stats().expect("the session is running")
-    }
-}
-
-impl Deref for Served {
-    type Target = Guest;
-
-    fn deref(&self) -> &Guest {
-        &self.guest
-    }
-}
-
-/// A fault loop that is held.
-#[derive(Debug)]
-pub struct Held {
-    _release: Sender<()>,
 }

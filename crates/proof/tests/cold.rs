@@ -74,8 +74,8 @@ fn the_loop_never_reads_a_snapshot_of_which_it_is_not_told_what_is_in_memory(cas
     let half = pages / 2;
     let (stage, _huge) = of_another_user(case);
     twice(|| {
-        evict(stage.snapshot());
-        assert_eq!(resident(stage.snapshot(), 0..pages * case.page_size), 0, "is it on a disk?");
+        evict(&stage.snapshot());
+        assert_eq!(resident(&stage.snapshot(), 0..pages * case.page_size), 0, "is it on a disk?");
         let guest = stage.guest();
         let before = guest.major_faults();
         // Somebody gives memory back all the while.
@@ -90,7 +90,7 @@ fn the_loop_never_reads_a_snapshot_of_which_it_is_not_told_what_is_in_memory(cas
         }
         assert_eq!(guest.thread(0).verify(0, half, &[Expect::Source]).unwrap().wrong, 0);
         // What was at hand a moment ago is not.
-        evict(stage.snapshot());
+        evict(&stage.snapshot());
         let rest = guest.thread(0).verify(half, pages - 1 - half, &[Expect::Source]).unwrap();
         assert_eq!(rest.wrong, 0);
         assert!(guest.stats().counters.fetches > 0);
@@ -105,7 +105,7 @@ fn pages_evicted_while_they_are_believed_to_be_at_hand_are_not_read_by_the_loop(
             stage.on_disk().session(|options| options.fault_around = FaultAround::Off)
         });
         // Read one by one they are evicted one by one.
-        evict(setting.snapshot());
+        evict(&setting.snapshot());
         let file = File::open(setting.snapshot()).unwrap();
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
         for page in 0..pages * case.page_size / 4096 {
@@ -115,7 +115,7 @@ fn pages_evicted_while_they_are_believed_to_be_at_hand_are_not_read_by_the_loop(
         let before = guest.major_faults();
         for page in 0..pages {
             assert_eq!(guest.thread(0).read_page(page).unwrap(), Content::Source);
-            evict(setting.snapshot());
+            evict(&setting.snapshot());
         }
         guest.major_faults() - before
     });

@@ -2,84 +2,37 @@
 //! end, and no page map whether a huge page is there.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-use uffd_guest::driver::{Guest, GuestBuilder};
-use uffd_guest::options::Options;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
-use uffd_guest::snapshot::{self, ZeroPages};
-use uffd_proof::{HUGE, HugePages, SMALL};
+use uffd_proof::{
+    Apart, ApartStage, Cast, Ending, HUGE, HugePages, SMALL, ServedApart, Serving, Sight,
+    StageBuilder, until,
+};
 
 const PAGES: u64 = 6;
 
-/// A handler in another pid namespace, and what it says.
-struct Handler {
-    dir: tempfile::TempDir,
-    process: Child,
-    lines: Receiver<String>,
-    pattern: Pattern,
+fn open(page_size: u64) -> ApartStage {
+    let (guest, pattern) = (env!("CARGO_BIN_EXE_uffd-proof-guest"), Pattern::new(5, page_size));
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let apart = Apart { sight: Sight::OtherNamespace, ..Apart::default() };
+    StageBuilder::new(guest, pattern, &[PAGES]).open_apart(&cast, apart)
 }
 
-impl Handler {
-    fn start(page_size: u64) -> Self {
-        let (dir, pattern) = (tempfile::tempdir().unwrap(), Pattern::new(5, page_size));
-        let (socket, file) = (dir.path().join("uffd.sock"), dir.path().join("mem"));
-        snapshot::create(&file, &pattern, PAGES, ZeroPages::Holes).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_uffd-proof-handler"))
-            .args([&socket, &file])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(process.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            said.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let handler = Self { dir, process, lines, pattern };
-        assert_eq!(handler.next(), "ready");
-        handler
-    }
-
-    fn next(&self) -> String {
-        self.lines.recv_timeout(Duration::from_secs(30)).expect("the handler says something")
-    }
-
-    /// A guest in our namespace.
-    fn guest(&self) -> Guest {
-        let options = Options::new(self.dir.path().join("uffd.sock"), [PAGES], self.pattern);
-        let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
-        let guest = GuestBuilder::new(program, options).spawn().unwrap();
-        assert_eq!(self.next(), "guest None, killed: false");
-        guest
-    }
-
-    /// The end of its guest, and how often it woke threads without an install.
-    fn end(&self) -> (String, u64) {
-        let line = self.next();
-        let (end, wakes) = line.strip_prefix("end ").unwrap().split_once(", ").unwrap();
-        (end.to_owned(), wakes.strip_suffix(" wakes").unwrap().parse().unwrap())
-    }
-}
-
-impl Drop for Handler {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
+/// A guest in our namespace, which the handler cannot see.
+fn guest(stage: &ApartStage) -> ServedApart {
+    let guest = stage.guest();
+    assert_eq!(guest.seen_as(), None);
+    assert_eq!(guest.kill().get(), Ok(false));
+    guest
 }
 
 #[test]
 fn a_guest_in_another_pid_namespace_is_served_and_its_end_is_seen() {
     for page_size in [SMALL, HUGE] {
         let _pool = (page_size == HUGE).then(|| HugePages::reserve(PAGES).unwrap());
-        let handler = Handler::start(page_size);
+        let stage = open(page_size);
         for close_socket in [false, true] {
-            let mut guest = handler.guest();
+            let mut guest = guest(&stage);
             let thread = guest.thread(0);
             assert_eq!(thread.verify(0, 3, &[Expect::Source]).unwrap().wrong, 0);
             thread.write(3, 1, 9).unwrap();
@@ -91,8 +44,8 @@ fn a_guest_in_another_pid_namespace_is_served_and_its_end_is_seen() {
             }
             assert_eq!(thread.verify(4, 2, &[Expect::Source]).unwrap().wrong, 0);
             assert_eq!(thread.read_page(3).unwrap(), Content::Stamp(9));
-            guest.kill().unwrap();
-            assert_eq!(handler.end().0, "GuestExited");
+            guest.guest.kill().unwrap();
+            assert_eq!(guest.end().0, Ending::GuestExited);
         }
     }
 }
@@ -102,22 +55,22 @@ fn a_guest_in_another_pid_namespace_is_served_and_its_end_is_seen() {
 #[test]
 fn a_pool_that_is_used_up_is_waited_for_without_a_page_map() {
     let pool = HugePages::reserve(4).unwrap();
-    let handler = Handler::start(HUGE);
-    let mut guest = handler.guest();
+    let stage = open(HUGE);
+    let mut guest = guest(&stage);
     // Of several threads that miss one page, some may come too late and find it there.
     let all: Vec<_> = (0..4).map(|thread| guest.thread(thread).start_touch(0, 4)).collect();
     all.into_iter().for_each(|touched| assert_eq!(touched.get().unwrap().pages, 4));
 
     let read = guest.thread(1).start_read(4, 1);
     let write = guest.thread(2).start_write(5, 1, 9);
-    let notice = handler.next();
-    assert!(notice.starts_with("notice OutOfMemory") && notice.contains("huge: true"), "{notice}");
+    let notice = guest.notice();
+    assert!(notice.starts_with("OutOfMemory") && notice.contains("huge: true"), "{notice}");
     assert_eq!(guest.thread(0).verify(0, 4, &[Expect::Source]).unwrap().wrong, 0);
     assert!(!read.is_done() && !write.is_done());
 
     // What is given back is taken by one of them, and then missed itself.
     guest.thread(0).madvise(0, 1).unwrap();
-    uffd_proof::until("one to be served", || read.is_done() || write.is_done());
+    until("one to be served", || read.is_done() || write.is_done());
     assert!(!read.is_done() || !write.is_done());
     let given_back = guest.thread(0).start_read(0, 1);
 
@@ -126,9 +79,9 @@ fn a_pool_that_is_used_up_is_waited_for_without_a_page_map() {
     write.get().unwrap();
     assert!(given_back.get().unwrap().all(|content| *content == Content::Zeros));
     assert_eq!(guest.thread(0).read_page(5).unwrap(), Content::Stamp(9));
-    guest.kill().unwrap();
-    let (end, wakes) = handler.end();
-    assert_eq!(end, "GuestExited");
+    guest.guest.kill().unwrap();
+    let (ending, figures) = guest.end();
+    assert_eq!(ending, Ending::GuestExited);
     // Waking again and again would be a spin.
-    assert!(wakes < 30, "{wakes} wakes");
+    assert!(figures.wakes < 30, "{} wakes", figures.wakes);
 }

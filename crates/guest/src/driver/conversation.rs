@@ -13,9 +13,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
-use super::DriverError;
+use super::error::DriverError;
+use crate::lock::lock;
 use crate::protocol::{Line, Op, Outcome, Ready, Refusal, Reply, Request, Whereabouts};
-use crate::worker::lock;
 
 /// What was heard from the guest.
 #[derive(Debug, Default)]

@@ -1,6 +1,9 @@
 //! What a thread of the guest can be told: each op as a method that waits, or as one that starts.
 
-use super::{DriverError, Guest, Pending};
+use std::time::Duration;
+
+use super::conversation::{Conversation, Pending};
+use super::error::DriverError;
 use crate::pattern::Content;
 use crate::protocol::{
     Bench, BenchReport, Expect, Op, ProgramReport, Soak, SoakReport, Touched, Verified,
@@ -10,7 +13,8 @@ use crate::runs::Runs;
 /// A thread of a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Thread<'a> {
-    guest: &'a Guest,
+    conversation: &'a Conversation,
+    deadline: Duration,
     number: u32,
 }
 
@@ -26,7 +30,7 @@ macro_rules! ops {
 
                 #[doc = concat!("Starts [`", stringify!($call), "`](Self::", stringify!($call), ").")]
                 pub fn $start(self, $($name: $type),*) -> Pending<$answer> {
-                    self.guest.start(self.number, $op)
+                    self.conversation.ask(self.number, $op, self.deadline)
                 }
             )*
         }
@@ -55,6 +59,10 @@ ops! {
     /// Gives back bytes, counted from the start of a page.
     madvise_bytes, start_madvise_bytes(page: u64, at: u64, len: u64) -> ()
         = Op::MadviseBytes { page, at, len };
+    /// Offers pages to the kernel, which may take them later.
+    free, start_free(page: u64, count: u64) -> () = Op::Free { page, count };
+    /// Ends the storm that the guest began with; how often memory was given back.
+    calm, start_calm() -> u64 = Op::Calm;
     /// Unmaps pages.
     unmap, start_unmap(page: u64, count: u64) -> () = Op::Unmap { page, count };
     /// Write-protects pages, absent ones too where that was negotiated.
@@ -71,8 +79,12 @@ ops! {
 }
 
 impl<'a> Thread<'a> {
-    pub(super) const fn new(guest: &'a Guest, number: u32) -> Self {
-        Self { guest, number }
+    pub(super) const fn new(
+        conversation: &'a Conversation,
+        deadline: Duration,
+        number: u32,
+    ) -> Self {
+        Self { conversation, deadline, number }
     }
 
     /// What one page holds.

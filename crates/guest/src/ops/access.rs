@@ -3,16 +3,15 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::guest::Guest;
 use crate::memory::{OutOfRange, bytes};
 use crate::pattern::Content;
 use crate::protocol::{Expect, Refusal, Touched, Verified, Wrong};
 use crate::raw::Poisoned;
 use crate::runs::Runs;
-use crate::worker::{Guest, refusal};
 
 /// How many wrong pages are told in full.
 pub(super) const EXAMPLES: usize = 8;
@@ -67,7 +66,7 @@ pub(super) fn write(
     at: Option<u64>,
 ) -> Result<Touched, Refusal> {
     if stamp == 0 {
-        return Err(refusal("stamp 0 is the snapshot itself"));
+        return Err(Refusal::new("stamp 0 is the snapshot itself"));
     }
     let mut touched = Touched::default();
     for page in existing(guest, page, count)? {
@@ -77,7 +76,7 @@ pub(super) fn write(
         if store(guest, page, word, stamp)?.is_err() {
             touched.poisoned += 1;
         } else if at.is_none() {
-            fill(guest, page, stamp)?;
+            guest.memory.fill(page, &guest.pattern, stamp)?;
         }
     }
     Ok(touched)
@@ -92,15 +91,6 @@ pub(super) fn store(
 ) -> Result<Result<(), Poisoned>, OutOfRange> {
     let word = guest.pattern.word(page * guest.memory.page_size + at, stamp);
     guest.memory.store(page, at, word)
-}
-
-/// Writes a page whole.
-pub(super) fn fill(guest: &Guest, page: u64, stamp: u32) -> Result<(), OutOfRange> {
-    let start = page * guest.memory.page_size;
-    for (offset, word) in (start..).step_by(8).zip(guest.memory.words(page)?) {
-        word.store(guest.pattern.word(offset, stamp), Ordering::Relaxed);
-    }
-    Ok(())
 }
 
 pub(super) fn verify(
@@ -144,6 +134,14 @@ pub(super) fn madvise_bytes(guest: &Guest, page: u64, at: u64, len: u64) -> Resu
     Ok(mapping.dont_need(offset + bytes(at), bytes(len))?)
 }
 
+pub(super) fn free(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
+    for (page, count) in guest.memory.spans(page, count)? {
+        let (mapping, offset) = guest.memory.mapped(page)?;
+        mapping.free(offset, bytes(count * guest.memory.page_size))?;
+    }
+    Ok(())
+}
+
 pub(super) fn unmap(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
     for (page, count) in guest.memory.spans(page, count)? {
         let (mapping, offset) = guest.memory.mapped(page)?;
@@ -158,7 +156,7 @@ pub(super) fn protect(guest: &Guest, page: u64, count: u64) -> Result<(), Refusa
         guest
             .uffd
             .write_protect(address as *mut _, len)
-            .map_err(|error| refusal(format!("{error:?}")))?;
+            .map_err(|error| Refusal::new(format!("{error:?}")))?;
     }
     Ok(())
 }

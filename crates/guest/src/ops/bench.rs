@@ -9,10 +9,11 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::access::{existing, madvise, store};
-use super::{Random, order};
+use super::order;
+use crate::guest::Guest;
 use crate::memory::OutOfRange;
 use crate::protocol::{Bench, BenchReport, Cost, Latency, Refusal};
-use crate::worker::{Guest, refusal};
+use crate::random::Random;
 
 pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refusal> {
     let count = bench.count.unwrap_or_else(|| guest.memory.pages().saturating_sub(bench.page));
@@ -47,7 +48,9 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
         let (start, before) = (Instant::now(), usage());
         gate.wait();
         let ended = running.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(refusal("a thread of the benchmark panicked")))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Refusal::new("a thread of the benchmark panicked")))
         });
         let histograms = ended.collect::<Result<Vec<_>, Refusal>>()?;
         Ok::<_, Refusal>((start, before?, histograms))
@@ -56,7 +59,7 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
 
     let mut latencies = histogram()?;
     for one in &histograms {
-        latencies.add(one).map_err(|error| refusal(error.to_string()))?;
+        latencies.add(one).map_err(|error| Refusal::new(error.to_string()))?;
     }
     Ok(report(&latencies, nanos, cost(&before, &usage()?)))
 }
@@ -99,7 +102,8 @@ pub(super) fn madvises(
 
 /// Latencies of up to a minute, to three digits.
 fn histogram() -> Result<Histogram<u64>, Refusal> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| refusal(error.to_string()))
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .map_err(|error| Refusal::new(error.to_string()))
 }
 
 fn report(latencies: &Histogram<u64>, nanos: u64, cost: Cost) -> BenchReport {

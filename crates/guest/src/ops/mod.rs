@@ -3,20 +3,23 @@
 mod access;
 mod bench;
 mod order;
-pub(crate) mod soak;
+mod soak;
 mod steps;
 mod tables;
 
+use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::flags::set_nonblocking;
+use crate::guest::Guest;
+use crate::lock::lock;
 use crate::memory::bytes;
-use crate::pattern::mix;
 use crate::protocol::{Op, Refusal};
-use crate::worker::{Guest, lock};
+use crate::storm::Storm;
 
 /// Executes one op to its end.
 pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
@@ -34,11 +37,18 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::MadviseBytes { page, at, len } => {
             answer(&access::madvise_bytes(guest, *page, *at, *len)?)
         }
+        Op::Free { page, count } => answer(&access::free(guest, *page, *count)?),
         Op::Unmap { page, count } => answer(&access::unmap(guest, *page, *count)?),
         Op::Protect { page, count } => answer(&access::protect(guest, *page, *count)?),
         Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
+        Op::Calm => {
+            let storm = lock(&guest.storm).take();
+            answer(&storm.map_or(Ok(0), Storm::calm)?)
+        }
         Op::Sleep { micros } => answer(&sleep(Duration::from_micros(*micros))),
-        Op::Program { steps, repeat } => answer(&steps::run(guest, steps, *repeat)),
+        Op::Program { steps, repeat } => {
+            answer(&steps::run(steps, *repeat, |op| execute(guest, op)))
+        }
         Op::Random(soak) => answer(&soak::run(guest, soak)?),
         Op::Bench(bench) => answer(&bench::touches(guest, bench)?),
         Op::MadviseBench { page, count, run } => {
@@ -48,14 +58,15 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Rss => answer(&tables::rss(guest)?),
         Op::Whereabouts => answer(&guest.tracks.whereabouts()),
         Op::WakeAll => answer(&wake_all(guest)?),
+        Op::SetNonblocking { on } => answer(&set_nonblocking(guest.uffd.as_fd(), *on)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
-        Op::Die { how, after_touches } => answer(&guest.die(*how, *after_touches)),
+        Op::Die { how, after_touches } => answer(&guest.fate.seal(*how, *after_touches)),
         Op::Exit => answer(&()),
     }
 }
 
 fn answer(answer: &impl Serialize) -> Result<Value, Refusal> {
-    serde_json::to_value(answer).map_err(|error| crate::worker::refusal(error.to_string()))
+    serde_json::to_value(answer).map_err(|error| Refusal::new(error.to_string()))
 }
 
 fn wake_all(guest: &Guest) -> Result<(), Refusal> {
@@ -64,27 +75,7 @@ fn wake_all(guest: &Guest) -> Result<(), Refusal> {
         guest
             .uffd
             .wake(region.address as *mut _, len)
-            .map_err(|error| crate::worker::refusal(format!("{error:?}")))?;
+            .map_err(|error| Refusal::new(format!("{error:?}")))?;
     }
     Ok(())
-}
-
-/// Numbers that look random and are the same for the same seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64, stream: u64) -> Self {
-        Self(mix(mix(seed.wrapping_add(1)) ^ stream))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
 }

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use super::Random;
 use crate::protocol::{Order, Refusal};
-use crate::worker::refusal;
+use crate::random::Random;
 
 /// The longest run of consecutive pages while booting.
 const BOOT_RUN: u64 = 32;
@@ -34,11 +33,13 @@ pub(super) fn pages(order: &Order, seed: u64, count: u64) -> Result<Vec<u64>, Re
         Order::File(path) => fs::read_to_string(path)?
             .lines()
             .filter(|line| !line.trim().is_empty())
-            .map(|line| line.trim().parse().map_err(|_| refusal(format!("{line:?} is no page"))))
+            .map(|line| {
+                line.trim().parse().map_err(|_| Refusal::new(format!("{line:?} is no page")))
+            })
             .collect::<Result<_, _>>()?,
     };
     match pages.iter().find(|&&page| page >= count) {
-        Some(page) => Err(refusal(format!("page {page} of {count} is touched"))),
+        Some(page) => Err(Refusal::new(format!("page {page} of {count} is touched"))),
         None => Ok(pages),
     }
 }

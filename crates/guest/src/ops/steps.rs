@@ -1,15 +1,21 @@
 //! Programs: many steps with one answer.
 
-use super::access::EXAMPLES;
-use crate::protocol::{Op, ProgramReport, RefusedStep, Verified};
-use crate::worker::Guest;
+use serde_json::Value;
 
-pub(super) fn run(guest: &Guest, steps: &[Op], repeat: u64) -> ProgramReport {
+use super::access::EXAMPLES;
+use crate::protocol::{Op, ProgramReport, Refusal, RefusedStep, Verified};
+
+/// Executes `steps` in order, again and again.
+pub(super) fn run(
+    steps: &[Op],
+    repeat: u64,
+    execute: impl Fn(&Op) -> Result<Value, Refusal>,
+) -> ProgramReport {
     let mut report = ProgramReport::default();
     for _ in 0..repeat {
         for (step, op) in (0..).zip(steps) {
             report.steps += 1;
-            match super::execute(guest, op) {
+            match execute(op) {
                 Ok(answer) => {
                     if let Op::Verify { .. } = op
                         && let Ok(verified) = serde_json::from_value(answer)

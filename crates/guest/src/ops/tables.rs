@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use super::access::existing;
+use crate::guest::Guest;
 use crate::memory::bytes;
 use crate::protocol::{PageState, Refusal, Rss};
 use crate::raw::{PageBits, scan};
 use crate::runs::Runs;
-use crate::worker::Guest;
 
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;

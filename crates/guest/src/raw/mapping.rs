@@ -40,6 +40,17 @@ impl Mapping {
         Ok(Self { base, len: len.get() })
     }
 
+    /// Reserves `len` bytes of huge pages for a moment.
+    pub(crate) fn reserve_huge(len: NonZeroUsize) -> nix::Result<()> {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_2MB;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing one, and
+        // nobody else has learnt of it when it goes.
+        unsafe {
+            let base = mmap_anonymous(None, len, ProtFlags::PROT_NONE, flags)?;
+            munmap(base, len.get())
+        }
+    }
+
     /// Maps the first `len` bytes of `file`; what is written stays in this process.
     pub(crate) fn of_file(len: NonZeroUsize, file: impl AsFd) -> nix::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -79,6 +90,12 @@ impl Mapping {
     pub(crate) fn dont_need(self, offset: usize, len: usize) -> nix::Result<()> {
         // SAFETY: the range lies in the mapping, whose users expect it to change at any time.
         unsafe { madvise(self.at(offset, len), len, MmapAdvise::MADV_DONTNEED) }
+    }
+
+    /// `madvise(MADV_FREE)`: the pages stay until the kernel needs them.
+    pub(crate) fn free(self, offset: usize, len: usize) -> nix::Result<()> {
+        // SAFETY: as for `dont_need`.
+        unsafe { madvise(self.at(offset, len), len, MmapAdvise::MADV_FREE) }
     }
 
     /// Writes `len` bytes at `offset` to `file`, so that it is the kernel which reads them.

@@ -1,9 +1,10 @@
 //! The least handler that keeps a guest going, and ways to make it fail on purpose.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -53,6 +54,10 @@ impl Handler {
     pub(crate) fn listen(pattern: Pattern) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("uffd.sock")).unwrap();
+        // For guests of other users.
+        for path in [dir.path().into(), dir.path().join("uffd.sock")] {
+            fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+        }
         let switches = Arc::new(Switches::default());
         let thread = std::thread::spawn({
             let switches = Arc::clone(&switches);

@@ -1,0 +1,28 @@
+//! What a process of a proof can be: the guest, a handler apart, or somebody who gets in the way.
+
+mod drain;
+mod handler;
+mod relay;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Plays the part that the first argument names, if it names one.
+pub fn play(args: &[OsString]) -> Option<ExitCode> {
+    let (part, args) = args.split_first()?;
+    let texts = || args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let played = match part.to_str()? {
+        "guest" => return Some(uffd_guest::program::main(args.iter().cloned())),
+        "handler" => handler::play(&texts()),
+        "drain" => drain::play(&texts()),
+        "relay" => relay::play(&texts()),
+        _ => return None,
+    };
+    Some(match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", part.to_string_lossy());
+            ExitCode::FAILURE
+        }
+    })
+}
