@@ -7,6 +7,7 @@ mod cast;
 mod facts;
 mod hugelimit;
 mod hugepages;
+mod keeping;
 mod observe;
 mod others;
 pub mod roles;
@@ -23,6 +24,7 @@ pub use cast::Cast;
 pub use facts::{Ending, Exported, Figures, Prefaulted, State};
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
+pub use keeping::{Keeper, Keeping};
 pub use observe::{
     DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,
     waiting_threads,
