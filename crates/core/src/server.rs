@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 
-use crate::handoff::{AcceptError, BindError, Connection, HandoffError, Limits, Listener};
+use crate::handoff::{AcceptError, BindError, Connection, HandoffError, Limits, Listener, Ticket};
 use crate::kernel::Waker;
 use crate::session::{Observer, Session, SessionError, SessionOptions};
 use crate::source::Fetcher;
@@ -241,7 +241,7 @@ impl Drop for UnderWay {
 }
 
 fn serve(
-    connection: Connection,
+    mut connection: Connection,
     fetcher: Arc<Fetcher>,
     options: &ServerOptions,
     observer: &dyn ServerObserver,
@@ -249,9 +249,15 @@ fn serve(
 ) {
     let mut limits = Limits::new(fetcher.source().len());
     limits.timeout = options.handoff_timeout;
-    let handoff = match connection.receive(&limits, under_way.0.stop.as_fd()) {
+    let handoff = match connection.try_receive(&limits, under_way.0.stop.as_fd()) {
         Ok(handoff) => handoff,
-        Err(error) => return observer.refused(error.into()),
+        Err(error) => {
+            observer.refused(error.into());
+            // A userfaultfd that was sent is closed last: that waits for a lock of the peer's.
+            drop(under_way);
+            let _on_its_way_out = Ticket::new();
+            return drop(connection);
+        }
     };
     let guest = observer.arriving();
     match Session::prepare(handoff, fetcher, options.session, guest.observer) {

@@ -21,5 +21,6 @@ pub mod protocol;
 mod raw;
 pub mod runs;
 pub mod snapshot;
+pub mod strangers;
 mod tracks;
 mod worker;

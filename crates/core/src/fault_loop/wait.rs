@@ -1,6 +1,5 @@
 //! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
 
-use std::io::Read;
 use std::time::{Duration, Instant};
 
 use super::hand::Phase;
@@ -86,7 +85,7 @@ impl FaultLoop {
             self.watch.add(process.as_ref(), EXIT)?;
         }
         if let Some(socket) = &self.socket {
-            self.watch.add(socket, SOCKET)?;
+            self.watch.add_end(socket, SOCKET)?;
         }
         Ok(())
     }
@@ -149,7 +148,7 @@ impl FaultLoop {
             return self.probe_guest();
         }
         if ready.has(SOCKET) {
-            return self.socket_spoke();
+            return self.socket_ended();
         }
         if ready.is_empty() && self.process.is_none() {
             return self.probe_guest();
@@ -157,20 +156,12 @@ impl FaultLoop {
         Ok(())
     }
 
-    /// After the handoff nothing is said on the socket, until its end.
-    fn socket_spoke(&mut self) -> Turn {
-        let Some(socket) = &mut self.socket else { return Ok(()) };
-        let mut ignored = [0; 256];
-        match socket.read(&mut ignored) {
-            Ok(count) if count > 0 => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-            // Before 1.12 Firecracker closes it at once, so its end is not the guest's.
-            Ok(_) | Err(_) => {
-                let _ = self.watch.remove(&*socket);
-                self.socket = None;
-                self.probe_guest()
-            }
+    /// Before 1.12 Firecracker closes it at once, so its end is not the guest's.
+    fn socket_ended(&mut self) -> Turn {
+        if let Some(socket) = self.socket.take() {
+            let _ = self.watch.remove(&socket);
         }
+        self.probe_guest()
     }
 
     /// Asks the kernel whether the guest's memory is still there.

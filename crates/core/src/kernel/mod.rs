@@ -2,6 +2,7 @@
 //! has a meaning. No errno and no `unsafe` leaves this module.
 #![allow(unsafe_code)]
 
+mod aside;
 mod descriptor;
 mod events;
 mod features;
@@ -9,9 +10,11 @@ mod host;
 mod ioctl;
 mod mapping;
 mod pagemap;
+mod parting;
 mod process;
 mod watch;
 
+pub(crate) use aside::{Leaving, OwnTable, aside};
 pub use descriptor::{Outcome, Protection, Uffd};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
@@ -19,6 +22,7 @@ pub use host::{Access, Host};
 pub(crate) use mapping::mincore_is_truthful;
 pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
 pub use pagemap::{PageBits, Pagemap};
+pub(crate) use parting::close_at_end_of_thread;
 pub use process::{Process, Waker};
 pub use watch::{ReadySet, Watch};
 
