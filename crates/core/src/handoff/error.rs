@@ -242,6 +242,12 @@ pub enum HandoffError {
 }
 
 impl HandoffError {
+    /// Whether there was no guest at all: somebody connected and left without a word, as those do
+    /// who look whether anybody listens.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Closed { received: 0, .. })
+    }
+
     /// A code that stays the same whatever the message says.
     pub fn code(&self) -> &'static str {
         match self {
