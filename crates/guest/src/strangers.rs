@@ -2,10 +2,13 @@
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
+use userfaultfd_sys as sys;
+
+use crate::raw::{create_uninitialised, create_user_mode_only, set_up_io_uring};
 
 /// A TCP connection with unsent bytes: whoever closes it last waits, for as long as it lingers or
 /// until the [`Reader`] goes.
@@ -44,4 +47,20 @@ impl Lingering {
         setsockopt(&stream, sockopt::Linger, &linger)?;
         Ok(Self { socket: stream.into(), reader })
     }
+}
+
+/// A userfaultfd for the memory of this process.
+pub fn own_userfaultfd() -> io::Result<OwnedFd> {
+    let uffd = create_user_mode_only(sys::UFFD_FEATURE_EVENT_REMOVE)?;
+    uffd.as_fd().try_clone_to_owned()
+}
+
+/// A userfaultfd for nothing yet: nobody has said which features it is to have.
+pub fn raw_userfaultfd() -> io::Result<OwnedFd> {
+    Ok(create_uninitialised()?)
+}
+
+/// An io_uring.
+pub fn io_uring() -> io::Result<OwnedFd> {
+    Ok(set_up_io_uring()?)
 }

@@ -4,6 +4,7 @@
 mod case;
 mod hugepages;
 mod observe;
+mod peer;
 pub mod soak;
 pub mod sources;
 mod stage;
@@ -11,4 +12,5 @@ mod stage;
 pub use case::{Case, HUGE, SMALL, Setting};
 pub use hugepages::HugePages;
 pub use observe::{ThreadCost, assert_idle, cost_of, threads_named, until, waiting_threads};
+pub use peer::{Peer, Wanderer};
 pub use stage::{Held, Served, Stage, StageBuilder};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use uffd_guest::options::Options;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
 use uffd_guest::snapshot::{self, ZeroPages};
-use uffd_proof::{HUGE, HugePages, SMALL};
+use uffd_proof::{HUGE, HugePages, SMALL, Wanderer};
 
 const PAGES: u64 = 6;
 
@@ -49,11 +50,20 @@ impl Handler {
         self.lines.recv_timeout(Duration::from_secs(30)).expect("the handler says something")
     }
 
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("uffd.sock")
+    }
+
+    /// A guest in our namespace that hands off to whoever listens there.
+    fn start_guest(&self, socket: &Path) -> Guest {
+        let options = Options::new(socket, [PAGES], self.pattern);
+        let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
+        GuestBuilder::new(program, options).spawn().unwrap()
+    }
+
     /// A guest in our namespace.
     fn guest(&self) -> Guest {
-        let options = Options::new(self.dir.path().join("uffd.sock"), [PAGES], self.pattern);
-        let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
-        let guest = GuestBuilder::new(program, options).spawn().unwrap();
+        let guest = self.start_guest(&self.socket());
         assert_eq!(self.next(), "guest None, killed: false");
         guest
     }
@@ -95,6 +105,26 @@ fn a_guest_in_another_pid_namespace_is_served_and_its_end_is_seen() {
             assert_eq!(handler.end().0, "GuestExited");
         }
     }
+}
+
+/// They have no number there, and are told apart all the same.
+#[test]
+fn a_process_in_another_pid_namespace_hands_off_so_many_guests() {
+    const LIMIT: usize = 4;
+    let handler = Handler::start(SMALL);
+    let wanderers: Vec<_> =
+        (0..=LIMIT).map(|_| Wanderer::start(|socket| handler.start_guest(socket))).collect();
+    let mut peers = Vec::new();
+    for (number, wanderer) in wanderers.iter().enumerate() {
+        peers.push(wanderer.hand_off(&handler.socket()).unwrap());
+        let line = handler.next();
+        match number {
+            LIMIT => assert!(line.contains("maxGuestsPerProcess"), "{line}"),
+            _ => assert_eq!(line, "guest None, killed: false"),
+        }
+    }
+    let guest = handler.guest();
+    assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
 }
 
 /// EEXIST means that a huge page is there, or that there is none to be had. Without a page map the

@@ -9,9 +9,12 @@ mod features;
 mod host;
 mod ioctl;
 mod mapping;
+mod own_memory;
 mod pagemap;
 mod parting;
 mod process;
+mod process_id;
+mod same_file;
 mod watch;
 
 pub(crate) use aside::{Leaving, OwnTable, aside};
@@ -21,9 +24,12 @@ pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
 pub(crate) use mapping::mincore_is_truthful;
 pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
+pub(crate) use own_memory::is_for_own_memory;
 pub use pagemap::{PageBits, Pagemap};
 pub(crate) use parting::close_at_end_of_thread;
 pub use process::{Process, Waker};
+pub(crate) use process_id::ProcessId;
+pub(crate) use same_file::is_same_file;
 pub use watch::{ReadySet, Watch};
 
 use nix::errno::Errno;
