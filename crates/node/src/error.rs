@@ -61,6 +61,7 @@ impl From<&Refusal> for ErrorInfo {
         match refusal {
             Refusal::Session(error) => error.into(),
             Refusal::Handoff(error) => Self::new(error.code(), error),
+            Refusal::Admission(error) => Self::new(error.code(), error),
         }
     }
 }

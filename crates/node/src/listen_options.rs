@@ -42,6 +42,8 @@ pub struct NativeListenOptions {
     pub on_unservable: Option<UnservableOption>,
     pub fault_deadline_ms: Option<f64>,
     pub handoff_timeout_ms: Option<f64>,
+    pub max_guests: Option<f64>,
+    pub max_guests_per_process: Option<f64>,
     pub kill_on_failure: Option<bool>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
@@ -62,6 +64,14 @@ impl NativeListenOptions {
                 self.handoff_timeout_ms,
                 default.handoff_timeout,
             )?,
+            max_guests: match self.max_guests {
+                None => default.max_guests,
+                Some(guests) => Some(count("maxGuests", guests)?),
+            },
+            max_guests_per_process: match self.max_guests_per_process {
+                None => default.max_guests_per_process,
+                Some(guests) => count("maxGuestsPerProcess", guests)?,
+            },
             session: self.session(default.session)?,
             keep: None,
         })
@@ -101,6 +111,10 @@ impl NativeListenOptions {
 
 fn duration(name: &str, ms: Option<f64>, default: Duration) -> Result<Duration, Thrown> {
     ms.map_or(Ok(default), |ms| Ok(Duration::from_millis(whole(name, ms)?)))
+}
+
+fn count(name: &str, value: f64) -> Result<usize, Thrown> {
+    Ok(usize::try_from(whole(name, value)?).unwrap_or(usize::MAX))
 }
 
 /// A whole number of at least 1 that a thread could wait for or a guest could have.

@@ -10,6 +10,7 @@ mod hugepages;
 mod keeping;
 mod observe;
 mod others;
+mod peer;
 pub mod roles;
 mod scenery;
 mod served;
@@ -30,6 +31,7 @@ pub use observe::{
     waiting_threads,
 };
 pub use others::{Drain, Relay};
+pub use peer::{Peer, Wanderer};
 pub use served::{Held, Served};
 pub use serving::{Asked, Serving, Staged, Unanswered};
 pub use stage::{Stage, StageBuilder};

@@ -1,6 +1,5 @@
 //! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
 
-use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -106,7 +105,7 @@ impl Idle {
             watch.add(peer, EXIT)?;
         }
         if let Some(socket) = &socket {
-            watch.add(socket, SOCKET)?;
+            watch.add_end(socket, SOCKET)?;
         }
         Ok(Self {
             watch,
@@ -169,7 +168,7 @@ impl Idle {
             }
         }
         if ready.has(SOCKET) {
-            self.socket_spoke();
+            self.socket_ended();
         }
         let probe_due = self.next(guest) != Next::Never && self.probed.elapsed() >= PROBE_EVERY;
         if ready.has(EXIT) || ready.has(SOCKET) || probe_due {
@@ -178,18 +177,10 @@ impl Idle {
         Ok(())
     }
 
-    /// After the handoff nothing is said on the socket, until its end.
-    fn socket_spoke(&mut self) {
-        let Some(socket) = &mut self.socket else { return };
-        let mut ignored = [0; 256];
-        match socket.read(&mut ignored) {
-            Ok(count) if count > 0 => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            // Before 1.12 Firecracker closes it at once, so its end is not the guest's.
-            Ok(_) | Err(_) => {
-                let _ = self.watch.remove(&*socket);
-                self.socket = None;
-            }
+    /// Before 1.12 Firecracker closes it at once, so its end is not the guest's.
+    fn socket_ended(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            let _ = self.watch.remove(&socket);
         }
     }
 

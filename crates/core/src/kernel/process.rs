@@ -151,18 +151,7 @@ impl Process {
 
     /// Sends SIGKILL.
     pub fn kill(&self) -> nix::Result<()> {
-        let null = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: plain integers and a null siginfo, which the system call allows.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                null,
-                0_u32,
-            )
-        };
-        Errno::result(result).map(drop)
+        signal(self.pidfd.as_fd(), libc::SIGKILL)
     }
 }
 
@@ -185,6 +174,14 @@ pub(super) fn proc_is_ours() -> std::io::Result<()> {
         return Err(std::io::Error::other("/proc is that of another pid namespace"));
     }
     Ok(())
+}
+
+/// Sends a signal, or with 0 only asks whether one could be sent.
+pub(super) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let (pidfd, null) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: plain integers and a null siginfo, which the system call allows.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, null, 0_u32) };
+    Errno::result(result).map(drop)
 }
 
 pub(super) fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {
