@@ -27,7 +27,6 @@ mod stand;
 mod suite;
 mod target;
 mod targets;
-mod unregister;
 mod workloads;
 
 use std::process::ExitCode;

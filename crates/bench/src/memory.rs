@@ -88,6 +88,11 @@ impl Memory {
         self.uffd.copy(GuestAddr(self.base + offset), source, Protection::Writable, Wake::Now)
     }
 
+    /// Leaves a range of addresses to the kernel, which fills with zeros what is missing there.
+    pub(crate) fn unregister(&self, removed: Range<u64>) -> Outcome {
+        self.uffd.unregister(GuestAddr(removed.start), removed.end - removed.start)
+    }
+
     /// One fault; false if it has to be tried again.
     pub(crate) fn serve(&self, address: u64) -> bool {
         let offset = (address - self.base) & !(self.page_size - 1);

@@ -13,13 +13,12 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{gettid, read};
-use uffd_core::kernel::Waker;
+use uffd_core::kernel::{Outcome, Waker};
 use uffd_guest::driver::Guest;
 use userfaultfd_sys::{UFFD_EVENT_PAGEFAULT, UFFD_EVENT_REMOVE};
 
 use crate::Result;
 use crate::memory::Memory;
-use crate::unregister::unregister;
 
 /// A thread that serves a guest in this way.
 #[derive(Debug)]
@@ -118,7 +117,9 @@ fn serve(memory: &Memory, shared: &Shared) -> nix::Result<()> {
         };
         if message[0] != UFFD_EVENT_PAGEFAULT {
             if message[0] == UFFD_EVENT_REMOVE && shared.unregisters {
-                unregister(&memory.uffd, removed_in(&message))?;
+                if let Outcome::Refused(errno) = memory.unregister(removed_in(&message)) {
+                    return Err(Errno::from_raw(errno));
+                }
             } else if shared.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
