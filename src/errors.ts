@@ -44,6 +44,20 @@ export const errorCodes = {
   ERR_UFFD_FEATURES: 'a guest was refused: its userfaultfd has features that cannot be served',
   ERR_UFFD_DIRTY_TRACKING: 'a guest was refused: its dirty pages cannot be tracked',
 
+  ERR_UFFD_BUSY:
+    'a guest was refused: it gives memory back so fast that nothing can be asked of it',
+  ERR_UFFD_STATE_DIR: 'the state directory cannot keep guests; the message says what to change',
+  ERR_UFFD_STATE_DIR_IN_USE: 'another server has the state directory',
+  ERR_UFFD_NO_STATE_DIR: 'guests can be handed over only by a server with a state directory',
+  ERR_UFFD_RECOVERY_LEDGER: 'a guest is not taken over: its ledger is damaged or not its own',
+  ERR_UFFD_RECOVERY_ENDED: 'a guest is not taken over: it has ended',
+  ERR_UFFD_RECOVERY_NAMESPACE: 'a guest is not taken over: it is in another pid namespace',
+  ERR_UFFD_RECOVERY_SNAPSHOT: 'a guest is not taken over: it has another snapshot',
+  ERR_UFFD_RECOVERY_DESCRIPTOR: 'a guest is not taken over: its userfaultfd cannot be had',
+  ERR_UFFD_RECOVERY_MEMORY: 'a guest is not taken over: its memory is not where its ledger says',
+  ERR_UFFD_RECOVERY_SERVED: 'a guest is not taken over: another process serves it',
+  ERR_UFFD_NOT_RELEASED: 'a guest was not released, and is served as before; the message says why',
+
   ERR_UFFD_EVENTS: 'a guest failed: its page faults cannot be read',
   ERR_UFFD_STRAY_FAULT: 'a guest failed: it touched memory its handoff did not name',
   ERR_UFFD_REFUSED: 'a guest failed: the kernel refused to install a page',

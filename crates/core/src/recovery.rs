@@ -215,6 +215,24 @@ impl Left {
     }
 }
 
+/// Takes over every guest of `served` that was left in `dir`, and says why not of the others. Those
+/// that other processes serve are none of ours.
+pub fn take_all(
+    dir: &StateDir,
+    served: &SnapshotPlace,
+    spares: &mut Spares,
+) -> io::Result<(Vec<Left>, Vec<NotRecovered>)> {
+    let (mut taken, mut others) = (Vec::new(), Vec::new());
+    for path in dir.ledgers()? {
+        match Left::find(&path, spares).and_then(|left| left.of_snapshot(served)) {
+            Ok(left) => taken.push(left),
+            Err(NotRecovered { why: Obstruction::Served, .. }) => {}
+            Err(other) => others.push(other),
+        }
+    }
+    Ok((taken, others))
+}
+
 fn find(path: &Path, spares: &mut Spares) -> Result<Left, Obstruction> {
     let unusable = |error| match error {
         LedgerError::Owned => Obstruction::Served,

@@ -20,8 +20,12 @@ pub enum NativeEvent {
     ListenFailed { error: ErrorInfo },
     /// The socket is gone.
     Closed,
-    /// A guest is being served from now on.
-    Arrived { guest: NativeGuest },
+    /// A guest is being served from now on; `recovered`, it was left by another process.
+    Arrived { guest: NativeGuest, recovered: bool },
+    /// The state directory is on a disk, to which every fault will write.
+    StateDirOnDisk,
+    /// A guest that was left is not taken over.
+    NotRecovered { error: ErrorInfo },
     /// A guest was refused, and so many before it that are not reported.
     Refused { error: ErrorInfo, unseen: u32 },
     /// A connection could not be accepted; with `forGood`, none will be.
@@ -42,6 +46,8 @@ pub enum NativeEvent {
     Traced { request: u32, words: BigUint64Array },
     /// The answer to `settle`.
     Settled { request: u32 },
+    /// The answer to `release`: nothing, or why not.
+    Released { request: u32, error: Option<ErrorInfo> },
     /// A command came too late.
     TooLate { request: u32 },
     /// A guest has ended. The last event about it.
@@ -55,9 +61,11 @@ impl NativeEvent {
             News::Listening => Self::Listening,
             News::ListenFailed(error) => Self::ListenFailed { error },
             News::Closed => Self::Closed,
-            News::Arrived { about, session } => {
-                Self::Arrived { guest: NativeGuest::new(about, &session) }
+            News::Arrived { about, session, recovered } => {
+                Self::Arrived { guest: NativeGuest::new(about, &session), recovered }
             }
+            News::StateDirOnDisk => Self::StateDirOnDisk,
+            News::NotRecovered(error) => Self::NotRecovered { error },
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },
             News::Stats(about) => {
@@ -86,6 +94,9 @@ impl NativeEvent {
             Answer::Stats(stats) => Self::Counted { request, stats: Stats::from(&*stats) },
             Answer::Trace(entries) => Self::Traced { request, words: to_words(&entries) },
             Answer::Settled => Self::Settled { request },
+            Answer::Released(refused) => {
+                Self::Released { request, error: refused.as_ref().map(ErrorInfo::from) }
+            }
             Answer::Ended => Self::TooLate { request },
         }
     }

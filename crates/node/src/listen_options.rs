@@ -45,6 +45,8 @@ pub struct NativeListenOptions {
     pub max_guests: Option<f64>,
     pub max_guests_per_process: Option<f64>,
     pub kill_on_failure: Option<bool>,
+    pub state_dir: Option<String>,
+    pub state_dir_wait: Option<bool>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
 }
@@ -53,6 +55,13 @@ impl NativeListenOptions {
     /// Where the socket is to be, and the snapshot.
     pub(crate) fn paths(&self) -> (PathBuf, PathBuf) {
         (PathBuf::from(&self.socket), PathBuf::from(&self.snapshot))
+    }
+
+    /// Where guests are kept, if they are to outlive this process, and whether to wait for another
+    /// server to leave it.
+    pub(crate) fn state_dir(&self) -> Option<(PathBuf, bool)> {
+        let path = self.state_dir.as_ref()?;
+        Some((PathBuf::from(path), self.state_dir_wait.unwrap_or(false)))
     }
 
     /// How the server is to behave.
