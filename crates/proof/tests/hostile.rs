@@ -35,6 +35,8 @@ fn sockets_that_linger_hold_up_nobody() {
             let Lingering { socket, reader } = Lingering::new(3600).unwrap();
             let stream = UnixStream::connect(setting.server().path()).unwrap();
             send(&stream, REGIONS, &[socket.as_fd()]);
+            // Whoever closes it last waits; where the server was quicker, that is not this thread.
+            std::thread::spawn(move || drop(socket));
             (stream, reader)
         })
         .collect();

@@ -1,4 +1,5 @@
 import { listen, type Server } from '../../index.js'
+import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 import { listenOptions } from './listen-options.js'
@@ -11,6 +12,9 @@ import type { Tally } from './tally.js'
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
   const { snapshot, once, 'prefetch-mode': mode } = values
+  if (values['hand-over'] && values['state-dir'] === undefined) {
+    throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
+  }
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
     const leaves = (signal: unknown) =>
       values['state-dir'] !== undefined && (values['hand-over'] || signal === 'SIGUSR2')
