@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use thiserror::Error;
@@ -215,19 +216,35 @@ impl Left {
     }
 }
 
-/// Takes over every guest of `served` that was left in `dir`, and says why not of the others. Those
-/// that other processes serve are none of ours.
+/// How long a process that is ending may take to let go of its guests.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
+
+/// Takes over every guest of `served` that was left in `dir`, and says why not of the others. For
+/// whoever has the directory's [claim](StateDir::claim): the server before has ended, or has handed
+/// over, and what it still has the lock on is about to be let go of.
 pub fn take_all(
     dir: &StateDir,
     served: &SnapshotPlace,
     spares: &mut Spares,
 ) -> io::Result<(Vec<Left>, Vec<NotRecovered>)> {
     let (mut taken, mut others) = (Vec::new(), Vec::new());
-    for path in dir.ledgers()? {
-        match Left::find(&path, spares).and_then(|left| left.of_snapshot(served)) {
-            Ok(left) => taken.push(left),
-            Err(NotRecovered { why: Obstruction::Served, .. }) => {}
-            Err(other) => others.push(other),
+    let mut paths = dir.ledgers()?;
+    let until = Instant::now() + LETS_GO_WITHIN;
+    while !paths.is_empty() {
+        let over = Instant::now() >= until;
+        let mut locked = Vec::new();
+        for path in paths {
+            match Left::find(&path, spares).and_then(|left| left.of_snapshot(served)) {
+                Ok(left) => taken.push(left),
+                Err(NotRecovered { why: Obstruction::Served, .. }) if !over => locked.push(path),
+                // It was removed by whoever had the lock: its guest has ended.
+                Err(NotRecovered { why: Obstruction::Ledger(LedgerError::Gone), .. }) => {}
+                Err(other) => others.push(other),
+            }
+        }
+        paths = locked;
+        if !paths.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
     Ok((taken, others))

@@ -34,11 +34,13 @@ struct Shared {
     phase: Mutex<Phase>,
     /// Guests outlive this process.
     keeps: bool,
+    /// Keeps other servers from the state directory, until the last guest has ended.
+    claim: Mutex<Option<Claim>>,
 }
 
 enum Phase {
     Starting,
-    Open(Server, Option<Claim>),
+    Open(Server),
     Closed,
 }
 
@@ -60,6 +62,7 @@ impl NativeServer {
             sessions: Arc::default(),
             phase: Mutex::new(Phase::Starting),
             keeps: state_dir.is_some(),
+            claim: Mutex::default(),
         });
         let hook = env
             .add_env_cleanup_hook(Arc::clone(&shared), |shared| shared.abandon())
@@ -93,6 +96,8 @@ impl NativeServer {
         let events = news.into_iter().filter_map(NativeEvent::of).collect();
         if self.closed && self.shared.sessions.is_empty() {
             self.shared.outbox.finish();
+            // Whoever waits for the directory finds all guests there.
+            self.shared.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(hook) = self.hook.take() {
                 // It can only fail if the environment is ending.
                 let _ = env.remove_env_cleanup_hook(hook);
@@ -137,13 +142,13 @@ impl Shared {
         options: ServerOptions,
     ) {
         match self.serve(socket, snapshot, state_dir, options) {
-            Ok((server, claim)) => {
+            Ok(server) => {
                 let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
                 if matches!(*phase, Phase::Closed) {
                     server.stop();
                     self.outbox.tell(News::Closed);
                 } else {
-                    *phase = Phase::Open(server, claim);
+                    *phase = Phase::Open(server);
                     drop(phase);
                     self.outbox.tell(News::Listening);
                 }
@@ -158,19 +163,19 @@ impl Shared {
         snapshot: &Path,
         state_dir: Option<(PathBuf, bool)>,
         mut options: ServerOptions,
-    ) -> Result<(Server, Option<Claim>), ErrorInfo> {
+    ) -> Result<Server, ErrorInfo> {
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
         let fetcher = Arc::new(Fetcher::new(Arc::new(source)));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
         let reception = Arc::new(Reception { outbox, sessions });
-        let mut claim = None;
         if let Some((path, wait)) = state_dir {
             let dir = StateDir::open(&path).map_err(|error| ErrorInfo::from(&error))?;
             if !dir.is_in_memory() {
                 self.outbox.tell(News::StateDirOnDisk);
             }
-            claim = Some(self.claim(&dir, wait)?);
+            let claim = self.claim(&dir, wait)?;
+            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
             let identity = SnapshotPlace::of(snapshot).map_err(ErrorInfo::resources)?;
             let keep = Keep { dir: Arc::new(dir), snapshot: identity };
             // Before anything else: they have been waiting.
@@ -178,9 +183,7 @@ impl Shared {
             recovered.map_err(ErrorInfo::resources)?;
             options.keep = Some(keep);
         }
-        let server = Server::start(socket, fetcher, options, reception)
-            .map_err(|error| ErrorInfo::from(&error))?;
-        Ok((server, claim))
+        Server::start(socket, fetcher, options, reception).map_err(|error| ErrorInfo::from(&error))
     }
 
     /// Makes this server the one of the directory; a wait for another one ends with the server.
@@ -211,9 +214,8 @@ impl Shared {
     fn close(&self) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let was = std::mem::replace(&mut *phase, Phase::Closed);
-        if let Phase::Open(server, claim) = was {
+        if let Phase::Open(server) = was {
             server.stop();
-            drop(claim);
             self.outbox.tell(News::Closed);
         }
     }

@@ -102,7 +102,7 @@ impl GuestMemory {
     /// Asks the page map whether `page`, which may have been installed, is there.
     fn find_out(&mut self, page: PageIndex) {
         let before = self.states.get(page);
-        if before.is_installed() || before == PageState::Poisoned {
+        if matches!(before, PageState::Dirty | PageState::Poisoned) {
             return;
         }
         let addr = self.addr(page);
@@ -121,6 +121,7 @@ impl GuestMemory {
             Some((true, false, true)) if before == PageState::Unfaulted => {
                 self.states.set_one(page, PageState::Clean);
             }
+            // Whatever it was before, it was absent, and is filled with zeros.
             Some((true, false, _)) => self.states.set_one(page, PageState::Zero),
         }
     }

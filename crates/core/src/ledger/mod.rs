@@ -106,6 +106,9 @@ pub enum LedgerError {
     /// Its guest is being served by the process that has the lock on it.
     #[error("its guest is being served by another process")]
     Owned,
+    /// It is not there any more: its guest has ended.
+    #[error("it is not there any more")]
+    Gone,
     /// It belongs to somebody else, or others may change it.
     #[error("it is not a file that only user {user} may change: {found}")]
     Foreign {
@@ -157,7 +160,10 @@ impl LedgerFile {
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
-            .map_err(io("cannot open it"))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => LedgerError::Gone,
+                _ => io("cannot open it")(error),
+            })?;
         let about = file.metadata().map_err(io("cannot look at it"))?;
         let user = nix::unistd::geteuid().as_raw();
         let mode = about.permissions().mode() & 0o7777;
@@ -178,7 +184,7 @@ impl LedgerFile {
         // Its last owner may have removed it before the lock was ours.
         let still = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == about.ino());
         if !still {
-            return Err(io("cannot open it")(io::ErrorKind::NotFound.into()));
+            return Err(LedgerError::Gone);
         }
         let len = lock.metadata().map_err(io("cannot look at it"))?.len();
         let (header, size) = Header::decode(len, |bytes, at| lock.read_exact_at(bytes, at))?;

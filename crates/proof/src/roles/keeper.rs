@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::ledger::{SnapshotPlace, StateDir};
-use uffd_core::recovery::{Keep, Left, Spares};
+use uffd_core::recovery::{Keep, Spares, take_all};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Observer, Session};
 use uffd_core::source::{Fetcher, FileSource};
@@ -25,17 +25,14 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let fetcher = Arc::new(Fetcher::new(Arc::new(FileSource::open(&role.snapshot)?)));
     let sessions = Arc::new(Sessions::default());
     let mut recovered = 0;
-    for path in dir.ledgers()? {
-        let left = Left::find(&path, &mut Spares::new());
-        match left.and_then(|left| left.of_snapshot(&snapshot)) {
-            Ok(left) => {
-                let fetcher = Arc::clone(&fetcher);
-                let session = Session::recover(left, fetcher, role.session(), Box::new(OfGuest))?;
-                sessions.add(session);
-                recovered += 1;
-            }
-            Err(error) => say(&format!("left {}", error.why.code())),
-        }
+    let (taken, others) = take_all(&dir, &snapshot, &mut Spares::new())?;
+    for error in others {
+        say(&format!("left {}", error.why.code()));
+    }
+    for left in taken {
+        let fetcher = Arc::clone(&fetcher);
+        sessions.add(Session::recover(left, fetcher, role.session(), Box::new(OfGuest))?);
+        recovered += 1;
     }
     let keep = Some(Keep { dir, snapshot });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
