@@ -34,6 +34,7 @@ impl Lingering {
         setsockopt(&listener, sockopt::RcvBuf, &4096)?;
         let mut stream = TcpStream::connect(listener.local_addr()?)?;
         let reader = Reader { _stream: listener.accept()?.0 };
+        setsockopt(&stream, sockopt::SndBuf, &4096)?;
         stream.set_nonblocking(true)?;
         loop {
             match stream.write(&[0; 16 << 10]) {

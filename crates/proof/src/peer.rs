@@ -42,6 +42,12 @@ impl Peer {
     }
 }
 
+impl From<UnixStream> for Peer {
+    fn from(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+}
+
 /// A guest process whose handoff was received and not passed on yet.
 #[derive(Debug)]
 pub struct Wanderer {

@@ -219,6 +219,15 @@ impl Stage {
         }
     }
 
+    /// Waits for the next refusal, or for why a connection could not be accepted.
+    pub fn next_refusal_or_trouble(&self) -> Result<Refusal, AcceptError> {
+        match self.next() {
+            Arrival::Refused(refusal) => Ok(refusal),
+            Arrival::Troubled(error) => Err(error),
+            Arrival::Guest(session, _) => panic!("expected a refusal, got {session:?}"),
+        }
+    }
+
     /// Whether the server has told of nothing that was not asked for here.
     pub fn nothing_new(&self) -> bool {
         self.arrivals.is_empty()

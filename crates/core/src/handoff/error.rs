@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use super::{message::MessageError, taking::MAX_AT_ONCE};
+use super::{message::MessageError, visit::MAX_AT_ONCE};
 
 /// Why no socket could be bound.
 #[derive(Debug, Error)]

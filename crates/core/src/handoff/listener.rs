@@ -13,7 +13,9 @@ use nix::errno::Errno;
 
 use rustix::net::{Shutdown, shutdown};
 
-use super::{AcceptError, BindError, Connection, leaving, socket_file, socket_file::SocketFile};
+use super::{
+    AcceptError, BindError, Connection, leaving, socket_file, socket_file::SocketFile, wire::Wire,
+};
 
 /// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct Listener {
     path: PathBuf,
 }
 
-/// Who waits in its queue may have sent something already, so it is closed without waiting.
+/// Who waits in its queue may have sent something already, so it is emptied before it is closed.
 #[derive(Debug)]
 struct Socket(Option<UnixListener>);
 
@@ -93,10 +95,28 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(socket) = self.0.take() {
-            // Whoever is about to connect is refused at once, and not when it is closed at last.
-            let _ = shutdown(&socket, Shutdown::Read);
+        if let Some(socket) = self.0.take()
+            && !empty(&socket)
+        {
             leaving::close(socket);
+        }
+    }
+}
+
+/// Lets nobody connect any more and hangs up on whoever has. Says whether nobody is left.
+fn empty(socket: &UnixListener) -> bool {
+    if shutdown(socket, Shutdown::Read).is_err() {
+        return false;
+    }
+    loop {
+        match socket.accept() {
+            Ok((stream, _)) => drop(Wire::new(stream)),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+                // It was shut, and its queue is empty.
+                Some(Errno::EINVAL) => return true,
+                _ => return false,
+            },
         }
     }
 }

@@ -12,6 +12,7 @@ mod listener;
 pub mod message;
 mod socket_file;
 mod taking;
+mod visit;
 mod wait;
 mod wire;
 

@@ -1,14 +1,17 @@
 //! The wire to a peer. What lies unread in it may hold descriptors that take for ever to close, so
-//! it is closed without waiting for them unless there is nothing in it any more.
+//! it is emptied before it is closed, or else closed without waiting.
 
 use std::io;
 use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 
+use rustix::io::Errno;
+
 use super::{
-    incoming::{Next, peek},
+    incoming::{Next, consume, peek},
     leaving,
+    taking::take_out,
 };
 
 /// A stream that a peer writes to.
@@ -34,11 +37,6 @@ impl Wire {
 
 const TAKEN_ONCE: &str = "the stream is taken out once, at the end";
 
-/// Whether there is nothing in it. Stays true once it has been hung up.
-fn is_empty(stream: &UnixStream) -> bool {
-    matches!(peek(stream, &mut [0]), Ok(Next::End))
-}
-
 impl Deref for Wire {
     type Target = UnixStream;
 
@@ -49,9 +47,29 @@ impl Deref for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let Some(stream) = self.0.take() else { return };
-        if stream.shutdown(Shutdown::Read).is_err() || !is_empty(&stream) {
+        if let Some(stream) = self.0.take()
+            && !(stream.shutdown(Shutdown::Read).is_ok() && empty(&stream))
+        {
             leaving::close(stream);
+        }
+    }
+}
+
+/// Reads a stream that was hung up to its end. Then whoever has a copy of it, such as a process that
+/// is just being started, closes nothing with it. Says whether the end was reached.
+fn empty(stream: &UnixStream) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        let goes_on = match peek(stream, &mut buffer) {
+            Ok(Next::End) => return true,
+            Ok(Next::Bytes(bytes)) => consume(stream, &mut buffer[..bytes]).is_ok(),
+            Ok(Next::WithDescriptors) => take_out(stream),
+            // Said once: the peer has left without reading what was said to it.
+            Err(Errno::INTR | Errno::CONNRESET) => true,
+            Err(_) => false,
+        };
+        if !goes_on {
+            return false;
         }
     }
 }

@@ -2,16 +2,17 @@
 //! its own. What it receives never is in this process, and is closed when it ends, by a kernel
 //! that may take its time over it: nobody waits for that here.
 
-use std::ffi::c_uint;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, open};
 
 /// Large enough for buffers of some kilobytes in a build that is not optimised.
 const STACK: usize = 256 << 10;
@@ -58,60 +59,72 @@ impl Leaving {
 }
 
 impl OwnTable {
-    /// Gives these the lowest numbers that are free and closes all above, so that what is received
-    /// from here on comes last in the table. A table is closed from its start to its end: if the
-    /// end takes for ever, nothing of this process is held open by that.
-    pub(crate) fn put_first<const COUNT: usize>(
-        &self,
-        fds: [BorrowedFd<'_>; COUNT],
-    ) -> rustix::io::Result<[OwnedFd; COUNT]> {
-        let mut copies = [const { None }; COUNT];
-        for (copy, fd) in copies.iter_mut().zip(fds) {
-            *copy = Some(rustix::io::fcntl_dupfd_cloexec(fd, 0)?);
+    /// Has what is received from here on come last in the table, where there is room for so many.
+    ///
+    /// A table is closed from its start to its end: if the end takes for ever, nothing of this
+    /// process is held open by that. It is closed by the process's end alone, where the kernel
+    /// lets nobody linger: a copy that is closed before could be the last of something by then.
+    pub(crate) fn fill(&self, with: BorrowedFd<'_>, room: u64) {
+        let (Some(last), Ok((limit, _))) = (last_of_table(), getrlimit(Resource::RLIMIT_NOFILE))
+        else {
+            return;
+        };
+        if u64::from(last.unsigned_abs()) + 1 + room > limit {
+            return;
         }
-        let copies = copies.map(|copy| copy.expect("one for each"));
-        let last = copies.iter().map(|fd| fd.as_fd().as_raw_fd()).max();
-        self.close_from(last.map_or(0, |last| last + 1))?;
-        Ok(copies)
-    }
-
-    fn close_from(&self, first: RawFd) -> rustix::io::Result<()> {
-        let (first, last, flags) = (first.cast_unsigned(), c_uint::MAX, 0_u32);
-        // SAFETY: plain integers; the descriptors are copies that only this process has.
-        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-        match result {
-            0 => Ok(()),
-            _ => Err(rustix::io::Errno::from_raw_os_error(Errno::last_raw())),
+        while let Ok(copy) = rustix::io::fcntl_dupfd_cloexec(with, 0) {
+            if copy.into_raw_fd() > last {
+                return;
+            }
         }
     }
 }
 
+/// The highest descriptor that is open.
+fn last_of_table() -> Option<RawFd> {
+    let mut status = [0; 4096];
+    let file = open(c"/proc/self/status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let len = rustix::io::read(&file, &mut status).ok()?;
+    let text = std::str::from_utf8(&status[..len]).ok()?;
+    // The room there is: all are below.
+    let size = text.lines().find_map(|line| line.strip_prefix("FDSize:"))?;
+    let size: RawFd = size.trim().parse().ok()?;
+    // SAFETY: plain integers; asking changes nothing.
+    let is_open = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
+    (0..size).rev().find(is_open)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
+    use std::fs::File;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
     #[test]
-    fn what_is_done_aside_is_seen_here_and_its_descriptors_are_not() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut found, mut numbers) = (0, Vec::with_capacity(2));
-        let leaving = aside(&mut |table| {
-            let kept = table.put_first([ours.as_fd(), theirs.as_fd()]).unwrap();
-            numbers.extend(kept.iter().map(|fd| fd.as_fd().as_raw_fd()));
-            // Copies: both go on here.
-            std::mem::forget(kept);
-            found = std::process::id();
-        });
-        leaving.unwrap().reap();
+    fn what_is_found_out_aside_is_known_here() {
+        let mut found = 0;
+        aside(&mut |_| found = std::process::id()).unwrap().reap();
         assert_ne!(found, 0);
         assert_ne!(found, std::process::id());
-        assert_eq!(numbers.len(), 2);
-        theirs.write_all(b"x").unwrap();
-        let mut byte = [0];
-        (&ours).read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn what_is_opened_aside_comes_last_and_is_not_here() {
+        let holes: Vec<_> = (0..40).map(|_| File::open("/dev/null").unwrap()).collect();
+        let last = File::open("/dev/null").unwrap();
+        drop(holes);
+        let (mut before, mut opened) = (None, 0);
+        let leaving = aside(&mut |table| {
+            before = last_of_table();
+            table.fill(last.as_fd(), 1);
+            opened = File::open("/dev/null").unwrap().into_raw_fd();
+        });
+        leaving.unwrap().reap();
+        assert!(before.unwrap() >= last.as_raw_fd(), "{before:?}");
+        assert!(opened > before.unwrap(), "{opened} is behind {before:?}");
+        // Other tests open files as well, though not as many.
+        assert!(File::open("/dev/null").unwrap().as_raw_fd() < opened);
     }
 
     #[test]
