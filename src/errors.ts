@@ -27,6 +27,8 @@ export const errorCodes = {
   ERR_UFFD_ACCEPT_TIMEOUT: 'no guest came before the deadline',
   ERR_UFFD_ACCEPT: 'the socket broke and accepts no guest any more',
   ERR_UFFD_ACCEPT_EXHAUSTED: 'no descriptor is free to accept a guest; it waits',
+  ERR_UFFD_ACCEPT_CROWDED:
+    'too many connections wait to be closed; it waits before it accepts more',
   ERR_UFFD_ACCEPT_LOST: 'a connection was lost while it was accepted',
 
   ERR_UFFD_HANDOFF_JSON: 'a guest was refused: its message is no JSON array of regions',
@@ -39,6 +41,11 @@ export const errorCodes = {
   ERR_UFFD_HANDOFF_TOO_LARGE: 'a guest was refused: its message is too long',
   ERR_UFFD_HANDOFF_TIMEOUT: 'a guest was refused: it took too long for its handoff',
   ERR_UFFD_HANDOFF_CLOSED: 'a guest was refused: it hung up before its handoff was complete',
+  ERR_UFFD_HANDOFF_TWICE: 'a guest was refused: its userfaultfd was handed off before',
+  ERR_UFFD_HANDOFF_OWN_MEMORY: 'a guest was refused: its memory is that of this very process',
+  ERR_UFFD_MAX_GUESTS: 'a guest was refused: the server has as many as it may have',
+  ERR_UFFD_MAX_GUESTS_PER_PROCESS:
+    'a guest was refused: its process has handed off as many as it may',
   ERR_UFFD_HANDOFF_CANCELLED: 'a handoff was given up because the server was closed',
   ERR_UFFD_HANDOFF_IO: 'a handoff failed for a reason of the kernel',
   ERR_UFFD_FEATURES: 'a guest was refused: its userfaultfd has features that cannot be served',

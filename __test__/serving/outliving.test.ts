@@ -92,10 +92,8 @@ test('a Node that serves ten guests is killed, and another takes them over', asy
   const server = await place.here()
   t.is(server.recovered.length, 10)
   t.deepEqual(server.notRecovered, [])
-  t.deepEqual(
-    new Set(server.recovered.map(({ pid }) => pid)),
-    new Set(guests.map(({ pid }) => pid)),
-  )
+  const pids = server.recovered.map(({ pid }) => pid!)
+  t.true(guests.every(({ pid }) => pids.includes(pid)))
   t.is(new Set(server.recovered.map(({ id }) => id)).size, 10)
   t.deepEqual(
     await Promise.all(waiting),
