@@ -165,7 +165,8 @@ impl Shared {
         mut options: ServerOptions,
     ) -> Result<Server, ErrorInfo> {
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
-        let fetcher = Arc::new(Fetcher::new(Arc::new(source)));
+        let source = Arc::new(source);
+        let fetcher = Arc::new(Fetcher::new(source.clone()));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
         let reception = Arc::new(Reception { outbox, sessions });
@@ -176,7 +177,7 @@ impl Shared {
             }
             let claim = self.claim(&dir, wait)?;
             *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-            let identity = SnapshotPlace::of(snapshot).map_err(ErrorInfo::resources)?;
+            let identity = SnapshotPlace::of(&source).map_err(ErrorInfo::resources)?;
             let keep = Keep { dir: Arc::new(dir), snapshot: identity };
             // Before anything else: they have been waiting.
             let recovered = reception.recover(&keep, &fetcher, options.session);

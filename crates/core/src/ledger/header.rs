@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::contract::{FaultAround, SessionOptions, Unservable};
 use crate::layout::{Layout, LayoutError, Region};
+use crate::source::FileSource;
 use crate::trace::{Fingerprint, SnapshotId};
 use crate::units::{GuestAddr, PageRange, PageSize};
 
@@ -101,11 +102,11 @@ pub struct SnapshotPlace {
 }
 
 impl SnapshotPlace {
-    /// The snapshot at `path`, which is looked at (up to 4 MiB of it are read).
-    pub fn of(path: &std::path::Path) -> std::io::Result<Self> {
-        let file = std::fs::File::open(path)?;
-        let id = SnapshotId::of_file(&file, PageSize::Small)?;
-        let path = std::path::absolute(path)?;
+    /// The snapshot that `source` serves: the very file that is open, whatever is at its path by
+    /// now. Up to 4 MiB of it are read.
+    pub fn of(source: &FileSource) -> std::io::Result<Self> {
+        let id = SnapshotId::of_file(source.file(), PageSize::Small)?;
+        let path = std::path::absolute(source.path())?;
         Ok(Self { path, length: id.length, fingerprint: id.fingerprint.to_string() })
     }
 

@@ -21,8 +21,9 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let role: Kept = serde_json::from_str(role)?;
     let dir = Arc::new(StateDir::open(&role.state_dir)?);
     let _claim = dir.claim(true)?;
-    let snapshot = SnapshotPlace::of(&role.snapshot)?;
-    let fetcher = Arc::new(Fetcher::new(Arc::new(FileSource::open(&role.snapshot)?)));
+    let source = Arc::new(FileSource::open(&role.snapshot)?);
+    let snapshot = SnapshotPlace::of(&source)?;
+    let fetcher = Arc::new(Fetcher::new(source));
     let sessions = Arc::new(Sessions::default());
     let mut recovered = 0;
     let (taken, others) = take_all(&dir, &snapshot, &mut Spares::new())?;

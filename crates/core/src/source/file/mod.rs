@@ -120,6 +120,11 @@ impl FileSource {
         Ok(source)
     }
 
+    /// The file itself.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The file's path, as given.
     pub fn path(&self) -> &Path {
         &self.path
