@@ -5,6 +5,12 @@
 export declare class NativeGuest {
   /** Names the guest in events. */
   get id(): number
+  /** Different for each handoff, and the same after a recovery. */
+  get handoffId(): string
+  /** Whose memory it is, as far as that was found out; nothing once the guest has ended. */
+  get owner(): GuestOwner | null
+  /** Installs what is not zeros and needs no handler afterwards. */
+  release(endsTracking: boolean): NativePrefault
   /** Its process, where that can be seen from here. */
   get pid(): number | null
   /** Its page size in bytes. */
@@ -79,7 +85,12 @@ export declare class NativeServer {
   collect(): Array<NativeEvent>
   /** Stops accepting and removes the socket; an event tells when that is done. */
   close(): void
-  /** The process exits: ends everything, and tells nobody. */
+  /** Stops accepting and leaves all guests to a successor; their ends are events. */
+  handOver(): void
+  /**
+   * The process exits: ends everything, or leaves the guests that are kept to a successor, and
+   * tells nobody.
+   */
   abandon(): void
 }
 
@@ -93,7 +104,7 @@ export type Access = 'granted' | 'denied' | 'absent' | 'refused'
 export type DirtyTrackingOption = 'auto' | 'on' | 'off'
 
 /** Why a guest is served no longer. */
-export type EndReason = 'guest-exited' | 'stopped' | 'failed'
+export type EndReason = 'guest-exited' | 'stopped' | 'handed-over' | 'released' | 'failed'
 
 /** The end of a guest. */
 export interface EndReport {
@@ -116,6 +127,9 @@ export interface ErrorInfo {
   /** Where that page lies in the snapshot, in bytes. */
   offset?: bigint
 }
+
+/** Which process the guest's memory belongs to. */
+export type GuestOwner = 'unproven' | 'peer' | 'other' | 'unknowable'
 
 /** A snapshot whose every byte the guest program can check. */
 export interface GuestSnapshot {
@@ -185,7 +199,9 @@ export type NativeEvent =
   | { type: 'listening' }
   | { type: 'listenFailed'; error: ErrorInfo }
   | { type: 'closed' }
-  | { type: 'arrived'; guest: NativeGuest }
+  | { type: 'arrived'; guest: NativeGuest; recovered: boolean }
+  | { type: 'stateDirOnDisk' }
+  | { type: 'notRecovered'; error: ErrorInfo }
   | { type: 'refused'; error: ErrorInfo; unseen: number }
   | { type: 'troubled'; error: ErrorInfo; forGood: boolean }
   | { type: 'stats'; guest: number; stats: Stats }
@@ -196,6 +212,7 @@ export type NativeEvent =
   | { type: 'counted'; request: number; stats: Stats }
   | { type: 'traced'; request: number; words: BigUint64Array }
   | { type: 'settled'; request: number }
+  | { type: 'released'; request: number; error?: ErrorInfo }
   | { type: 'tooLate'; request: number }
   | { type: 'ended'; guest: number; end: EndReport }
 
@@ -208,7 +225,11 @@ export interface NativeListenOptions {
   onUnservable?: UnservableOption
   faultDeadlineMs?: number
   handoffTimeoutMs?: number
+  maxGuests?: number
+  maxGuestsPerProcess?: number
   killOnFailure?: boolean
+  stateDir?: string
+  stateDirWait?: boolean
   trace?: boolean
   shortWaits?: boolean
 }

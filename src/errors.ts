@@ -27,6 +27,8 @@ export const errorCodes = {
   ERR_UFFD_ACCEPT_TIMEOUT: 'no guest came before the deadline',
   ERR_UFFD_ACCEPT: 'the socket broke and accepts no guest any more',
   ERR_UFFD_ACCEPT_EXHAUSTED: 'no descriptor is free to accept a guest; it waits',
+  ERR_UFFD_ACCEPT_CROWDED:
+    'too many connections wait to be closed; it waits before it accepts more',
   ERR_UFFD_ACCEPT_LOST: 'a connection was lost while it was accepted',
 
   ERR_UFFD_HANDOFF_JSON: 'a guest was refused: its message is no JSON array of regions',
@@ -39,10 +41,29 @@ export const errorCodes = {
   ERR_UFFD_HANDOFF_TOO_LARGE: 'a guest was refused: its message is too long',
   ERR_UFFD_HANDOFF_TIMEOUT: 'a guest was refused: it took too long for its handoff',
   ERR_UFFD_HANDOFF_CLOSED: 'a guest was refused: it hung up before its handoff was complete',
+  ERR_UFFD_HANDOFF_TWICE: 'a guest was refused: its userfaultfd was handed off before',
+  ERR_UFFD_HANDOFF_OWN_MEMORY: 'a guest was refused: its memory is that of this very process',
+  ERR_UFFD_MAX_GUESTS: 'a guest was refused: the server has as many as it may have',
+  ERR_UFFD_MAX_GUESTS_PER_PROCESS:
+    'a guest was refused: its process has handed off as many as it may',
   ERR_UFFD_HANDOFF_CANCELLED: 'a handoff was given up because the server was closed',
   ERR_UFFD_HANDOFF_IO: 'a handoff failed for a reason of the kernel',
   ERR_UFFD_FEATURES: 'a guest was refused: its userfaultfd has features that cannot be served',
   ERR_UFFD_DIRTY_TRACKING: 'a guest was refused: its dirty pages cannot be tracked',
+
+  ERR_UFFD_BUSY:
+    'a guest was refused: it gives memory back so fast that nothing can be asked of it',
+  ERR_UFFD_STATE_DIR: 'the state directory cannot keep guests; the message says what to change',
+  ERR_UFFD_STATE_DIR_IN_USE: 'another server has the state directory',
+  ERR_UFFD_NO_STATE_DIR: 'guests can be handed over only by a server with a state directory',
+  ERR_UFFD_RECOVERY_LEDGER: 'a guest is not taken over: its ledger is damaged or not its own',
+  ERR_UFFD_RECOVERY_ENDED: 'a guest is not taken over: it has ended',
+  ERR_UFFD_RECOVERY_NAMESPACE: 'a guest is not taken over: it is in another pid namespace',
+  ERR_UFFD_RECOVERY_SNAPSHOT: 'a guest is not taken over: it has another snapshot',
+  ERR_UFFD_RECOVERY_DESCRIPTOR: 'a guest is not taken over: its userfaultfd cannot be had',
+  ERR_UFFD_RECOVERY_MEMORY: 'a guest is not taken over: its memory is not where its ledger says',
+  ERR_UFFD_RECOVERY_SERVED: 'a guest is not taken over: another process serves it',
+  ERR_UFFD_NOT_RELEASED: 'a guest was not released, and is served as before; the message says why',
 
   ERR_UFFD_EVENTS: 'a guest failed: its page faults cannot be read',
   ERR_UFFD_STRAY_FAULT: 'a guest failed: it touched memory its handoff did not name',

@@ -6,7 +6,7 @@ export {
   type UffdErrorCode,
 } from './errors.js'
 export { type GuestEnd } from './guest/end.js'
-export { type Abortable, type Guest, type GuestEvents } from './guest/guest.js'
+export { type Abortable, type Guest, type GuestEvents, type ReleaseOptions } from './guest/guest.js'
 export {
   pageStates,
   type DirtyPages,
@@ -22,6 +22,7 @@ export { type AcceptOptions, type Server, type ServerEvents } from './server/ser
 export { Trace, type FilledWith, type TraceEntry } from './trace.js'
 export {
   type EndReason,
+  type GuestOwner,
   type Latency,
   type Notice,
   type NoticeKind,

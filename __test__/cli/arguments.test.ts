@@ -20,11 +20,14 @@ test('two paths are enough', (t) => {
 test('every option of listen can be given', (t) => {
   const given =
     '--dirty-tracking on --fault-around 16 --on-unservable kill --fault-deadline 1.5s ' +
-    '--handoff-timeout=2m --kill-on-failure --no-short-waits --stats 500ms --trace /t'
+    '--handoff-timeout=2m --kill-on-failure --no-short-waits --stats 500ms --trace /t ' +
+    '--state-dir /d --state-dir-wait'
   const values = read(...given.split(' '))
   t.deepEqual(listenOptions(values), {
     socket: '/s',
     snapshot: '/m',
+    stateDir: '/d',
+    stateDirWait: true,
     dirtyTracking: 'on',
     faultAround: 16,
     onUnservable: 'kill',

@@ -46,7 +46,13 @@ async function fails(
   if (message !== undefined) t.regex(error.message, message)
   t.false(existsSync(firecracker.socket), 'the socket was left behind')
   await firecracker.close()
-  t.deepEqual(await held!.left(), [])
+  // One userfaultfd tells this process's own memory from that of guests, from the first of them on.
+  const left = await held!.left()
+  t.true(left.length <= 1, left.join())
+  t.deepEqual(
+    left.filter((what) => what !== 'anon_inode:[userfaultfd]'),
+    [],
+  )
   return error
 }
 

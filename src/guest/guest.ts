@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import {
+  type GuestOwner,
   type NativeEvent,
   type NativeGuest,
   type Notice,
@@ -10,10 +11,10 @@ import {
 } from '#native'
 import { orAborted } from '../abort.js'
 import { type KeepAlive } from '../keep-alive.js'
-import { calling } from '../native-errors.js'
+import { calling, fromNative } from '../native-errors.js'
 import { tell } from '../tell.js'
 import { Trace } from '../trace.js'
-import { abortSignal, object, optional, options } from '../validate.js'
+import { abortSignal, boolean, object, optional, options } from '../validate.js'
 import { warn } from '../warn.js'
 import { guestEnd, type GuestEnd } from './end.js'
 import { PageStates, type DirtyPages } from './page-states.js'
@@ -43,6 +44,15 @@ export interface Abortable {
   readonly signal?: AbortSignal | undefined
 }
 
+/** How to release a guest. */
+export interface ReleaseOptions extends Abortable {
+  /**
+   * Allows it although dirty pages are tracked, which ends with it.
+   * @default false
+   */
+  readonly endsTracking?: boolean | undefined
+}
+
 type GuestEvent = Extract<NativeEvent, { type: 'stats' | 'trace' | 'notice' | 'ended' }>
 
 /** What a guest needs of its server. */
@@ -55,6 +65,11 @@ export interface Surroundings {
 const mostKeptNotices = 64
 
 const checkAbortable = object<Abortable>({ signal: optional(abortSignal) })
+
+const checkReleaseOptions = object<ReleaseOptions>({
+  endsTracking: optional(boolean),
+  signal: optional(abortSignal),
+})
 
 /** Where the server reaches its guests, out of users' sight. */
 export const internals = new WeakMap<Guest, (event: GuestEvent) => void>()
@@ -74,7 +89,13 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   #endIsAwaited = false
   #subscribed = ''
 
-  /** The process id of the VMM, or `undefined` where it cannot be seen from here. */
+  /** Different for each handoff, and the same after another process has taken the guest over. */
+  readonly id: string
+
+  /**
+   * The process that handed off, or `undefined` where it cannot be seen from here. Whether the
+   * memory is its own says {@link owner}.
+   */
   readonly pid: number | undefined
 
   /** Its memory, in the order of snapshot offsets. */
@@ -92,6 +113,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.#native = native
     this.#surroundings = surroundings
     this.#id = native.id
+    this.id = native.handoffId
     this.pid = native.pid ?? undefined
     this.regions = native.regions
     this.pageSize = native.pageSize
@@ -103,6 +125,16 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.#resolveEnded = resolveEnded!
     internals.set(this, (event) => this.#take(event))
     this.#watchListeners()
+  }
+
+  /**
+   * Whose memory it is. `peer`: that of the process that handed off, proved by a page that was
+   * installed and showed up in its page map. `unproven`: nothing has been installed yet. `other`:
+   * another process's, as behind a proxy. `unknowable`: the process cannot be looked into from
+   * here. `undefined` once the guest has ended.
+   */
+  get owner(): GuestOwner | undefined {
+    return this.#native.owner ?? undefined
   }
 
   /** Resolves when the guest has ended, with the reason; is never rejected. */
@@ -211,9 +243,33 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   }
 
   /**
+   * Installs everything that is not zeros, while faults are served; then the guest needs no
+   * handler any more, and ends as `released`. Refused where dirty pages are tracked, unless
+   * `endsTracking`. If the signal fires, or a page cannot be had, it is given up, and the guest
+   * served as before.
+   *
+   * @throws {UffdError} ERR_UFFD_NOT_RELEASED, or ERR_UFFD_GUEST_ENDED.
+   */
+  async release(releaseOptions: ReleaseOptions = {}): Promise<GuestEnd> {
+    const { endsTracking = false, signal } = checkReleaseOptions(releaseOptions, options())
+    this.#throwIfEnded()
+    const release = this.#native.release(endsTracking)
+    const cancel = () => release.cancel()
+    if (signal?.aborted) cancel()
+    signal?.addEventListener('abort', cancel, { once: true })
+    try {
+      const { error } = await this.#answer('released', release.request)
+      if (error !== undefined && error !== null) throw fromNative(error)
+    } finally {
+      signal?.removeEventListener('abort', cancel)
+    }
+    return await this.#surroundings.keepAlive.during(this.ended)
+  }
+
+  /**
    * Kills the VMM's process (SIGKILL), and no other that got its number later; the guest then
    * ends as `guest-exited`. Returns whether there was one to kill: `false` if the guest has
-   * ended, or its process cannot be seen from here.
+   * ended, or it is not known that the process which handed off is the guest's own.
    */
   kill(): boolean {
     return this.#native.kill()

@@ -54,6 +54,34 @@ export interface ListenOptions {
    */
   readonly handoffTimeoutMs?: number | undefined
   /**
+   * How many guests the server has at once; more are refused (`ERR_UFFD_MAX_GUESTS`).
+   * @default as many as half of the limit of open files has room for, at most 4096
+   */
+  readonly maxGuests?: number | undefined
+  /**
+   * How many of them one process may hand off. Firecracker hands off one.
+   * @default 4
+   */
+  readonly maxGuestsPerProcess?: number | undefined
+  /**
+   * A directory in which guests are kept, so that they outlive this process: each has a ledger
+   * there, and a server that is started later with the same directory and snapshot takes over
+   * those that were left. It should be on a tmpfs (such as one in `/run`), belongs to this user
+   * alone (it is made with mode 0700), and serves one server at a time. Taking a guest over needs
+   * the right to trace its process: root, CAP_SYS_PTRACE, or the same user.
+   *
+   * What a crash can lose: the trace of first touches, latencies, and the last counters. Never a
+   * page, a written byte, or a page that counts as dirty.
+   * @default none: a guest lives only as long as this process serves it
+   */
+  readonly stateDir?: string | undefined
+  /**
+   * Whether to wait for another server that has the state directory, instead of failing with
+   * `ERR_UFFD_STATE_DIR_IN_USE`.
+   * @default false
+   */
+  readonly stateDirWait?: boolean | undefined
+  /**
    * Whether a guest is killed when its session fails: its threads would wait for ever.
    * @default false
    */
@@ -97,6 +125,10 @@ export const listenShape: Shape<ListenOptions> = {
   onUnservable: optional(oneOf(['poison', 'kill', 'fail'])),
   faultDeadlineMs: optional(milliseconds),
   handoffTimeoutMs: optional(milliseconds),
+  maxGuests: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
+  maxGuestsPerProcess: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
+  stateDir: optional(filePath),
+  stateDirWait: optional(boolean),
   killOnFailure: optional(boolean),
   trace: optional(boolean),
   shortWaits: optional(boolean),

@@ -61,6 +61,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #requests = new Requests()
   readonly #arrivals = new Arrivals()
   readonly #guests = new Map<number, Guest>()
+  readonly #recovered: Guest[] = []
+  readonly #notRecovered: UffdError[] = []
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
   readonly #onAbort = () => void this.stop()
@@ -93,6 +95,23 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   /** The guests that are being served now, accepted or not. */
   get guests(): readonly Guest[] {
     return [...this.#guests.values()]
+  }
+
+  /**
+   * The guests that another process had left in the state directory, all of them once `listen`
+   * resolves. They come through `accept` and iteration as well, before all others.
+   */
+  get recovered(): readonly Guest[] {
+    return [...this.#recovered]
+  }
+
+  /**
+   * Why guests in the state directory were not taken over, all of it once `listen` resolves; the
+   * messages name the ledgers. Of a guest that has ended (`ERR_UFFD_RECOVERY_ENDED`) the ledger
+   * is removed; nothing of the others was changed.
+   */
+  get notRecovered(): readonly UffdError[] {
+    return [...this.#notRecovered]
   }
 
   /**
@@ -150,6 +169,27 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     await Promise.all(this.guests.map((guest) => guest.stop()))
   }
 
+  /**
+   * Closes the server and leaves its guests in the state directory, to whoever serves it next:
+   * each ends as `handed-over`, and waits at the next page it misses until then. Resolves with
+   * how many there were.
+   *
+   * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if the server has no state directory.
+   */
+  async handOver(): Promise<number> {
+    if (this.#options.native.stateDir === undefined) {
+      throw new UffdError(
+        'ERR_UFFD_NO_STATE_DIR',
+        `The server on ${this.socket} keeps no guests: listen with \`stateDir\` to hand them over`,
+      )
+    }
+    const guests = this.guests
+    this.#native.handOver()
+    await this.close()
+    const ends = await this.#keepAlive.during(Promise.all(guests.map((guest) => guest.ended)))
+    return ends.filter(({ reason }) => reason === 'handed-over').length
+  }
+
   /** The same as {@link stop}: nothing is left behind. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
@@ -187,8 +227,20 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         return this.#listening.reject(fromNative(event.error))
       case 'closed':
         return this.#finish()
-      case 'arrived':
-        return this.#arrive(new Guest(event.guest, this.#surroundings()), event.guest.id)
+      case 'arrived': {
+        const guest = new Guest(event.guest, this.#surroundings())
+        if (event.recovered) this.#recovered.push(guest)
+        return this.#arrive(guest, event.guest.id)
+      }
+      case 'stateDirOnDisk':
+        return warn(
+          `The state directory ${this.#options.native.stateDir} is on a disk, to which every fault ` +
+            `writes: put it on a tmpfs, such as one in /run`,
+          'ERR_UFFD_STATE_DIR',
+        )
+      case 'notRecovered':
+        this.#notRecovered.push(fromNative(event.error))
+        return
       case 'refused':
         return this.#refuse(fromNative(event.error), event.unseen)
       case 'troubled':

@@ -139,47 +139,56 @@ fn busy_elsewhere() -> Duration {
     Duration::from_millis(busy * 10).saturating_sub(Duration::from_micros(own.iter().sum()))
 }
 
-/// Keeps a thread on the first core, or off it.
-pub(crate) fn pin(tid: i32, first: bool) -> Result<()> {
+/// Some of the cores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cores {
+    First,
+    Others,
+    FirstTwo,
+}
+
+/// Keeps a thread on these cores, where there are others.
+pub(crate) fn pin(tid: i32, to: Cores) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores == 1 {
+        return Ok(());
+    }
+    let allowed = match to {
+        Cores::First => 0..1,
+        Cores::Others => 1..cores,
+        Cores::FirstTwo => 0..2,
+    };
     let mut set = CpuSet::new();
-    for core in if first { 0..1 } else { 1..cores } {
+    for core in allowed {
         set.set(core)?;
     }
-    if cores > 1 {
-        sched_setaffinity(Pid::from_raw(tid), &set)?;
-    }
-    Ok(())
+    Ok(sched_setaffinity(Pid::from_raw(tid), &set)?)
 }
 
 /// What threads used up so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Use {
-    /// CPU time of the thread in nanoseconds.
+    /// Their CPU time in nanoseconds.
     pub(crate) cpu: u64,
-    /// Its context switches, voluntary or not.
+    /// Their context switches, voluntary or not.
     pub(crate) switches: u64,
     /// CPU time of this process in microseconds.
     pub(crate) process_cpu: u64,
 }
 
 impl Use {
-    /// Of the thread `tid` of this process, if there is one, and of the process.
-    pub(crate) fn now(tid: Option<i32>) -> Self {
-        let read = |file: &str| {
-            let path = tid.map(|tid| format!("/proc/self/task/{tid}/{file}"));
-            path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
-        };
-        let schedstat = read("schedstat");
-        let cpu = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-        let status = read("status");
-        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
-        let switches = lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok());
-        let usage = getrusage(UsageWho::RUSAGE_SELF).ok().map_or(0, |usage| {
+    /// Of some threads of this process, and of all of it.
+    pub(crate) fn now(threads: impl IntoIterator<Item = i32>) -> Self {
+        let process_cpu = getrusage(UsageWho::RUSAGE_SELF).ok().map_or(0, |usage| {
             (usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
                 .unsigned_abs()
         });
-        Self { cpu: cpu.unwrap_or(0), switches: switches.sum(), process_cpu: usage }
+        let mut all = Self { process_cpu, ..Self::default() };
+        for tid in threads {
+            all.cpu += cpu_of(tid);
+            all.switches += switches_of(tid);
+        }
+        all
     }
 
     /// What was used up since `before`.
@@ -190,4 +199,19 @@ impl Use {
             process_cpu: self.process_cpu.saturating_sub(before.process_cpu),
         }
     }
+}
+
+fn of_thread(tid: i32, file: &str) -> String {
+    fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).unwrap_or_default()
+}
+
+fn cpu_of(tid: i32) -> u64 {
+    let schedstat = of_thread(tid, "schedstat");
+    schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+}
+
+fn switches_of(tid: i32) -> u64 {
+    let status = of_thread(tid, "status");
+    let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+    lines.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum()
 }

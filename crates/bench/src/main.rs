@@ -5,23 +5,27 @@
 //! counts is the ratio of two contenders in one round. `docs/benchmarks.md` says how to read it.
 //!
 //! - [`workloads`] says what is measured, as plain data; [`boot`] makes the boot-like order;
-//! - [`stand`] sets up a guest and whoever serves it; [`minimal`] is the least handler;
+//! - [`stand`] sets up a guest and whoever serves it; [`plain`] is the least handler;
 //! - [`run`] carries a plan out and [`measure`] is what comes of it;
-//! - [`targets`] says what has to be reached, [`report`] tells it.
+//! - [`suite`] runs everything, [`results`] keeps it, [`targets`] says what has to be reached and
+//!   [`report`] tells it.
 
 mod boot;
 mod host;
 mod interrupt;
 mod measure;
-mod minimal;
+mod memory;
 mod options;
 mod packed;
+mod plain;
 mod plan;
 mod report;
+mod results;
 mod run;
 mod snapshots;
 mod stand;
 mod suite;
+mod target;
 mod targets;
 mod workloads;
 

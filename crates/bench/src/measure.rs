@@ -8,10 +8,14 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
+    /// Until the handler listens.
+    StartMs,
     /// From the first touch to the last, or from the first page filled to the last.
     TimeMs,
     /// Until every page of the working set is installed.
     WorkingSetMs,
+    /// That time for each touch.
+    PerPageUs,
     /// Latency of a touch, or of a madvise call.
     P50Us,
     P99Us,
@@ -49,8 +53,10 @@ impl Metric {
     /// The heading of its column.
     pub(crate) const fn heading(self) -> &'static str {
         match self {
+            Self::StartMs => "start ms",
             Self::TimeMs => "time ms",
             Self::WorkingSetMs => "all in ms",
+            Self::PerPageUs => "µs/page",
             Self::P50Us => "p50 µs",
             Self::P99Us => "p99 µs",
             Self::P999Us => "p99.9 µs",

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Once;
 
-use uffd_core::source::{Chunk, FileSource, Source, SourceError};
+use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::{PageIndex, PageRange};
 
 use crate::Result;
@@ -83,26 +83,20 @@ impl Source for Packed {
         self.snapshot.len()
     }
 
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
-        match self.run(offset, len) {
-            Run { place: Some(place), len } => self.copy.lookup(place, len, page),
-            Run { place: None, len } => self.snapshot.lookup(offset, len, page),
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
+        match self.run(want.offset, want.len) {
+            Run { place: Some(offset), len } => {
+                self.copy.lookup(Want { offset, len, ..want }, scratch)
+            }
+            Run { place: None, len } => self.snapshot.lookup(Want { len, ..want }, scratch),
         }
     }
 
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), SourceError> {
-        let mut done = 0;
-        while done < buffer.len() {
-            let at = offset + done as u64;
-            let Run { place, len } = self.run(at, (buffer.len() - done) as u64);
-            let part = &mut buffer[done..][..usize::try_from(len).unwrap_or(usize::MAX)];
-            match place {
-                Some(place) => self.copy.fetch(place, part)?,
-                None => self.snapshot.fetch(at, part)?,
-            }
-            done += part.len();
+    fn fetch(&self, want: Want) -> std::result::Result<Piece, SourceError> {
+        match self.run(want.offset, want.len) {
+            Run { place: Some(offset), len } => self.copy.fetch(Want { offset, len, ..want }),
+            Run { place: None, len } => self.snapshot.fetch(Want { len, ..want }),
         }
-        Ok(())
     }
 
     fn will_need(&self, _offset: u64, _len: u64) {

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::{Whence, lseek};
 use tempfile::TempDir;
 use uffd_core::kernel::FileMap;
 use uffd_core::units::PageRange;
@@ -70,7 +74,10 @@ impl Snapshots {
         let path = self.dir.path().join(format!("mem-{}", self.made.len()));
         create(&path, &snapshot.pattern(), snapshot.pages, ZeroPages::Holes)?;
         // Pages that are still to be written cannot be dropped, and writing them takes time later.
-        File::open(&path)?.sync_all()?;
+        let file = File::open(&path)?;
+        file.sync_all()?;
+        // To be read in again, see `warm`.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         self.made.insert(snapshot, path.clone());
         Ok(path)
     }
@@ -86,15 +93,40 @@ impl Snapshot {
     }
 }
 
-/// Reads the file where the page cache has not all of it.
+/// Reads the data that the page cache has not, holes left out. In pages of 4 KiB, as most file
+/// systems have them: what was written, or read ahead, may lie there in larger ones, which cost
+/// less to map.
 fn warm(path: &Path) -> Result<()> {
-    let mut file = File::open(path)?;
-    let len = usize::try_from(file.metadata()?.len())?;
-    if FileMap::new(&file, len)?.resident(0, len) < len {
-        let mut buffer = vec![0; 1 << 20];
-        while file.read(&mut buffer)? > 0 {}
+    let file = File::open(path)?;
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM)?;
+    let map = FileMap::new(&file, usize::try_from(file.metadata()?.len())?)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut end = 0;
+    while let Some(data) = data_from(&file, end)? {
+        end = data.end;
+        let len = usize::try_from(data.end - data.start)?;
+        if map.resident(usize::try_from(data.start)?, len) < len {
+            for at in data.clone().step_by(buffer.len()) {
+                let part = buffer.len().min(usize::try_from(data.end - at)?);
+                file.read_exact_at(&mut buffer[..part], at)?;
+            }
+        }
     }
     Ok(())
+}
+
+/// The first run of data at or after `offset`.
+fn data_from(file: &File, offset: u64) -> Result<Option<Range<u64>>> {
+    let seek = |offset: u64, whence| -> Result<Option<u64>> {
+        match lseek(file, i64::try_from(offset)?, whence) {
+            Ok(found) => Ok(Some(u64::try_from(found)?)),
+            // There is nothing but a hole, or nothing at all.
+            Err(Errno::ENXIO) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    };
+    let Some(start) = seek(offset, Whence::SeekData)? else { return Ok(None) };
+    Ok(seek(start, Whence::SeekHole)?.map(|end| start..end))
 }
 
 /// Drops the file from the page cache, and makes sure of that.
@@ -108,4 +140,22 @@ fn cool(path: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_found_between_holes() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.set_len(4 << 20).unwrap();
+        assert_eq!(data_from(&file, 0).unwrap(), None);
+        file.write_all_at(&[1; 64 << 10], 1 << 20).unwrap();
+        file.write_all_at(&[1; 64 << 10], 3 << 20).unwrap();
+        let data = |from| data_from(&file, from).unwrap();
+        assert_eq!(data(0), Some(1 << 20..(1 << 20) + (64 << 10)));
+        assert_eq!(data(2 << 20), Some(3 << 20..(3 << 20) + (64 << 10)));
+        assert_eq!(data((3 << 20) + (64 << 10)), None);
+    }
 }

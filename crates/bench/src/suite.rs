@@ -6,40 +6,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use uffd_proof::HugePages;
 
 use crate::host::{Machine, Others};
-use crate::measure::{Measure, Metric, Spread};
 use crate::options::Options;
+use crate::results::{ContenderResults, Results, WorkloadResults};
 use crate::snapshots::Snapshots;
-use crate::targets::{self, Target};
 use crate::workloads::{self, Scale, Workload};
 use crate::{Result, interrupt, report, run};
-
-/// Everything that was measured.
-#[derive(Debug)]
-pub(crate) struct Results {
-    pub(crate) machine: Machine,
-    pub(crate) quick: bool,
-    pub(crate) pinned: bool,
-    pub(crate) rounds: u64,
-    /// Seconds since 1970.
-    pub(crate) at: u64,
-    /// What other work took of the machine meanwhile, in percent.
-    pub(crate) others: f64,
-    pub(crate) workloads: Vec<WorkloadResults>,
-}
-
-/// The rounds of a workload.
-#[derive(Debug)]
-pub(crate) struct WorkloadResults {
-    pub(crate) workload: Workload,
-    pub(crate) contenders: Vec<ContenderResults>,
-}
-
-/// The rounds of a contender, in order.
-#[derive(Debug)]
-pub(crate) struct ContenderResults {
-    pub(crate) name: &'static str,
-    pub(crate) rounds: Vec<Measure>,
-}
 
 /// Runs what is asked for and tells it.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -89,10 +60,15 @@ fn rounds(
     let scale = Scale { quick: options.quick };
     let first = (workload.contenders)(scale, 0);
     let huge = first.iter().filter(|contender| contender.snapshot.page_size > 4096);
-    let _pool = match huge.map(|contender| contender.snapshot.pages).max() {
-        Some(pages) => Some(HugePages::reserve(pages)?),
+    let pool = match huge.map(|contender| contender.snapshot.pages).max() {
+        // One to spare: copying from a file that is not in the page table takes two for a moment.
+        Some(pages) => Some(HugePages::reserve(pages + 1)?),
         None => None,
     };
+    if pool.is_some() {
+        // Memory that no guest has used yet may have to be got from a hypervisor first.
+        run::run(&first[0], snapshots, !options.free)?;
+    }
     let mut contenders: Vec<_> = first
         .iter()
         .map(|contender| ContenderResults { name: contender.name, rounds: Vec::new() })
@@ -126,52 +102,5 @@ fn progress(what: &str) {
     if out.is_terminal() {
         let _ = write!(out, "\r\x1b[K{what}");
         let _ = out.flush();
-    }
-}
-
-impl WorkloadResults {
-    pub(crate) fn contender(&self, name: &str) -> Option<&ContenderResults> {
-        self.contenders.iter().find(|contender| contender.name == name)
-    }
-}
-
-impl ContenderResults {
-    /// A metric over the rounds.
-    pub(crate) fn spread(&self, metric: Metric) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| round.get(metric)))
-    }
-}
-
-impl Results {
-    pub(crate) fn workload(&self, name: &str) -> Option<&WorkloadResults> {
-        self.workloads.iter().find(|results| results.workload.name == name)
-    }
-
-    /// The figure of a target in each round, if its workload was run.
-    pub(crate) fn figure(&self, target: &Target) -> Option<Spread> {
-        let Target { workload, metric, of, against, .. } = *target;
-        match against {
-            Some(against) => self.ratio(workload, metric, of, against),
-            None => self.workload(workload)?.contender(of)?.spread(metric),
-        }
-    }
-
-    /// The ratio of two contenders in each round.
-    pub(crate) fn ratio(
-        &self,
-        workload: &str,
-        metric: Metric,
-        of: &str,
-        against: &str,
-    ) -> Option<Spread> {
-        let workload = self.workload(workload)?;
-        let (of, against) = (workload.contender(of)?, workload.contender(against)?);
-        let pairs = of.rounds.iter().zip(&against.rounds);
-        Spread::of(pairs.filter_map(|(of, against)| Some(of.get(metric)? / against.get(metric)?)))
-    }
-
-    /// All targets whose workload was run.
-    pub(crate) fn figures(&self) -> impl Iterator<Item = (&'static Target, Spread)> {
-        targets::ALL.iter().filter_map(|target| Some((target, self.figure(target)?)))
     }
 }

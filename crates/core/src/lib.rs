@@ -15,13 +15,19 @@
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 
+pub mod contract;
+mod export;
 mod fault_loop;
 pub mod handoff;
-mod hugepages;
+mod identity;
+mod install;
 pub mod kernel;
+#[doc(hidden)]
+pub mod kill_point;
 pub mod layout;
-mod memory;
+pub mod ledger;
 pub mod policy;
+pub mod recovery;
 pub mod server;
 pub mod session;
 pub mod source;

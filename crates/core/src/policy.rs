@@ -67,29 +67,44 @@ pub const fn content(state: PageState) -> Content {
     }
 }
 
-/// How a page is filled, with the source's bytes or (`zeros`) with zeros, and its new state.
-pub const fn plan(
-    page_size: PageSize,
-    tracking: Tracking,
-    access: Access,
-    zeros: bool,
-) -> (Method, PageState) {
-    let write = matches!(access, Access::Write);
-    let protection =
-        if tracking.is_on() && !write { Protection::WriteProtected } else { Protection::Writable };
-    let method = match (zeros, page_size, protection) {
-        (false, _, _) => Method::CopySource(protection),
-        // ZEROPAGE followed by WRITEPROTECT would leave a window in which a write is lost, and
-        // hugetlb has no zero page: both copy zeros, in one step.
-        (true, PageSize::Small, Protection::Writable) => Method::ZeroPage,
-        (true, _, _) => Method::CopyZeros(protection),
-    };
-    let state = match (write, zeros) {
-        (true, _) => PageState::Dirty,
-        (false, true) => PageState::Zero,
-        (false, false) => PageState::Clean,
-    };
-    (method, state)
+/// What decides how the pages of one guest are filled, besides their states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The guest's page size.
+    pub page_size: PageSize,
+    /// Who learns of writes.
+    pub tracking: Tracking,
+    /// Whether the guest's page map tells which zero pages were written, so that they need no
+    /// protection.
+    pub page_map_tells: bool,
+}
+
+impl Rules {
+    /// Whether pages of zeros stay unprotected although writes are tracked.
+    pub const fn unprotected_zeros(self) -> bool {
+        self.tracking.is_on() && self.page_map_tells && matches!(self.page_size, PageSize::Small)
+    }
+
+    /// How a page is filled, with the source's bytes or (`zeros`) with zeros, and its new state.
+    pub const fn plan(self, access: Access, zeros: bool) -> (Method, PageState) {
+        let write = matches!(access, Access::Write);
+        let tracked = self.tracking.is_on() && !(zeros && self.unprotected_zeros());
+        let protection =
+            if tracked && !write { Protection::WriteProtected } else { Protection::Writable };
+        let method = match (zeros, self.page_size, protection) {
+            (false, _, _) => Method::CopySource(protection),
+            // ZEROPAGE followed by WRITEPROTECT would leave a window in which a write is lost, and
+            // hugetlb has no zero page: both copy zeros, in one step.
+            (true, PageSize::Small, Protection::Writable) => Method::ZeroPage,
+            (true, _, _) => Method::CopyZeros(protection),
+        };
+        let state = match (write, zeros) {
+            (true, _) => PageState::Dirty,
+            (false, true) => PageState::Zero,
+            (false, false) => PageState::Clean,
+        };
+        (method, state)
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +132,9 @@ mod tests {
     /// Every row of the table in the design, spelled out.
     #[test]
     fn the_table() {
+        let plan = |page_size, tracking, access, zeros| {
+            Rules { page_size, tracking, page_map_tells: false }.plan(access, zeros)
+        };
         for access in [Read, Ahead] {
             for (size, zeros) in [(Small, ZeroPage), (Huge, CopyZeros(Writable))] {
                 assert_eq!(plan(size, Off, access, true), (zeros, Zero));
@@ -135,6 +153,20 @@ mod tests {
             for size in [Small, Huge] {
                 assert_eq!(plan(size, tracking, Write, false), (CopySource(Writable), Dirty));
             }
+        }
+    }
+    #[test]
+    fn zeros_whose_writes_the_page_map_tells_are_left_unprotected() {
+        for tracking in [Sync, Async] {
+            let rules = Rules { page_size: Small, tracking, page_map_tells: true };
+            for access in [Read, Ahead] {
+                assert_eq!(rules.plan(access, true), (ZeroPage, Zero));
+                let source = (CopySource(WriteProtected), Clean);
+                assert_eq!(rules.plan(access, false), source);
+            }
+            assert_eq!(rules.plan(Write, true), (ZeroPage, Dirty));
+            let huge = Rules { page_size: Huge, ..rules };
+            assert_eq!(huge.plan(Read, true), (CopyZeros(WriteProtected), Zero));
         }
     }
 }

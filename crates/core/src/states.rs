@@ -1,8 +1,6 @@
 //! Page states: one byte a page, in memory that can be shared with a successor process.
 
-use std::io;
-
-use crate::kernel::SharedBytes;
+use crate::kernel::Part;
 use crate::units::{PageIndex, PageRange};
 
 /// What the handler knows of a page.
@@ -43,7 +41,8 @@ impl PageState {
         matches!(self, Self::Clean | Self::Zero | Self::Dirty)
     }
 
-    const fn from_byte(byte: u8) -> Self {
+    /// The state in a byte of [`PageStates`].
+    pub(crate) const fn from_byte(byte: u8) -> Self {
         match byte & STATE {
             0 => Self::Unfaulted,
             1 => Self::Clean,
@@ -93,33 +92,47 @@ impl StateCounts {
     }
 }
 
+/// Whether the kernel said of this page, without a proof, that it is there.
+pub(crate) const fn is_doubted(byte: u8) -> bool {
+    byte & DOUBTED != 0
+}
+
 const STATE: u8 = 0x0f;
 const TOUCHED: u8 = 0x80;
 const WANTED: u8 = 0x40;
+const DOUBTED: u8 = 0x20;
 
 /// The states of all pages of a guest, `0..page_end`.
 ///
 /// A single owner changes them: the guest's fault loop.
+///
+/// One byte each, in page order: the low four bits are a [`PageState`]; the highest is set once the
+/// guest's first touch was served, the next one while a prefault is about to install the page, and
+/// the third where the kernel said that the page is there and nothing could prove it.
 #[derive(Debug)]
 pub struct PageStates {
-    bytes: SharedBytes,
+    bytes: Part,
     counts: [u64; 6],
 }
 
 impl PageStates {
-    /// All pages unfaulted; `pages` must not be 0.
-    ///
-    /// `counted` is how many of them belong to a region; indices in gaps stay unfaulted.
-    pub fn new(pages: usize, counted: u64) -> io::Result<Self> {
-        let bytes = SharedBytes::new("uffd-page-states", pages)?;
-        Ok(Self { bytes, counts: [counted, 0, 0, 0, 0, 0] })
+    /// All pages unfaulted, as zeros in `bytes` say; `counted` of them belong to a region.
+    pub fn new(bytes: Part, counted: u64) -> Self {
+        Self { bytes, counts: [counted, 0, 0, 0, 0, 0] }
     }
 
-    /// The memory behind the states, one byte a page in page order: the low four bits are a
-    /// [`PageState`], the highest is set once the guest's first touch was served, the next one
-    /// while a prefault is about to install the page.
-    pub fn shared(&self) -> &SharedBytes {
-        &self.bytes
+    /// The states that a predecessor left in `bytes`; `regions` are the pages that there are.
+    pub fn recovered(bytes: Part, regions: impl Iterator<Item = PageRange>) -> Self {
+        let mut states = Self { bytes, counts: [0; 6] };
+        for pages in regions {
+            // What a prefault was asked for was asked of the predecessor.
+            let bytes = &mut states.bytes.as_mut_slice()[index(pages.start)..index(pages.end)];
+            for byte in bytes {
+                *byte &= !WANTED;
+                states.counts[usize::from((*byte & STATE).min(5))] += 1;
+            }
+        }
+        states
     }
 
     /// A page's state.
@@ -135,7 +148,7 @@ impl PageStates {
         let bytes = &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)];
         for byte in bytes {
             self.counts[usize::from((*byte & STATE).min(5))] -= 1;
-            *byte = *byte & !(STATE | WANTED) | state as u8;
+            *byte = *byte & !(STATE | WANTED | DOUBTED) | state as u8;
         }
         self.counts[state as usize] += range.len();
     }
@@ -156,6 +169,20 @@ impl PageStates {
     /// Whether a touch of `page` was ever served.
     pub fn is_touched(&self, page: PageIndex) -> bool {
         self.bytes.as_slice()[index(page)] & TOUCHED != 0
+    }
+
+    /// Notes that the kernel says that `page` is there, which nothing could prove; true the first
+    /// time. Forgotten with its next state.
+    pub fn doubt(&mut self, page: PageIndex) -> bool {
+        let byte = &mut self.bytes.as_mut_slice()[index(page)];
+        let first = *byte & DOUBTED == 0;
+        *byte |= DOUBTED;
+        first
+    }
+
+    /// Copies the bytes of all pages to `room`, which has as many.
+    pub fn copy_to(&self, room: &mut [u8]) {
+        room.copy_from_slice(self.bytes.as_slice());
     }
 
     /// Notes that the unfaulted pages of `range` are about to be installed, or no longer.
@@ -191,11 +218,6 @@ impl PageStates {
         StateCounts { unfaulted, clean, zero, dirty, removed, poisoned }
     }
 
-    /// The states of `range`, as users see them.
-    pub fn public(&self, range: PageRange) -> Vec<PublicState> {
-        self.iter(range).map(PageState::public).collect()
-    }
-
     /// The states of `range`, in page order.
     pub fn iter(&self, range: PageRange) -> impl DoubleEndedIterator<Item = PageState> + '_ {
         self.slice(range).iter().map(|byte| PageState::from_byte(*byte))
@@ -211,16 +233,21 @@ impl PageStates {
         })
     }
 
-    /// The longest run of unfaulted pages around `page`, which must be unfaulted itself, that
-    /// stays inside `window`.
-    pub fn unfaulted_around(&self, page: PageIndex, window: PageRange) -> PageRange {
+    /// The longest run of pages in the state of `page` around it that stays inside `window`.
+    pub fn alike_around(&self, page: PageIndex, window: PageRange) -> PageRange {
         let before = PageRange { start: window.start, end: page };
         let after = PageRange { start: page, end: window.end };
         let count = |run: usize| run as u64;
-        let is_unfaulted = |state: &PageState| *state == PageState::Unfaulted;
-        let ahead = self.iter(after).take_while(is_unfaulted).count();
-        let behind = self.iter(before).rev().take_while(is_unfaulted).count();
+        let here = self.get(page);
+        let is_alike = |state: &PageState| *state == here;
+        let ahead = self.iter(after).take_while(is_alike).count();
+        let behind = self.iter(before).rev().take_while(is_alike).count();
         PageRange::new(page.0 - count(behind), page.0 + count(ahead))
+    }
+
+    /// How many pages of `range` are installed.
+    pub fn count_installed(&self, range: PageRange) -> usize {
+        self.iter(range).filter(|state| state.is_installed()).count()
     }
 
     /// How many pages of `range` the guest has touched while they were missing.
@@ -249,7 +276,8 @@ mod tests {
     const PAGES: usize = 64;
 
     fn states() -> PageStates {
-        PageStates::new(PAGES, PAGES as u64).unwrap()
+        let bytes = crate::kernel::SharedMemory::anonymous(PAGES).unwrap().take(PAGES);
+        PageStates::new(bytes, PAGES as u64)
     }
 
     #[test]
@@ -297,7 +325,7 @@ mod tests {
     fn a_run_around_a_page_stops_at_other_states_and_at_the_window() {
         let mut states = states();
         let around = |states: &PageStates, window| {
-            let run = states.unfaulted_around(PageIndex(20), window);
+            let run = states.alike_around(PageIndex(20), window);
             (run.start.0, run.end.0)
         };
         assert_eq!(around(&states, PageRange::new(16, 32)), (16, 32));

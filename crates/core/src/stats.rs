@@ -6,52 +6,77 @@ use hdrhistogram::Histogram;
 
 use crate::states::StateCounts;
 
-/// What a session has done so far. Counts never go down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+/// Declares the counters once: the struct, and its words in the order given.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What a session has done so far. Counts never go down.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// How many counters there are.
+            pub const COUNT: usize = [$(stringify!($name)),+].len();
+
+            /// Their values, in a fixed order.
+            pub const fn to_words(&self) -> [u64; Self::COUNT] {
+                [$(self.$name),+]
+            }
+
+            /// The counters with these values.
+            pub const fn from_words(words: [u64; Self::COUNT]) -> Self {
+                let [$($name),+] = words;
+                Self { $($name),+ }
+            }
+        }
+    };
+}
+
+counters! {
     /// Missing-page faults served whose thread wanted to read.
-    pub read_faults: u64,
+    read_faults,
     /// Missing-page faults served whose thread wanted to write.
-    pub write_faults: u64,
+    write_faults,
     /// Write-protect faults served.
-    pub protect_faults: u64,
+    protect_faults,
     /// Faults of another thread on a page whose fault was already in hand; served with it.
-    pub duplicate_faults: u64,
+    duplicate_faults,
     /// Faults on pages that were unmapped before they could be served; their threads were woken.
-    pub stray_faults: u64,
+    stray_faults,
 
     /// Pages installed with the source's bytes, whatever for.
-    pub source_pages: u64,
+    source_pages,
     /// Pages installed as zeros, whatever for.
-    pub zero_pages: u64,
+    zero_pages,
     /// Of the pages installed, those around a fault that nobody had asked for yet.
-    pub neighbour_pages: u64,
+    neighbour_pages,
     /// Of the pages installed, those of a prefault.
-    pub prefault_pages: u64,
+    prefault_pages,
     /// Bytes copied into the guest, zeros that had to be copied included.
-    pub copied_bytes: u64,
+    copied_bytes,
 
     /// REMOVE events.
-    pub remove_events: u64,
+    remove_events,
     /// Pages they covered, counted each time.
-    pub removed_pages: u64,
+    removed_pages,
 
     /// Times that work was put off because the address space was changing (EAGAIN).
-    pub deferred: u64,
+    deferred,
     /// Times that an install was tried again, whatever had stopped it.
-    pub retried: u64,
+    retried,
     /// Installs that met a page already present.
-    pub already_present: u64,
+    already_present,
     /// Wakes on their own, without an install.
-    pub wakes: u64,
+    wakes,
     /// Installs for which there was no memory.
-    pub out_of_memory: u64,
+    out_of_memory,
     /// Reads of the source made away from the fault loop.
-    pub fetches: u64,
+    fetches,
     /// Of those, the ones that failed.
-    pub failed_fetches: u64,
+    failed_fetches,
     /// Pages poisoned because they could not be had.
-    pub poisoned_pages: u64,
+    poisoned_pages,
 }
 
 impl Counters {

@@ -9,6 +9,8 @@ pub(crate) trait Nearby {
     fn installed_from(&self, range: PageRange) -> usize;
     /// How many pages at the end of `range` are installed, without a gap.
     fn installed_until(&self, range: PageRange) -> usize;
+    /// How many pages of `range` are installed.
+    fn installed_in(&self, range: PageRange) -> usize;
     /// How many pages of `range` were touched while they were missing.
     fn touched_in(&self, range: PageRange) -> usize;
 }
@@ -20,6 +22,10 @@ impl Nearby for PageStates {
 
     fn installed_until(&self, range: PageRange) -> usize {
         self.iter(range).rev().take_while(|state| state.is_installed()).count()
+    }
+
+    fn installed_in(&self, range: PageRange) -> usize {
+        self.count_installed(range)
     }
 
     fn touched_in(&self, range: PageRange) -> usize {
@@ -62,6 +68,37 @@ pub(crate) fn around(
     window(width.max(dense).min(widest))
 }
 
+/// The widest window of zeros, in bytes: they cost no memory and hardly any time.
+const WIDEST_ZEROS: u64 = 2 << 20;
+
+/// The fewest pages of zeros that are filled at once.
+const FEWEST_ZEROS: u64 = 8;
+
+/// A range of [`WIDEST_ZEROS`] is in use when so many of its pages are installed.
+const IN_USE: usize = 64;
+
+/// The pages of zeros to fill for a fault on `page`: an aligned window around it, inside `region`,
+/// of at most `widest` pages. Memory that was given back is mostly used again in runs.
+pub(crate) fn of_zeros(
+    known: &impl Nearby,
+    region: PageRange,
+    page: PageIndex,
+    widest: u64,
+) -> PageRange {
+    if widest <= 1 {
+        return PageRange::single(page);
+    }
+    let whole = aligned(region, page, widest);
+    let back = PageRange { start: whole.start, end: page };
+    let ahead = PageRange { start: page.next(), end: whole.end };
+    let walked = known.installed_until(back).max(known.installed_from(ahead)) as u64;
+    if known.installed_in(whole) >= IN_USE {
+        return whole;
+    }
+    let width = ((walked + 1) * FEWEST_ZEROS).next_power_of_two();
+    aligned(region, page, width.min(widest))
+}
+
 /// The aligned window of `width` pages around `page`, inside `region`.
 pub(crate) fn aligned(region: PageRange, page: PageIndex, width: u64) -> PageRange {
     let start = page.0 - page.0 % width.max(1);
@@ -71,4 +108,9 @@ pub(crate) fn aligned(region: PageRange, page: PageIndex, width: u64) -> PageRan
 /// The widest window for guests with pages of this size, in pages.
 pub(crate) const fn widest(page_size: PageSize) -> u64 {
     WIDEST >> page_size.shift()
+}
+
+/// The widest window of zeros, in pages.
+pub(crate) const fn widest_of_zeros(page_size: PageSize) -> u64 {
+    WIDEST_ZEROS >> page_size.shift()
 }

@@ -30,6 +30,7 @@ mod raw;
 pub mod runs;
 pub mod snapshot;
 mod storm;
+pub mod strangers;
 mod tracks;
 pub mod user;
 mod voice;

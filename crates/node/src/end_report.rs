@@ -12,6 +12,10 @@ pub enum EndReason {
     GuestExited,
     /// It was asked for.
     Stopped,
+    /// It was left to a successor.
+    HandedOver,
+    /// It has all it needs, and needs no handler.
+    Released,
     /// It cannot be served any longer.
     Failed,
 }
@@ -33,6 +37,8 @@ impl EndReport {
         let (reason, error) = match end {
             End::GuestExited => (EndReason::GuestExited, None),
             End::Stopped => (EndReason::Stopped, None),
+            End::HandedOver => (EndReason::HandedOver, None),
+            End::Released => (EndReason::Released, None),
             End::Failed(error) => (EndReason::Failed, Some(ErrorInfo::from(error))),
         };
         Self { reason, error, stats: stats.into() }

@@ -5,8 +5,10 @@ use std::io::ErrorKind;
 
 use napi_derive::napi;
 use uffd_core::handoff::AcceptError;
+use uffd_core::ledger::StateDirError;
+use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Refusal, ServerError};
-use uffd_core::session::{NoSuchPages, SessionError};
+use uffd_core::session::{NoSuchPages, NotReleased, SessionError};
 use uffd_core::source::SnapshotError;
 use uffd_core::trace::{EntryError, TraceError};
 
@@ -61,6 +63,7 @@ impl From<&Refusal> for ErrorInfo {
         match refusal {
             Refusal::Session(error) => error.into(),
             Refusal::Handoff(error) => Self::new(error.code(), error),
+            Refusal::Admission(error) => Self::new(error.code(), error),
         }
     }
 }
@@ -74,6 +77,24 @@ impl From<&AcceptError> for ErrorInfo {
 impl From<&ServerError> for ErrorInfo {
     fn from(error: &ServerError) -> Self {
         Self::new(error.code(), error)
+    }
+}
+
+impl From<&StateDirError> for ErrorInfo {
+    fn from(error: &StateDirError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<&NotRecovered> for ErrorInfo {
+    fn from(error: &NotRecovered) -> Self {
+        Self::new(error.why.code(), error)
+    }
+}
+
+impl From<&NotReleased> for ErrorInfo {
+    fn from(error: &NotReleased) -> Self {
+        Self::new("ERR_UFFD_NOT_RELEASED", error)
     }
 }
 

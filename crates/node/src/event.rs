@@ -1,6 +1,5 @@
 use napi::bindgen_prelude::BigUint64Array;
 use napi_derive::napi;
-use uffd_core::trace::TraceEntry;
 
 use crate::end_report::EndReport;
 use crate::error::ErrorInfo;
@@ -10,6 +9,7 @@ use crate::notice::Notice;
 use crate::outbox::{Answer, News};
 use crate::prefault_report::PrefaultReport;
 use crate::stats::Stats;
+use crate::trace_words::to_words;
 
 /// Something the native part has to tell.
 #[napi(discriminant = "type", discriminant_case = "camelCase", object_from_js = false)]
@@ -20,8 +20,12 @@ pub enum NativeEvent {
     ListenFailed { error: ErrorInfo },
     /// The socket is gone.
     Closed,
-    /// A guest is being served from now on.
-    Arrived { guest: NativeGuest },
+    /// A guest is being served from now on; `recovered`, it was left by another process.
+    Arrived { guest: NativeGuest, recovered: bool },
+    /// The state directory is on a disk, to which every fault will write.
+    StateDirOnDisk,
+    /// A guest that was left is not taken over.
+    NotRecovered { error: ErrorInfo },
     /// A guest was refused, and so many before it that are not reported.
     Refused { error: ErrorInfo, unseen: u32 },
     /// A connection could not be accepted; with `forGood`, none will be.
@@ -42,6 +46,8 @@ pub enum NativeEvent {
     Traced { request: u32, words: BigUint64Array },
     /// The answer to `settle`.
     Settled { request: u32 },
+    /// The answer to `release`: nothing, or why not.
+    Released { request: u32, error: Option<ErrorInfo> },
     /// A command came too late.
     TooLate { request: u32 },
     /// A guest has ended. The last event about it.
@@ -55,20 +61,22 @@ impl NativeEvent {
             News::Listening => Self::Listening,
             News::ListenFailed(error) => Self::ListenFailed { error },
             News::Closed => Self::Closed,
-            News::Arrived { about, session } => {
-                Self::Arrived { guest: NativeGuest::new(about, &session) }
+            News::Arrived { about, session, recovered } => {
+                Self::Arrived { guest: NativeGuest::new(about, &session), recovered }
             }
+            News::StateDirOnDisk => Self::StateDirOnDisk,
+            News::NotRecovered(error) => Self::NotRecovered { error },
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },
             News::Stats(about) => {
                 Self::Stats { guest: about.id, stats: Stats::from(&*about.take_stats()?) }
             }
             News::Trace(about) => {
-                let words = words(&about.take_trace());
+                let words = to_words(&about.take_trace());
                 Self::Trace { guest: about.id, words, last: false }
             }
             News::LastTrace(about, entries) => {
-                Self::Trace { guest: about.id, words: words(&entries), last: true }
+                Self::Trace { guest: about.id, words: to_words(&entries), last: true }
             }
             News::Notice(about, notice) => {
                 let notice = Notice::new(&notice, about.took_notice());
@@ -84,14 +92,12 @@ impl NativeEvent {
             Answer::Prefault(report) => Self::Prefaulted { request, report: report.into() },
             Answer::Export(export) => Self::Exported { request, export: (*export).into() },
             Answer::Stats(stats) => Self::Counted { request, stats: Stats::from(&*stats) },
-            Answer::Trace(entries) => Self::Traced { request, words: words(&entries) },
+            Answer::Trace(entries) => Self::Traced { request, words: to_words(&entries) },
             Answer::Settled => Self::Settled { request },
+            Answer::Released(refused) => {
+                Self::Released { request, error: refused.as_ref().map(ErrorInfo::from) }
+            }
             Answer::Ended => Self::TooLate { request },
         }
     }
-}
-
-pub(crate) fn words(entries: &[TraceEntry]) -> BigUint64Array {
-    let words: Vec<u64> = entries.iter().flat_map(|entry| entry.to_words()).collect();
-    words.into()
 }

@@ -5,14 +5,14 @@ use napi::Env;
 use napi::bindgen_prelude::{BigUint64Array, Float64Array, ObjectFinalize};
 use napi_derive::napi;
 use uffd_core::policy;
-use uffd_core::session::{Ended, NoSuchPages, PrefaultId, PrefaultReport, Reply, Session};
+use uffd_core::session::{Ended, NoSuchPages, Owner, PrefaultId, PrefaultReport, Reply, Session};
 use uffd_core::units::{PageRange, PageSize};
 
 use crate::error::{Thrown, invalid_option, no_such_pages};
-use crate::event::words;
 use crate::outbox::{About, Answer, News};
 use crate::prefault::NativePrefault;
 use crate::region::Region;
+use crate::trace_words::to_words;
 
 /// Who learns of the first write to a page that was filled for a read.
 #[napi(string_enum = "lowercase")]
@@ -26,6 +26,20 @@ pub enum Tracking {
     Async,
 }
 
+/// Which process the guest's memory belongs to.
+#[napi(string_enum = "lowercase")]
+#[derive(Debug)]
+pub enum GuestOwner {
+    /// Not found out yet: nothing has been installed.
+    Unproven,
+    /// The process that connected.
+    Peer,
+    /// Another process than the one that connected.
+    Other,
+    /// It cannot be found out from here.
+    Unknowable,
+}
+
 /// What a session is asked to do with pages that are wanted soon.
 type Ask = fn(&Session, Vec<PageRange>, Reply<PrefaultReport>) -> Result<PrefaultId, NoSuchPages>;
 
@@ -35,6 +49,7 @@ pub struct NativeGuest {
     about: Arc<About>,
     /// Gone once JavaScript was told of the guest's end.
     session: Weak<Session>,
+    handoff_id: String,
     pid: Option<i32>,
     page_size: PageSize,
     regions: Vec<Region>,
@@ -54,6 +69,7 @@ impl NativeGuest {
         Self {
             about,
             session: Arc::downgrade(session),
+            handoff_id: session.id().to_owned(),
             pid: session.pid(),
             page_size,
             regions: session.layout().regions().iter().map(region).collect(),
@@ -110,6 +126,36 @@ impl NativeGuest {
     #[napi(getter, catch_unwind)]
     pub fn id(&self) -> u32 {
         self.about.id
+    }
+
+    /// Different for each handoff, and the same after a recovery.
+    #[napi(getter, catch_unwind)]
+    pub fn handoff_id(&self) -> String {
+        self.handoff_id.clone()
+    }
+
+    /// Whose memory it is, as far as that was found out; nothing once the guest has ended.
+    #[napi(getter, catch_unwind)]
+    pub fn owner(&self) -> Option<GuestOwner> {
+        Some(match self.session.upgrade()?.owner()? {
+            Owner::Unproven => GuestOwner::Unproven,
+            Owner::Peer => GuestOwner::Peer,
+            Owner::Other => GuestOwner::Other,
+            Owner::Unknowable => GuestOwner::Unknowable,
+        })
+    }
+
+    /// Installs what is not zeros and needs no handler afterwards.
+    #[napi(catch_unwind)]
+    pub fn release(&self, ends_tracking: bool) -> NativePrefault {
+        let (request, reply) = self.request();
+        let Some(session) = self.session.upgrade() else {
+            return NativePrefault::too_late(request);
+        };
+        match session.release_with(ends_tracking, reply) {
+            Some(id) => NativePrefault::new(Weak::clone(&self.session), id, request),
+            None => NativePrefault::too_late(request),
+        }
     }
 
     /// Its process, where that can be seen from here.
@@ -186,7 +232,7 @@ impl NativeGuest {
     /// The whole trace, of a guest that has ended; two words an entry.
     #[napi(catch_unwind)]
     pub fn kept_trace(&self) -> BigUint64Array {
-        self.about.with_kept_trace(words)
+        self.about.with_kept_trace(to_words)
     }
 
     /// Answers once no fault is in hand.

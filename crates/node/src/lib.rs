@@ -29,3 +29,4 @@ mod reporter;
 mod saved_trace;
 mod server;
 mod stats;
+mod trace_words;

@@ -42,7 +42,11 @@ pub struct NativeListenOptions {
     pub on_unservable: Option<UnservableOption>,
     pub fault_deadline_ms: Option<f64>,
     pub handoff_timeout_ms: Option<f64>,
+    pub max_guests: Option<f64>,
+    pub max_guests_per_process: Option<f64>,
     pub kill_on_failure: Option<bool>,
+    pub state_dir: Option<String>,
+    pub state_dir_wait: Option<bool>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
 }
@@ -51,6 +55,13 @@ impl NativeListenOptions {
     /// Where the socket is to be, and the snapshot.
     pub(crate) fn paths(&self) -> (PathBuf, PathBuf) {
         (PathBuf::from(&self.socket), PathBuf::from(&self.snapshot))
+    }
+
+    /// Where guests are kept, if they are to outlive this process, and whether to wait for another
+    /// server to leave it.
+    pub(crate) fn state_dir(&self) -> Option<(PathBuf, bool)> {
+        let path = self.state_dir.as_ref()?;
+        Some((PathBuf::from(path), self.state_dir_wait.unwrap_or(false)))
     }
 
     /// How the server is to behave.
@@ -62,7 +73,16 @@ impl NativeListenOptions {
                 self.handoff_timeout_ms,
                 default.handoff_timeout,
             )?,
+            max_guests: match self.max_guests {
+                None => default.max_guests,
+                Some(guests) => Some(count("maxGuests", guests)?),
+            },
+            max_guests_per_process: match self.max_guests_per_process {
+                None => default.max_guests_per_process,
+                Some(guests) => count("maxGuestsPerProcess", guests)?,
+            },
             session: self.session(default.session)?,
+            keep: None,
         })
     }
 
@@ -100,6 +120,10 @@ impl NativeListenOptions {
 
 fn duration(name: &str, ms: Option<f64>, default: Duration) -> Result<Duration, Thrown> {
     ms.map_or(Ok(default), |ms| Ok(Duration::from_millis(whole(name, ms)?)))
+}
+
+fn count(name: &str, value: f64) -> Result<usize, Thrown> {
+    Ok(usize::try_from(whole(name, value)?).unwrap_or(usize::MAX))
 }
 
 /// A whole number of at least 1 that a thread could wait for or a guest could have.

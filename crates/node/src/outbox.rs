@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
-use uffd_core::session::{Ended, Export, Notice, PrefaultReport, Session};
+use uffd_core::session::{Ended, Export, NotReleased, Notice, PrefaultReport, Session};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
 
@@ -31,7 +31,11 @@ pub(crate) enum News {
     Arrived {
         about: Arc<About>,
         session: Arc<Session>,
+        recovered: bool,
     },
+    /// The state directory is not in memory.
+    StateDirOnDisk,
+    NotRecovered(ErrorInfo),
     Refused {
         error: ErrorInfo,
         unseen: u32,
@@ -61,6 +65,7 @@ pub(crate) enum Answer {
     Stats(Box<Stats>),
     Trace(Vec<TraceEntry>),
     Settled,
+    Released(Option<NotReleased>),
     /// The session had ended before it could answer.
     Ended,
 }
@@ -95,6 +100,12 @@ impl From<Stats> for Answer {
 impl From<Vec<TraceEntry>> for Answer {
     fn from(entries: Vec<TraceEntry>) -> Self {
         Self::Trace(entries)
+    }
+}
+
+impl From<Result<(), NotReleased>> for Answer {
+    fn from(result: Result<(), NotReleased>) -> Self {
+        Self::Released(result.err())
     }
 }
 

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
+use uffd_core::recovery::{Keep, NotRecovered, Spares, take_all};
 use uffd_core::server::{Arriving, Refusal, ServerObserver};
-use uffd_core::session::Session;
+use uffd_core::session::{Session, SessionOptions};
+use uffd_core::source::Fetcher;
 
 use crate::error::ErrorInfo;
 use crate::outbox::{News, Outbox};
@@ -23,14 +25,32 @@ struct Register {
     running: HashMap<u32, Arc<Session>>,
     /// They have ended, and their threads may have a few steps left: dropping one waits for those.
     leaving: Vec<Arc<Session>>,
-    stopping: bool,
+    ending: Option<Ending>,
+}
+
+/// What is to become of sessions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// They are stopped.
+    Stop,
+    /// They are left to a successor, where they are kept.
+    HandOver,
+}
+
+impl Ending {
+    fn begin(self, session: &Session) {
+        match self {
+            Self::Stop => session.begin_stop(),
+            Self::HandOver => session.begin_hand_over(),
+        }
+    }
 }
 
 impl Sessions {
     fn add(&self, id: u32, session: Arc<Session>) {
         let mut register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if register.stopping {
-            session.begin_stop();
+        if let Some(ending) = register.ending {
+            ending.begin(&session);
         }
         register.running.insert(id, session);
     }
@@ -48,10 +68,10 @@ impl Sessions {
     }
 
     /// Ends all sessions, and those that are still to come. Waits for none.
-    pub(crate) fn begin_stop(&self) {
+    pub(crate) fn begin(&self, ending: Ending) {
         let mut register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        register.stopping = true;
-        register.running.values().for_each(|session| session.begin_stop());
+        register.ending = Some(ending);
+        register.running.values().for_each(|session| ending.begin(session));
     }
 }
 
@@ -60,17 +80,48 @@ pub(crate) struct Reception {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-impl ServerObserver for Reception {
-    fn arriving(&self) -> Arriving {
+impl Reception {
+    fn receive(&self, recovered: bool) -> Arriving {
         let about = self.outbox.new_guest();
         let observer = Box::new(Reporter(Arc::clone(&about)));
         let (outbox, sessions) = (Arc::clone(&self.outbox), Arc::clone(&self.sessions));
         let served = move |session| {
             let session = Arc::new(session);
             sessions.add(about.id, Arc::clone(&session));
-            outbox.tell(News::Arrived { about, session });
+            outbox.tell(News::Arrived { about, session, recovered });
         };
         Arriving { observer, served: Box::new(served) }
+    }
+
+    /// Serves on the guests that were left in a state directory.
+    pub(crate) fn recover(
+        &self,
+        keep: &Keep,
+        fetcher: &Arc<Fetcher>,
+        options: SessionOptions,
+    ) -> std::io::Result<()> {
+        let (taken, others) = take_all(&keep.dir, &keep.snapshot, &mut Spares::new())?;
+        for left in taken {
+            let path = keep.dir.path().join(left.id());
+            let Arriving { observer, served } = self.receive(true);
+            match Session::recover(left, Arc::clone(fetcher), options, observer) {
+                Ok(session) => served(session),
+                Err(error) => {
+                    let why = error.into();
+                    self.outbox.tell(News::NotRecovered((&NotRecovered { path, why }).into()));
+                }
+            }
+        }
+        for other in &others {
+            self.outbox.tell(News::NotRecovered(other.into()));
+        }
+        Ok(())
+    }
+}
+
+impl ServerObserver for Reception {
+    fn arriving(&self) -> Arriving {
+        self.receive(false)
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -13,7 +13,7 @@ use uffd_core::trace::{Merge, Trace};
 use self::info::{TraceSnapshot, TraceSummary};
 use self::tasks::{LoadTrace, RecordTrace, SaveTrace};
 use crate::error::{ErrorInfo, Thrown};
-use crate::event::words;
+use crate::trace_words::to_words;
 
 /// Which pages of several traces are kept.
 #[napi(string_enum = "lowercase")]
@@ -76,7 +76,7 @@ impl NativeSavedTrace {
     /// Its entries, two words each.
     #[napi(catch_unwind)]
     pub fn words(&self) -> BigUint64Array {
-        words(self.trace.entries())
+        to_words(self.trace.entries())
     }
 
     /// The pages to prefault, in order: pairs of a first page and the page after the last.

@@ -1,9 +1,12 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
+use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
+use uffd_core::recovery::Keep;
 use uffd_core::server::{Server, ServerOptions};
 use uffd_core::source::{Fetcher, FileSource};
 
@@ -12,7 +15,7 @@ use crate::error::{ErrorInfo, Thrown};
 use crate::event::NativeEvent;
 use crate::listen_options::NativeListenOptions;
 use crate::outbox::{News, Outbox};
-use crate::reception::{Reception, Sessions};
+use crate::reception::{Ending, Reception, Sessions};
 
 /// A server and the guests it received. Starting and closing happen on threads of their own,
 /// and nothing here waits.
@@ -29,6 +32,10 @@ struct Shared {
     outbox: Arc<Outbox>,
     sessions: Arc<Sessions>,
     phase: Mutex<Phase>,
+    /// Guests outlive this process.
+    keeps: bool,
+    /// Keeps other servers from the state directory, until the last guest has ended.
+    claim: Mutex<Option<Claim>>,
 }
 
 enum Phase {
@@ -48,11 +55,14 @@ impl NativeServer {
     )]
     pub fn new(env: Env, options: NativeListenOptions, ring: Ring) -> Result<Self, Thrown> {
         let (socket, snapshot) = options.paths();
+        let state_dir = options.state_dir();
         let options = options.server()?;
         let shared = Arc::new(Shared {
             outbox: Outbox::new(ring),
             sessions: Arc::default(),
             phase: Mutex::new(Phase::Starting),
+            keeps: state_dir.is_some(),
+            claim: Mutex::default(),
         });
         let hook = env
             .add_env_cleanup_hook(Arc::clone(&shared), |shared| shared.abandon())
@@ -60,7 +70,7 @@ impl NativeServer {
         let starting = Arc::clone(&shared);
         let started = thread::Builder::new()
             .name("uffd-listen".to_owned())
-            .spawn(move || starting.start(&socket, &snapshot, options));
+            .spawn(move || starting.start(&socket, &snapshot, state_dir, options));
         if let Err(error) = started {
             let message = format!("cannot start a thread to listen on: {error}");
             shared.fail(ErrorInfo::resources(message));
@@ -86,6 +96,8 @@ impl NativeServer {
         let events = news.into_iter().filter_map(NativeEvent::of).collect();
         if self.closed && self.shared.sessions.is_empty() {
             self.shared.outbox.finish();
+            // Whoever waits for the directory finds all guests there.
+            self.shared.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(hook) = self.hook.take() {
                 // It can only fail if the environment is ending.
                 let _ = env.remove_env_cleanup_hook(hook);
@@ -106,7 +118,15 @@ impl NativeServer {
         }
     }
 
-    /// The process exits: ends everything, and tells nobody.
+    /// Stops accepting and leaves all guests to a successor; their ends are events.
+    #[napi(catch_unwind)]
+    pub fn hand_over(&self) {
+        self.shared.sessions.begin(Ending::HandOver);
+        self.close();
+    }
+
+    /// The process exits: ends everything, or leaves the guests that are kept to a successor, and
+    /// tells nobody.
     #[napi(catch_unwind)]
     pub fn abandon(&self) {
         self.shared.abandon();
@@ -114,8 +134,14 @@ impl NativeServer {
 }
 
 impl Shared {
-    fn start(&self, socket: &Path, snapshot: &Path, options: ServerOptions) {
-        match self.serve(socket, snapshot, options) {
+    fn start(
+        &self,
+        socket: &Path,
+        snapshot: &Path,
+        state_dir: Option<(PathBuf, bool)>,
+        options: ServerOptions,
+    ) {
+        match self.serve(socket, snapshot, state_dir, options) {
             Ok(server) => {
                 let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
                 if matches!(*phase, Phase::Closed) {
@@ -135,14 +161,47 @@ impl Shared {
         &self,
         socket: &Path,
         snapshot: &Path,
-        options: ServerOptions,
+        state_dir: Option<(PathBuf, bool)>,
+        mut options: ServerOptions,
     ) -> Result<Server, ErrorInfo> {
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
-        let fetcher = Arc::new(Fetcher::new(Arc::new(source)));
+        let source = Arc::new(source);
+        let fetcher = Arc::new(Fetcher::new(source.clone()));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
         let reception = Arc::new(Reception { outbox, sessions });
+        if let Some((path, wait)) = state_dir {
+            let dir = StateDir::open(&path).map_err(|error| ErrorInfo::from(&error))?;
+            if !dir.is_in_memory() {
+                self.outbox.tell(News::StateDirOnDisk);
+            }
+            let claim = self.claim(&dir, wait)?;
+            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+            let identity = SnapshotPlace::of(&source).map_err(ErrorInfo::resources)?;
+            let keep = Keep { dir: Arc::new(dir), snapshot: identity };
+            // Before anything else: they have been waiting.
+            let recovered = reception.recover(&keep, &fetcher, options.session);
+            recovered.map_err(ErrorInfo::resources)?;
+            options.keep = Some(keep);
+        }
         Server::start(socket, fetcher, options, reception).map_err(|error| ErrorInfo::from(&error))
+    }
+
+    /// Makes this server the one of the directory; a wait for another one ends with the server.
+    fn claim(&self, dir: &StateDir, wait: bool) -> Result<Claim, ErrorInfo> {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        loop {
+            match dir.claim(false) {
+                Err(StateDirError::InUse { .. }) if wait && !self.is_closed() => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                claim => return claim.map_err(|error| ErrorInfo::from(&error)),
+            }
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(*self.phase.lock().unwrap_or_else(PoisonError::into_inner), Phase::Closed)
     }
 
     fn fail(&self, error: ErrorInfo) {
@@ -165,7 +224,8 @@ impl Shared {
     /// JavaScript is ending, at any moment and without notice.
     fn abandon(&self) {
         self.outbox.abandon();
-        self.sessions.begin_stop();
+        let ending = if self.keeps { Ending::HandOver } else { Ending::Stop };
+        self.sessions.begin(ending);
         self.close();
     }
 }

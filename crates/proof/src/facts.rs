@@ -143,6 +143,10 @@ pub enum Ending {
     GuestExited,
     /// It was stopped.
     Stopped,
+    /// It was left to a successor.
+    HandedOver,
+    /// It needs no handler any more.
+    Released,
     /// It failed.
     Failed(String),
 }
@@ -152,6 +156,8 @@ impl From<&End> for Ending {
         match end {
             End::GuestExited => Self::GuestExited,
             End::Stopped => Self::Stopped,
+            End::HandedOver => Self::HandedOver,
+            End::Released => Self::Released,
             End::Failed(error) => Self::Failed(error.to_string()),
         }
     }

@@ -4,11 +4,14 @@
 mod apart;
 mod case;
 mod cast;
+mod crowd;
 mod facts;
 mod hugelimit;
 mod hugepages;
+mod keeping;
 mod observe;
 mod others;
+mod peer;
 pub mod roles;
 mod scenery;
 mod served;
@@ -21,13 +24,17 @@ mod stage;
 pub use apart::{Apart, ApartStage, Refused, ServedApart, Sight};
 pub use case::{Case, HUGE, SMALL, Setting};
 pub use cast::Cast;
+pub use crowd::Crowd;
 pub use facts::{Ending, Exported, Figures, Prefaulted, State};
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
+pub use keeping::{Keeper, Keeping};
 pub use observe::{
-    DEADLINE, ThreadCost, assert_idle, cost_of, threads_named, until, waiting_threads,
+    DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,
+    waiting_threads,
 };
 pub use others::{Drain, Relay};
+pub use peer::{Peer, Wanderer};
 pub use served::{Held, Served};
 pub use serving::{Asked, Serving, Staged, Unanswered};
 pub use stage::{Stage, StageBuilder};

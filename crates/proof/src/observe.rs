@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Uid, setfsuid};
+
 /// How long anything may take before a proof fails instead of hanging.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -83,4 +85,18 @@ pub fn assert_idle() {
         busy = after;
     }
     panic!("a fault loop with nothing to do does not sleep: {busy:?}");
+}
+
+/// Runs something as a user who owns nothing, on a thread of its own: what it starts there runs as
+/// that user too, and what it opens it opens with that user's rights.
+///
+/// # Panics
+/// As `run` does.
+pub fn as_another_user<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let other = || {
+        setfsuid(Uid::from_raw(65534));
+        run()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(other).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

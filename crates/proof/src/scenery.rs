@@ -13,9 +13,10 @@ use uffd_guest::snapshot::{self, ZeroPages};
 pub(crate) struct Scenery(TempDir);
 
 impl Scenery {
-    /// Writes a snapshot.
-    pub(crate) fn with(pattern: &Pattern, pages: u64, zeros: ZeroPages) -> Self {
-        let scenery = Self(tempfile::tempdir().expect("a directory for the stage"));
+    /// Writes a snapshot, `on_disk` where it can leave the page cache.
+    pub(crate) fn with(pattern: &Pattern, pages: u64, zeros: ZeroPages, on_disk: bool) -> Self {
+        let dir = if on_disk { tempfile::tempdir_in("/var/tmp") } else { tempfile::tempdir() };
+        let scenery = Self(dir.expect("a directory for the stage"));
         snapshot::create(&scenery.snapshot(), pattern, pages, zeros).expect("a snapshot");
         scenery
     }

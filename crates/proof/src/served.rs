@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use crossbeam_channel::{Receiver, Sender};
+use nix::sys::resource::{UsageWho, getrusage};
 use uffd_core::session::{End, Notice, Observer, Reply, Session};
 use uffd_core::stats::Stats;
 use uffd_core::units::PageRange;
@@ -90,6 +91,17 @@ impl Served {
             Told::Notice(notice) => notice,
             Told::Ended(end, _) => panic!("expected a notice, got {end:?}"),
         }
+    }
+
+    /// How often the fault loop itself has waited for a page to be read from a device.
+    pub fn major_faults(&self) -> i64 {
+        let (sender, count) = crossbeam_channel::bounded(1);
+        // The answer to a command is given on the loop's own thread.
+        self.session.stats_with(Reply::new(move |_| {
+            let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("what this thread has used");
+            let _ = sender.send(usage.major_page_faults());
+        }));
+        count.recv_timeout(DEADLINE).expect("the fault loop takes commands")
     }
 
     /// Counters now.

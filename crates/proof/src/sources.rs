@@ -1,10 +1,12 @@
 //! Sources that misbehave on purpose, each in front of a real snapshot file.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use uffd_core::source::{Chunk, FileSource, Source, SourceError};
+use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 
 /// A gate that fetches wait at.
 #[derive(Clone, Debug, Default)]
@@ -61,14 +63,90 @@ impl Source for Gated {
     fn len(&self) -> u64 {
         self.file.len()
     }
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
-        lookup_except(&self.file, &self.slow, offset, len, page)
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
+        lookup_except(&self.file, &self.slow, want, scratch)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        if self.slow.contains(&offset) {
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        if self.slow.contains(&want.offset) {
             self.gate.pass();
         }
-        self.file.fetch(offset, buffer)
+        self.file.fetch(want)
+    }
+}
+
+/// A source that has nothing at hand, as one at the other end of a network, and counts what it has
+/// fetched for as long as somebody keeps it.
+#[derive(Debug)]
+pub struct Remote {
+    /// The snapshot.
+    pub file: File,
+    /// Its bytes that have to pass the gate.
+    pub stuck: Range<u64>,
+    /// What their fetches wait at.
+    pub gate: Gate,
+    /// What is kept.
+    pub kept: Kept,
+}
+
+/// Bytes that are in memory, now and at the most.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<(AtomicU64, AtomicU64)>);
+
+impl Kept {
+    /// Bytes in memory now.
+    pub fn now(&self) -> u64 {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// The most bytes that ever were in memory.
+    pub fn most(&self) -> u64 {
+        self.0.1.load(Ordering::Acquire)
+    }
+}
+
+struct Counted {
+    bytes: Vec<u8>,
+    kept: Kept,
+}
+
+impl Counted {
+    fn new(bytes: Vec<u8>, kept: Kept) -> Self {
+        let len = bytes.len() as u64;
+        let now = kept.0.0.fetch_add(len, Ordering::AcqRel) + len;
+        kept.0.1.fetch_max(now, Ordering::AcqRel);
+        Self { bytes, kept }
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.kept.0.0.fetch_sub(self.bytes.len() as u64, Ordering::AcqRel);
+    }
+}
+
+impl Source for Remote {
+    fn len(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.len())
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        let Want { offset, len, .. } = want;
+        if self.stuck.contains(&offset) {
+            self.gate.pass();
+        }
+        let len = usize::try_from(len).expect("what is fetched fits in memory");
+        let mut bytes = vec![0; len];
+        let read = self.file.read_exact_at(&mut bytes, offset);
+        read.map_err(|error| SourceError::Io { offset, cause: error.to_string() })?;
+        Ok(Piece::part_of(Arc::new(Counted::new(bytes, self.kept.clone())), 0..len))
     }
 }
 
@@ -80,11 +158,11 @@ impl Source for Cold {
     fn len(&self) -> u64 {
         self.0.len()
     }
-    fn lookup(&self, _offset: u64, len: u64, _page: u64) -> Chunk<'_> {
-        Chunk::Absent(len)
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        self.0.fetch(offset, buffer)
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(want)
     }
 }
 
@@ -125,17 +203,17 @@ impl Source for Broken {
     fn len(&self) -> u64 {
         self.file.len()
     }
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_> {
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
         if self.mended.load(Ordering::Acquire) {
-            return self.file.lookup(offset, len, page);
+            return self.file.lookup(want, scratch);
         }
-        lookup_except(&self.file, &self.bad, offset, len, page)
+        lookup_except(&self.file, &self.bad, want, scratch)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let end = offset + buffer.len() as u64;
-        let hit = offset < self.bad.end && self.bad.start < end;
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        let offset = want.offset;
+        let hit = offset < self.bad.end && self.bad.start < want.end();
         if !hit || self.mended.load(Ordering::Acquire) {
-            return self.file.fetch(offset, buffer);
+            return self.file.fetch(want);
         }
         self.tries.fetch_add(1, Ordering::AcqRel);
         match self.failure {
@@ -150,14 +228,14 @@ impl Source for Broken {
 fn lookup_except<'a>(
     file: &'a FileSource,
     absent: &Range<u64>,
-    offset: u64,
-    len: u64,
-    page: u64,
+    want: Want,
+    scratch: &'a Scratch,
 ) -> Chunk<'a> {
+    let Want { offset, len, page } = want;
     if absent.contains(&offset) {
         return Chunk::Absent(len.min(absent.end - offset).max(page));
     }
     let before = absent.start.saturating_sub(offset);
     let len = if before == 0 { len } else { len.min(before) };
-    file.lookup(offset, len, page)
+    file.lookup(Want { len, ..want }, scratch)
 }

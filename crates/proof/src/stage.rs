@@ -30,6 +30,7 @@ pub struct StageBuilder {
     zeros: ZeroPages,
     options: ServerOptions,
     source: Option<SourceMaker>,
+    on_disk: bool,
 }
 
 type SourceMaker = Box<dyn FnOnce(FileSource) -> Arc<dyn Source>>;
@@ -45,6 +46,7 @@ impl StageBuilder {
             zeros: ZeroPages::Holes,
             options: ServerOptions::default(),
             source: None,
+            on_disk: false,
         }
     }
 
@@ -73,6 +75,13 @@ impl StageBuilder {
     #[must_use]
     pub fn server(mut self, change: impl FnOnce(&mut ServerOptions)) -> Self {
         change(&mut self.options);
+        self
+    }
+
+    /// Keeps the snapshot where it can leave the page cache, which it cannot in a tmpfs.
+    #[must_use]
+    pub const fn on_disk(mut self) -> Self {
+        self.on_disk = true;
         self
     }
 
@@ -105,7 +114,7 @@ impl StageBuilder {
 
     fn scenery(&self) -> Scenery {
         let pages = self.regions.iter().sum();
-        Scenery::with(&self.pattern, pages, self.zeros)
+        Scenery::with(&self.pattern, pages, self.zeros, self.on_disk)
     }
 
     fn guests(self, scenery: &Scenery) -> Guests {
@@ -124,7 +133,7 @@ impl StageBuilder {
         let fetcher = Arc::new(Fetcher::new(source));
         let (sender, arrivals) = unbounded();
         let observer = Arc::new(Arrivals(sender));
-        let server = Server::start(&scenery.socket(), fetcher, self.options, observer);
+        let server = Server::start(&scenery.socket(), fetcher, self.options.clone(), observer);
         let server = server.expect("a server");
         Stage { server, arrivals, guests: self.guests(&scenery), scenery }
     }
@@ -207,6 +216,15 @@ impl Stage {
                 Arrival::Troubled(_) => {}
                 Arrival::Guest(session, _) => panic!("expected a refusal, got {session:?}"),
             }
+        }
+    }
+
+    /// Waits for the next refusal, or for why a connection could not be accepted.
+    pub fn next_refusal_or_trouble(&self) -> Result<Refusal, AcceptError> {
+        match self.next() {
+            Arrival::Refused(refusal) => Ok(refusal),
+            Arrival::Troubled(error) => Err(error),
+            Arrival::Guest(session, _) => panic!("expected a refusal, got {session:?}"),
         }
     }
 

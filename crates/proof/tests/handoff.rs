@@ -142,7 +142,7 @@ fn memory_that_is_unmapped_is_nobodys_fault() {
 #[test]
 fn the_kernel_says_when_a_guests_memory_is_gone() {
     use uffd_core::handoff::{Limits, Listener};
-    use uffd_core::kernel::{Bytes, Outcome, Protection, Uffd, Waker};
+    use uffd_core::kernel::{Bytes, Outcome, Protection, Uffd, Wake, Waker};
     use uffd_guest::driver::GuestBuilder;
     use uffd_guest::options::Register;
     use uffd_guest::pattern::Pattern;
@@ -162,7 +162,7 @@ fn the_kernel_says_when_a_guests_memory_is_gone() {
 
     let base = handoff.layout.regions()[0].base;
     let page = vec![7_u8; 4096];
-    let installed = uffd.copy(base, Bytes::from(&page[..]), Protection::WriteProtected);
+    let installed = uffd.copy(base, Bytes::from(&page[..]), Protection::WriteProtected, Wake::Now);
     assert_eq!(installed, Outcome::Done(4096));
     assert!(!uffd.is_gone());
     assert!(guest.pagemap(0, 1).unwrap().all(|page| page.present && page.wp));

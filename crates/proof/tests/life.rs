@@ -364,7 +364,9 @@ fn a_server_is_stopped_once_its_observer_is_left_alone() {
     let own = Own::start(Holding { told: Mutex::new(told), go: Mutex::new(gone) });
     let _silent = std::os::unix::net::UnixStream::connect(own.server.path()).unwrap();
     let _silent_too = std::os::unix::net::UnixStream::connect(own.server.path()).unwrap();
-    drop(std::os::unix::net::UnixStream::connect(own.server.path()).unwrap());
+    let mut hangs_up = std::os::unix::net::UnixStream::connect(own.server.path()).unwrap();
+    std::io::Write::write_all(&mut hangs_up, b"[").unwrap();
+    drop(hangs_up);
     is_told.recv_timeout(SOON).unwrap(); // the one that hung up, behind the others
     let (stopped, is_stopped) = mpsc::channel();
     std::thread::scope(|scope| {

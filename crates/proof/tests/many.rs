@@ -46,7 +46,9 @@ fn threads() -> usize {
 
 fn stage() -> StageBuilder {
     let case = Case { guest: GUEST, page_size: SMALL, tracking: false };
-    StageBuilder::new(GUEST, case.pattern(), &[16, 16])
+    let stage = StageBuilder::new(GUEST, case.pattern(), &[16, 16]);
+    // Whatever this process may open.
+    stage.server(|options| options.max_guests = Some(1000))
 }
 
 #[test]

@@ -28,12 +28,22 @@ fn serves(setting: &Setting) {
 #[test]
 fn peers_that_are_wrong_are_refused_one_by_one() {
     let setting = open(|stage| stage);
-    drop(connect(&setting));
+    connect(&setting).write_all(b"[").unwrap();
     let refusal = setting.next_refusal();
     assert!(matches!(refusal, Refusal::Handoff(HandoffError::Closed { .. })), "{refusal:?}");
     connect(&setting).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert!(matches!(setting.next_refusal(), Refusal::Handoff(HandoffError::Message(_))));
     serves(&setting);
+}
+
+/// As those do who look whether anybody listens.
+#[test]
+fn who_leaves_without_a_word_is_no_guest() {
+    let setting = open(|stage| stage);
+    (0..100).for_each(|_| drop(connect(&setting)));
+    serves(&setting);
+    setting.server().stop();
+    assert!(setting.nothing_new());
 }
 
 #[test]
@@ -89,7 +99,7 @@ fn a_server_that_is_stopped_gives_up_handoffs_and_leaves_guests_alone() {
     guest.thread(0).touch(0, 1).unwrap();
     let pending: Vec<_> = (0..PENDING).map(|_| connect(&setting)).collect();
     // They are all accepted once another one behind them is refused.
-    drop(connect(&setting));
+    connect(&setting).write_all(b"[").unwrap();
     assert!(matches!(setting.next_refusal(), Refusal::Handoff(HandoffError::Closed { .. })));
     std::thread::scope(|scope| {
         (0..3).for_each(|_| drop(scope.spawn(|| setting.server().stop())));

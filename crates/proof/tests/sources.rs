@@ -12,7 +12,7 @@ use uffd_core::server::Refusal;
 use uffd_core::session::{
     Cause, End, FaultAround, Notice, SessionError, SessionOptions, Unservable,
 };
-use uffd_core::source::SourceError;
+use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::{PageIndex, PageRange};
 use uffd_guest::options::Dialect;
 use uffd_guest::pattern::Content;
@@ -35,6 +35,7 @@ in_all_modes!(
     a_prefault_counts_what_cannot_be_read,
     a_source_that_contradicts_itself_ends_a_prefault_all_the_same,
     zeros_stored_as_data_take_no_memory_when_they_are_fetched,
+    a_source_may_bring_less_than_it_is_asked_for,
 );
 
 const PAGES: u64 = 8;
@@ -244,17 +245,17 @@ fn a_fetch_that_panics_is_a_fetch_that_failed(case: Case) {
     assert!(read.get().unwrap().all(|content| *content == Content::Source));
 }
 
-struct Panics(uffd_core::source::FileSource);
+struct Panics(FileSource);
 
-impl uffd_core::source::Source for Panics {
+impl Source for Panics {
     fn len(&self) -> u64 {
         self.0.len()
     }
-    fn lookup(&self, _: u64, _: u64, _: u64) -> uffd_core::source::Chunk<'_> {
+    fn lookup<'a>(&'a self, _: Want, _: &'a Scratch) -> Chunk<'a> {
         panic!("looked up on purpose")
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        self.0.fetch(offset, buffer)
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(want)
     }
 }
 
@@ -305,4 +306,38 @@ fn zeros_stored_as_data_take_no_memory_when_they_are_fetched(case: Case) {
     assert_eq!((counters.zero_pages, counters.source_pages), (zeros, PAGES - zeros));
     let faults = counters.read_faults + counters.neighbour_pages;
     assert_eq!(faults, PAGES, "{counters:?}");
+}
+
+/// Has nothing at hand, and brings one page however many are asked for.
+struct OneByOne(FileSource);
+
+impl Source for OneByOne {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.0.fetch(Want { len: want.page, ..want })
+    }
+}
+
+fn a_source_may_bring_less_than_it_is_asked_for(case: Case) {
+    let pages = if case.is_huge() { 8 } else { 256 };
+    let setting = case.open_with(case.pattern(), &[pages], |stage| stage.source(OneByOne));
+    let guest = setting.guest();
+    // Side by side and in order, so that some wait for what others asked for.
+    let half = pages / 2;
+    let reads: Vec<_> = (0..4)
+        .map(|thread| guest.thread(thread).start_verify(0, half, &[Expect::Source]))
+        .collect();
+    reads.into_iter().for_each(|read| assert_eq!(read.get().unwrap().wrong, 0));
+    let report = guest.session.prefault(vec![PageRange::new(0, pages)]).unwrap();
+    assert_eq!((report.requested(), report.failed, report.skipped), (pages, 0, 0), "{report:?}");
+    assert_eq!(guest.thread(0).verify(0, pages, &[Expect::Source]).unwrap().wrong, 0);
+    let stats = guest.stats();
+    assert_eq!((stats.faults_in_hand, stats.pages.unfaulted), (0, 0));
+    let ahead = guest.session.read_ahead(vec![PageRange::new(0, pages)]).unwrap();
+    assert_eq!((ahead.requested(), ahead.present), (pages, pages), "{ahead:?}");
 }

@@ -70,7 +70,9 @@ fn whether_pages_are_tracked_follows_the_option_and_the_registration() {
             assert_eq!(guest.session.tracking(), expected, "{option:?}");
             guest.thread(0).touch(0, 3).unwrap();
             let on = expected != Tracking::Off;
-            assert!(guest.pagemap(0, 3).unwrap().all(|page| page.wp == on), "{option:?}");
+            let tables = guest.pagemap(0, 3).unwrap();
+            // Of the shared zero page the page map tells whether it was written.
+            assert!(tables.all(|page| page.wp == on || page.zero), "{option:?}: {tables:?}");
         }
     }
 }
@@ -137,7 +139,13 @@ fn without_tracking_an_export_names_all_that_could_have_been_written_and_says_so
         assert!(export.dirty.is_superset(&dirty));
         let installed = RoaringBitmap::from([0, 1, 2, 3, 5, 7, 8]);
         assert!(export.dirty.is_superset(&installed), "{:?}", export.dirty);
-        assert_eq!(export.empty, RoaringBitmap::from([4, 6]));
+        // What was given back together with a page that is used again may be filled with it, if
+        // nothing else is given back at that moment.
+        let (removed, filled) = (RoaringBitmap::from([4, 6]), RoaringBitmap::from([4]));
+        assert!(export.empty.is_subset(&removed) && export.empty.contains(6));
+        let rest = &removed - &export.empty;
+        assert!(rest.is_subset(&export.dirty));
+        assert!(rest.is_subset(&filled) && (page_size == SMALL || rest.is_empty()));
     }
 }
 
@@ -157,7 +165,8 @@ fn without_tracking_a_page_that_a_thread_waited_to_write_is_dirty_whoever_filled
     writes.into_iter().chain([read]).for_each(|it| assert_eq!(it.get().unwrap().pages, 1));
     let stats = guest.stats();
     assert!(stats.counters.neighbour_pages > 0, "{stats:?}");
-    assert_eq!((stats.pages.dirty, stats.pages.zero), (3, PAGES - 3));
+    assert_eq!(stats.pages.dirty, 3);
+    assert_eq!(stats.pages.zero, stats.counters.zero_pages - 3);
 }
 
 #[test]
@@ -170,9 +179,15 @@ fn each_page_raises_one_protect_fault_however_often_it_is_written() {
         for stamp in 1..4 {
             thread.write_word(0, PAGES, stamp, 8).unwrap();
         }
+        // Writes to pages of zeros are seen by the page map alone, after the first of all pages.
+        let tables = guest.pagemap(0, PAGES).unwrap();
+        assert!(tables.all(|page| !page.wp && !page.zero));
+        let protected = guest.stats().pages.dirty;
         let counters = guest.stats().counters;
-        assert_eq!((counters.protect_faults, counters.write_faults), (PAGES, 0));
-        assert_eq!(guest.stats().pages.dirty, PAGES);
+        assert_eq!((counters.protect_faults, counters.write_faults), (protected, 0));
+        let export = guest.session.export().unwrap();
+        assert!(export.exact && export.empty.is_empty());
+        assert_eq!(export.dirty.len(), PAGES);
         // Given back and read again, the page reports its next write.
         thread.madvise(1, 1).unwrap();
         thread.touch(1, 1).unwrap();
@@ -181,7 +196,8 @@ fn each_page_raises_one_protect_fault_however_often_it_is_written() {
         thread.write_word(1, 1, 9, 8).unwrap();
         let export = guest.session.export().unwrap();
         assert!(export.dirty.contains(1) && !export.empty.contains(1));
-        assert_eq!(guest.stats().counters.protect_faults, PAGES + 1);
+        let again = u64::from(page_size == HUGE);
+        assert_eq!(guest.stats().counters.protect_faults, protected + again);
     }
 }
 
@@ -228,7 +244,9 @@ fn absent_pages_that_the_vmm_has_protected_are_filled_like_others() {
                 assert_eq!(thread.read_page(1).unwrap(), Content::Stamp(8));
                 let all = vec![PageRange::new(0, PAGES)];
                 let report = guest.session.prefault(all).unwrap();
-                assert_eq!((report.removed, report.failed), (3, 0), "{report:?}");
+                // The first touch of small pages brings those that were given back with it.
+                let removed = if page_size == HUGE { 3 } else { 0 };
+                assert_eq!((report.removed, report.failed), (removed, 0), "{report:?}");
                 assert_eq!(thread.verify(2, 3, &[Expect::Zeros]).unwrap().wrong, 0);
                 assert_eq!(thread.verify(5, 1, &[Expect::Stamp(7)]).unwrap().wrong, 0);
                 assert_eq!(thread.verify(6, 4, &[Expect::Source]).unwrap().wrong, 0);

@@ -5,6 +5,7 @@
 use std::sync::mpsc;
 
 use uffd_core::session::Reply;
+use uffd_core::source::{Chunk, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::PageRange;
 use uffd_guest::pattern::Content;
 use uffd_guest::protocol::{Expect, Soak};
@@ -254,18 +255,18 @@ struct Quick {
     quick: u64,
 }
 
-impl uffd_core::source::Source for Quick {
+impl Source for Quick {
     fn len(&self) -> u64 {
         self.gated.len()
     }
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> uffd_core::source::Chunk<'_> {
-        if offset >= self.quick {
-            return uffd_core::source::Chunk::Absent(len);
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a> {
+        if want.offset >= self.quick {
+            return Chunk::Absent(want.len);
         }
-        self.gated.lookup(offset, len, page)
+        self.gated.lookup(want, scratch)
     }
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), uffd_core::source::SourceError> {
-        self.gated.fetch(offset, buffer)
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        self.gated.fetch(want)
     }
 }
 

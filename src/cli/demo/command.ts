@@ -11,5 +11,5 @@ given back and read again, and checks every byte. A second guest is served with 
 first. Needs neither root nor a VM, and leaves nothing behind.`,
   options: { help: flag({ help: 'Prints this.' }) },
   notes: 'Exit status: 0 if every byte was right.',
-  run: async () => await (await import('../../demo/demo.js')).demo(),
+  run: async () => await (await import('./demo.js')).demo(),
 })

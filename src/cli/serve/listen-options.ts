@@ -3,7 +3,13 @@ import { type ServeValues, type ServingValues, statsEvery } from './options.js'
 
 /** The options of the package that those of the command stand for. */
 export function listenOptions(values: ServeValues): ListenOptions {
-  return { socket: values.socket, snapshot: values.snapshot, ...servingOptionsOf(values) }
+  return {
+    socket: values.socket,
+    snapshot: values.snapshot,
+    stateDir: values['state-dir'],
+    stateDirWait: values['state-dir-wait'],
+    ...servingOptionsOf(values),
+  }
 }
 
 /** The same for those that all commands which serve have. */

@@ -66,6 +66,9 @@ export const servingOptions = {
     help: 'How long a guest may take for its handoff.',
     default: '10s',
   }),
+  release: flag({
+    help: 'Installs all of each guest in the background; then it needs no\nhandler any more.',
+  }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
   'short-waits': negatable({
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
@@ -80,6 +83,13 @@ export const serveOptions = {
   }),
   snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
   once: flag({ help: 'Serves one guest and ends.' }),
+  'state-dir': text('DIR', {
+    help: 'Keeps guests in this directory, on a tmpfs: they outlive this\nprocess, and are taken over when it is started again.',
+  }),
+  'state-dir-wait': flag({ help: 'Waits for another server to leave the state directory.' }),
+  'hand-over': flag({
+    help: 'Leaves guests in the state directory when it is told to end, as\nSIGUSR2 always does; otherwise they are stopped.',
+  }),
   'prefetch-mode': choice(['install', 'fetch'], {
     help: 'Installs the pages of --prefetch, or only reads them into the\nmemory of the host.',
     default: 'install',

@@ -1,4 +1,6 @@
 import { listen, type Server } from '../../index.js'
+import { UsageError } from '../arguments/usage-error.js'
+import { several } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 import { listenOptions } from './listen-options.js'
 import type { ServeValues } from './options.js'
@@ -10,10 +12,19 @@ import type { Tally } from './tally.js'
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
   const { snapshot, once, 'prefetch-mode': mode } = values
+  if (values['hand-over'] && values['state-dir'] === undefined) {
+    throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
+  }
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
-    const server = await listen({ ...listenOptions(values), signal: ending })
+    const leaves = (signal: unknown) =>
+      values['state-dir'] !== undefined && (values['hand-over'] || signal === 'SIGUSR2')
+    const server = await listenFor(values, ending)
+    const end = () => void (leaves(ending.reason) ? server.handOver() : server.stop())
+    if (ending.aborted) end()
+    ending.addEventListener('abort', end, { once: true })
     try {
       watch(server, once, output, tally)
+      tellRecovered(server, output)
       await tellReady(values, output)
       await service.serve(
         server,
@@ -22,9 +33,34 @@ export async function serveGuests(values: ServeValues): Promise<number> {
       )
     } finally {
       // Whatever failed: an open server would keep the process alive.
-      await server.stop()
+      if (leaves(ending.reason)) await server.handOver()
+      else await server.stop()
     }
   })
+}
+
+/** Listens; a signal gives up the wait for another server. */
+async function listenFor(values: ServeValues, ending: AbortSignal): Promise<Server> {
+  const waiting = new AbortController()
+  const giveUp = () => waiting.abort(ending.reason)
+  if (ending.aborted) giveUp()
+  ending.addEventListener('abort', giveUp, { once: true })
+  try {
+    return await listen({ ...listenOptions(values), signal: waiting.signal })
+  } finally {
+    ending.removeEventListener('abort', giveUp)
+  }
+}
+
+function tellRecovered({ recovered, notRecovered }: Server, output: Output): void {
+  for (const { code, message } of notRecovered) {
+    const level = code === 'ERR_UFFD_RECOVERY_ENDED' ? 'info' : 'warn'
+    output.tell(level, { event: 'not-recovered', code }, message)
+  }
+  if (recovered.length === 0) return
+  const ids = recovered.map(({ id }) => id)
+  const text = `Took over ${several(ids.length, 'guest')} that had been left`
+  output.tell('info', { event: 'recovered', guests: ids }, text)
 }
 
 async function tellReady({ socket, snapshot, once }: ServeValues, output: Output): Promise<void> {

@@ -12,6 +12,8 @@ export interface Surroundings {
   readonly tally: Tally
   readonly traceFile: TraceFile | undefined
   readonly withStats: boolean
+  /** Guests are released in the background. */
+  readonly release: boolean
 }
 
 /** Prefetches into a guest of this number, and tells what came of it. */
@@ -62,6 +64,7 @@ export class Service {
       output.tell('warn', facts, `Guest ${number}: ${message}`)
     })
     if (withStats) this.#showFigures(guest, number)
+    if (this.#with.release) this.#release(guest, number)
     const prefetched = prefetch?.(guest, number)
 
     const end = await guest.ended
@@ -70,6 +73,14 @@ export class Service {
     tally.add(end.reason, end.stats.faults)
     this.#tellEnd(number, end, pageSize)
     await this.#saveTrace(guest, number)
+  }
+
+  #release(guest: Guest, number: number): void {
+    guest.release().catch(({ code, message }: { code: string; message: string }) => {
+      if (code === 'ERR_UFFD_GUEST_ENDED') return
+      const facts = { event: 'not-released', guest: number, code }
+      this.#with.output.tell('warn', facts, `Guest ${number} is not released: ${message}`)
+    })
   }
 
   #showFigures(guest: Guest, number: number): void {
@@ -87,6 +98,8 @@ export class Service {
     const how = {
       'guest-exited': 'exited',
       stopped: 'was stopped; if it still runs, it waits at the next page it misses',
+      'handed-over': 'was left in the state directory to whoever serves it next',
+      released: 'has all it needs, and runs without a handler',
       failed: `failed: ${error?.message}`,
     }[reason]
     const installed = bytes((stats.sourcePages + stats.zeroPages) * pageSize)

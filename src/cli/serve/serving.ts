@@ -17,7 +17,7 @@ export interface Serving {
   readonly service: Service
   /** The trace to prefetch. */
   readonly prefetch: SavedTrace | undefined
-  /** Fires when a signal asks for the end. */
+  /** Fires when a signal asks for the end; the signal is its reason. */
   readonly ending: AbortSignal
 }
 
@@ -54,12 +54,12 @@ async function run(
 
   const tally = new Tally()
   const withStats = statsEvery(values) !== undefined
-  const service = new Service({ output, tally, traceFile, withStats })
+  const service = new Service({ output, tally, traceFile, withStats, release: values.release })
   const ending = new AbortController()
   const forget = onSignals((signal) => {
     const text = `${signal}: ending; once more to end at once`
     output.tell('info', { event: 'stopping', signal }, text)
-    ending.abort()
+    ending.abort(signal)
   })
   try {
     await work({ output, tally, service, prefetch, ending: ending.signal })

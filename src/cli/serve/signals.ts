@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 
-const ending = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+const ending = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const
 
 /**
  * Calls `end` at the first signal that asks for the end; a second one ends the process at once.

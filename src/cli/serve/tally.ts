@@ -5,7 +5,13 @@ import type { Output } from '../output/output.js'
 /** What came of this run: the summary, and the exit status. */
 export class Tally {
   readonly #start = performance.now()
-  readonly #ends: Record<EndReason, number> = { 'guest-exited': 0, stopped: 0, failed: 0 }
+  readonly #ends: Record<EndReason, number> = {
+    'guest-exited': 0,
+    stopped: 0,
+    'handed-over': 0,
+    released: 0,
+    failed: 0,
+  }
   #faults = 0
 
   /** Guests that were refused. */
@@ -25,15 +31,24 @@ export class Tally {
   }
 
   summarise(output: Output): void {
-    const { 'guest-exited': exited, stopped, failed } = this.#ends
+    const {
+      'guest-exited': exited,
+      stopped,
+      'handed-over': handedOver,
+      released,
+      failed,
+    } = this.#ends
     const millis = performance.now() - this.#start
     const { refused, unsavedTraces } = this
     const counts = { exited, stopped, failed, refused }
+    const kept = { handedOver, released }
     const parts = Object.entries(counts).map(([what, count]) => `${whole(count)} ${what}`)
+    if (handedOver > 0) parts.push(`${whole(handedOver)} handed over`)
+    if (released > 0) parts.push(`${whole(released)} released`)
     output.tell(
       'info',
-      { event: 'summary', ...counts, unsavedTraces, faults: this.#faults, millis },
-      `Served ${several(exited + stopped + failed, 'guest')} in ${micros(millis * 1000)}: ` +
+      { event: 'summary', ...counts, ...kept, unsavedTraces, faults: this.#faults, millis },
+      `Served ${several(exited + stopped + handedOver + released + failed, 'guest')} in ${micros(millis * 1000)}: ` +
         `${parts.join(', ')}; ${several(this.#faults, 'fault')}`,
     )
   }

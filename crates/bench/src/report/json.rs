@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::suite::Results;
+use crate::results::Results;
 
 /// Each figure of each round, and the targets.
 pub(crate) fn of(results: &Results) -> Value {

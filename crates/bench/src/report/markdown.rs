@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::table;
-use crate::suite::Results;
+use crate::results::Results;
 
 /// The machine, the targets and every workload.
 pub(crate) fn of(results: &Results, command: &str) -> String {
@@ -13,7 +13,7 @@ pub(crate) fn of(results: &Results, command: &str) -> String {
          {}; {} rounds; {placed}; {}.\n\n## Targets\n\n",
         results.machine,
         results.rounds,
-        super::other_work(results)
+        table::other_work(results)
     );
     text.push_str(&as_markdown(&table::target_rows(results)));
     for workload in &results.workloads {

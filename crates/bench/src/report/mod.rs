@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::options::Options;
-use crate::suite::{Results, WorkloadResults};
+use crate::results::{Results, WorkloadResults};
 use crate::workloads;
 
 /// Names and describes the workloads.
@@ -28,14 +28,7 @@ pub(crate) fn workload(results: &WorkloadResults, took: Duration) {
 
 /// What had to be reached, and what was.
 pub(crate) fn targets(results: &Results) {
-    println!("\n{}\n\n{}", table::targets(results), other_work(results));
-}
-
-/// How far the figures are to be trusted.
-fn other_work(results: &Results) -> String {
-    let percent = table::number(results.others);
-    let verdict = if results.others > 10.0 { ": too much to trust what is close" } else { "" };
-    format!("other work took {percent} % of the machine meanwhile{verdict}")
+    println!("\n{}\n\n{}", table::targets(results), table::other_work(results));
 }
 
 /// Writes the files that were asked for.

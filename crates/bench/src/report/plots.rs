@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::table::number;
 use crate::measure::{Metric, Spread};
-use crate::suite::Results;
+use crate::results::Results;
 use crate::workloads::{DEFAULTS, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, TRACED};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;

@@ -4,12 +4,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::measure::{Metric, Spread};
-use crate::suite::{Results, WorkloadResults};
+use crate::results::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 19] = [
+const COLUMNS: [Metric; 21] = [
+    Metric::StartMs,
     Metric::TimeMs,
     Metric::WorkingSetMs,
+    Metric::PerPageUs,
     Metric::P50Us,
     Metric::P99Us,
     Metric::P999Us,
@@ -68,7 +70,11 @@ pub(super) fn target_rows(results: &Results) -> Vec<Vec<String>> {
     let head = ["target", "workload", "figure (least–most)", "limit", ""].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     rows.extend(results.figures().map(|(target, figure)| {
-        let met = if target.bound.is_met(figure.median) { "met" } else { "NOT MET" };
+        let met = match target.bound.is_met(figure.median) {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "",
+        };
         vec![
             target.what.to_owned(),
             target.workload.to_owned(),
@@ -78,6 +84,13 @@ pub(super) fn target_rows(results: &Results) -> Vec<Vec<String>> {
         ]
     }));
     rows
+}
+
+/// How far the figures are to be trusted.
+pub(super) fn other_work(results: &Results) -> String {
+    let percent = number(results.others);
+    let verdict = if results.others > 10.0 { ": too much to trust what is close" } else { "" };
+    format!("other work took {percent} % of the machine meanwhile{verdict}")
 }
 
 fn with_ends(spread: Spread) -> String {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use uffd_core::source::{Fetcher, FileSource};
 
-use super::{Measure, Metric, Result, millis};
+use super::figures::millis;
+use crate::Result;
 use crate::host::{self, Use};
+use crate::measure::{Measure, Metric};
 use crate::plan::{Contender, Handler};
 use crate::snapshots::Snapshots;
 use crate::stand::{Stand, handed_off};
@@ -45,9 +47,9 @@ pub(super) fn run(
     // Whatever still has to end after the last fault.
     std::thread::sleep(Duration::from_secs(3));
     let memory = host::memory_kib().saturating_sub(before);
-    let used = Use::now(None);
+    let used = Use::now([]);
     std::thread::sleep(window);
-    let used = Use::now(None).since(used);
+    let used = Use::now([]).since(used);
 
     let mut measure = Measure::default();
     let busy = Duration::from_micros(used.process_cpu);

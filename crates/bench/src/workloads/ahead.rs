@@ -3,9 +3,10 @@
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::{Bench, Order};
 
-use super::{
-    ANOTHER_RUN, DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN,
-    Scale, TRACED, TRACED_BY_DEFAULTS, WITH_PREFAULT, Workload, boot_like, touching,
+use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, touching};
+use super::names::{
+    DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO,
+    TRACED, TRACED_BY_DEFAULTS, WITH_PREFAULT,
 };
 use crate::boot;
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
@@ -15,9 +16,10 @@ pub(super) const FILL: Workload = Workload {
     about: "all of memory is filled, the guest does nothing",
     contenders: |scale, _| {
         [
-            (RAW_COPY, Handler::RawCopy { mapped_before: false }),
+            (RAW_COPY, Handler::RawCopy { mapped_before: false, threads: 1 }),
+            (RAW_COPY_BY_TWO, Handler::RawCopy { mapped_before: false, threads: 2 }),
             (PREFAULT, Handler::defaults()),
-            (RAW_COPY_AGAIN, Handler::RawCopy { mapped_before: true }),
+            (RAW_COPY_AGAIN, Handler::RawCopy { mapped_before: true, threads: 1 }),
             (PREFAULT_AGAIN, Handler::UffdAgain(SessionOptions::default())),
         ]
         .map(|(name, handler)| Contender {
@@ -75,7 +77,7 @@ fn traced(scale: Scale, round: u64, work: u64) -> Vec<Contender> {
         contender
     };
     vec![
-        touching(scale, FLOOR, Handler::Floor, &bench),
+        touching(scale, FLOOR, Handler::FLOOR, &bench),
         touching(scale, ONE_PAGE, Handler::one_page(), &bench),
         touching(scale, DEFAULTS, Handler::defaults(), &bench),
         traced(TRACED, Ahead::trace_by_one_page(of.clone())),

@@ -1,13 +1,14 @@
 //! Memory that is given back, and guests that do nothing.
 
-use super::{DEFAULTS, FLOOR, ONE_PAGE, Scale, Workload, random};
+use super::common::{Scale, Workload, random};
+use super::names::{DEFAULTS, FLOOR, ONE_PAGE};
 use crate::plan::{Contender, Handler, Script, Snapshot};
 
 pub(super) const GIVE_BACK: Workload = Workload {
     name: "give-back",
     about: "all of memory is there and given back page by page; floor only reads events",
     contenders: |scale, _| {
-        [(FLOOR, Handler::Floor), (DEFAULTS, Handler::defaults())]
+        [(FLOOR, Handler::FLOOR), (DEFAULTS, Handler::defaults())]
             .map(|(name, handler)| small(scale, name, handler, Script::GiveBack { run: 1 }))
             .into()
     },
@@ -18,7 +19,7 @@ pub(super) const CHURN: Workload = Workload {
     about: "one thread gives the second half back page by page, another reads all at random",
     contenders: |scale, round| {
         let script = Script::Churn { bench: random(round) };
-        [(FLOOR, Handler::Floor), (ONE_PAGE, Handler::one_page()), (DEFAULTS, Handler::defaults())]
+        [(FLOOR, Handler::FLOOR), (ONE_PAGE, Handler::one_page()), (DEFAULTS, Handler::defaults())]
             .map(|(name, handler)| small(scale, name, handler, script.clone()))
             .into()
     },

@@ -1,13 +1,14 @@
-//! Other guests and other files: threads, huge pages, zeros, a cold page cache.
+//! Other guests and other files: threads, zeros, a cold page cache.
 
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::Bench;
 
-use super::{
-    ANOTHER_RUN, DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED,
-    Scale, TRACED, TRACED_PACKED, TRACKED, Workload, boot_like, random, touching, tracking,
+use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, random, touching, tracking};
+use super::names::{
+    DEFAULTS, DENSE, FILE, FLOOR, ONE_PAGE, SPARSE as WITH_ZEROS, SPARSE_TRACKED, TRACED,
+    TRACED_PACKED, TRACKED,
 };
-use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
+use crate::plan::{Ahead, Contender, Handler, Script};
 
 pub(super) const TWO_THREADS: Workload = Workload {
     name: "threads-2",
@@ -19,18 +20,6 @@ pub(super) const EIGHT_THREADS: Workload = Workload {
     name: "threads-8",
     about: "eight threads share the pages of `random`",
     contenders: |scale, round| few(scale, &Bench { threads: 8, ..random(round) }),
-};
-
-pub(super) const HUGE: Workload = Workload {
-    name: "huge",
-    about: "pages of 2 MiB, read in order",
-    contenders: |scale, _| huge(scale, &Bench::default()),
-};
-
-pub(super) const HUGE_RANDOM: Workload = Workload {
-    name: "huge-random",
-    about: "pages of 2 MiB, read in random order",
-    contenders: |scale, round| huge(scale, &random(round)),
 };
 
 pub(super) const SPARSE: Workload = Workload {
@@ -82,7 +71,7 @@ pub(super) const COLD_RANDOM: Workload = Workload {
 
 fn few(scale: Scale, bench: &Bench) -> Vec<Contender> {
     [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (ONE_PAGE, Handler::one_page()),
         (DEFAULTS, Handler::defaults()),
         (TRACKED, tracking()),
@@ -91,19 +80,10 @@ fn few(scale: Scale, bench: &Bench) -> Vec<Contender> {
     .into()
 }
 
-fn huge(scale: Scale, bench: &Bench) -> Vec<Contender> {
-    let mut contenders = few(scale, bench);
-    for contender in &mut contenders {
-        // 512 MiB.
-        contender.snapshot = Snapshot::huge(scale.of(256));
-    }
-    contenders
-}
-
 fn sparse(scale: Scale, bench: &Bench) -> Vec<Contender> {
     let dense = touching(scale, DENSE, Handler::defaults(), bench);
     let mut contenders: Vec<_> =
-        [(FLOOR, Handler::Floor), (WITH_ZEROS, Handler::defaults()), (SPARSE_TRACKED, tracking())]
+        [(FLOOR, Handler::FLOOR), (WITH_ZEROS, Handler::defaults()), (SPARSE_TRACKED, tracking())]
             .map(|(name, handler)| touching(scale, name, handler, bench))
             .into();
     for contender in &mut contenders {
@@ -115,7 +95,7 @@ fn sparse(scale: Scale, bench: &Bench) -> Vec<Contender> {
 
 fn cold(scale: Scale, bench: &Bench) -> Vec<Contender> {
     let mut contenders: Vec<_> = [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (FILE, Handler::File),
         (ONE_PAGE, Handler::one_page()),
         (DEFAULTS, Handler::defaults()),

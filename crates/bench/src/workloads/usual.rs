@@ -3,10 +3,8 @@
 use uffd_core::session::FaultAround;
 use uffd_guest::protocol::{Bench, Order};
 
-use super::{
-    DEFAULTS, FILE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, Scale, TRACKED, Workload, boot_like,
-    random, touching, tracking,
-};
+use super::common::{Scale, Workload, boot_like, random, touching, tracking};
+use super::names::{DEFAULTS, FILE, FLOOR, ONE_PAGE, ONE_PAGE_SLEEPING, TRACKED};
 use crate::boot;
 use crate::plan::{Contender, Handler};
 
@@ -55,7 +53,7 @@ fn everybody(scale: Scale, bench: &Bench) -> Vec<Contender> {
         options.short_waits = false;
     });
     [
-        (FLOOR, Handler::Floor),
+        (FLOOR, Handler::FLOOR),
         (FILE, Handler::File),
         (ONE_PAGE, Handler::one_page()),
         (ONE_PAGE_SLEEPING, no_short_waits),

@@ -1,7 +1,8 @@
 //! The faults in hand: read from the kernel, which forgets them, and owned until they are served.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::next::Next;
 use super::pause::Pauses;
 use crate::policy::Access;
 use crate::units::{PageIndex, PageRange};
@@ -64,6 +65,13 @@ impl Fault {
         matches!(self.kind, Kind::Missing { .. })
     }
 
+    /// What it waits for does not come: it is looked up again.
+    pub(super) fn unpark(&mut self) {
+        if self.phase == Phase::Parked {
+            self.phase = Phase::Ready;
+        }
+    }
+
     /// Puts the fault off, each time longer.
     pub(super) fn defer(&mut self, now: Instant, pauses: Pauses) {
         self.phase = Phase::Deferred(now + pauses.after(self.attempts));
@@ -71,8 +79,8 @@ impl Fault {
     }
 }
 
-/// Faults in the order they were read, one for each page and kind. A thread waits for one fault
-/// at a time, so there are never many.
+/// Faults in the order they were read, one for each page and kind: as many as there are threads
+/// that wait, at the most.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     faults: Vec<Fault>,
@@ -115,8 +123,21 @@ impl Hand {
         &mut self.faults[index]
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Fault> {
-        self.faults.iter()
+    /// On whose behalf `page` would be installed now.
+    pub(super) fn access_wanted(&self, page: PageIndex) -> Access {
+        let wanted = self.faults.iter().find(|fault| fault.is_missing() && fault.page == page);
+        wanted.map_or(Access::Ahead, |fault| fault.kind.access())
+    }
+
+    /// The start of `run` before the next page, after its first, that a thread waits to write.
+    pub(super) fn until_next_write(&self, run: PageRange) -> PageRange {
+        let writes = self.faults.iter().filter(|fault| {
+            fault.kind == Kind::Missing { write: true }
+                && fault.page > run.start
+                && run.contains(fault.page)
+        });
+        let end = writes.map(|fault| fault.page).min().unwrap_or(run.end);
+        PageRange { end, ..run }
     }
 
     /// The missing-page faults in `pages` that are not served yet.
@@ -129,6 +150,17 @@ impl Hand {
 
     pub(super) fn drop_served(&mut self) {
         self.faults.retain(|fault| fault.phase != Phase::Served);
+    }
+
+    /// When there is something to do for one of them: served now, tried again, or given up.
+    pub(super) fn next(&self, deadline: Duration) -> Next {
+        self.faults.iter().fold(Next::Never, |next, fault| {
+            next.or(|| match fault.phase {
+                Phase::Ready | Phase::Served => Next::Now,
+                Phase::Deferred(at) => Next::At(at),
+                Phase::Parked => fault.read_at.checked_add(deadline).into(),
+            })
+        })
     }
 
     /// When the next deferred fault is due.

@@ -1,48 +1,59 @@
 //! The fault loop: one thread a guest, which alone reads its events, holds its page states and
-//! issues its installs. No install is in flight while events are read, so no stale page can land
-//! after a REMOVE was read.
+//! accounts for its installs. No install is in flight while events are read, so no stale page can
+//! land after a REMOVE was read.
 //!
-//! A turn of the loop: drain events and apply REMOVEs (`drain`), serve the faults in hand
-//! (`serve`), take messages (`obey`), do one slice of background work (`prefault`), and wait
-//! where there was nothing to do (`wait`).
+//! A turn of the loop, and the file of each step, which owns what the step needs to remember:
+//! events are read and REMOVEs applied (`intake`), bytes that were fetched are installed
+//! (`fetches`), faults are served (`faults`), messages are obeyed (`commands`), a slice of what was
+//! asked for ahead is installed (`prefaults`), and what happened is told (`journal`). Then one
+//! question, [`FaultLoop::next`], decides whether to sleep (`idle`) and until when. What all steps
+//! work on is the guest (`guest`): its memory, the faults in hand, and the journal.
 
+mod ahead;
 mod announce;
-mod arrivals;
-mod drain;
+mod commands;
+mod faults;
+mod fetches;
+mod guest;
 mod hand;
-mod obey;
+mod idle;
+mod intake;
+mod journal;
+mod next;
 mod pause;
-mod prefault;
-mod report;
-mod serve;
+mod prefaults;
+mod release;
 mod setup;
 mod upcoming;
-mod wait;
 
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{EventReader, Process, Watch};
-use crate::memory::GuestMemory;
+use crate::contract::{End, SessionError};
+use crate::identity::SharedIdentity;
+use crate::layout::Layout;
+use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
-use crate::session::{End, Inbox, Mailbox, Observer, Reply, SessionError, SessionOptions};
-use crate::source::{Fetcher, Source};
-use crate::stats::{LatencyHistogram, Stats};
-use crate::trace::TraceEntry;
-use crate::units::{GuestAddr, PageIndex};
-use arrivals::Fetches;
-use hand::Hand;
-use prefault::Prefaults;
-use report::Reporting;
-use wait::Patience;
+use crate::source::{Scratch, Source};
+use crate::stats::Stats;
+use ahead::Ahead;
+use commands::Commands;
+use fetches::Fetches;
+use guest::Guest;
+use idle::Idle;
+use intake::Intake;
+use next::Next;
+use prefaults::Prefaults;
+use release::Release;
 
-pub(crate) use setup::Setup;
+pub(crate) use setup::{Setup, boot_time};
 
 /// Why the loop ends.
 pub(crate) enum Halt {
     GuestExited,
     Stopped,
+    HandedOver,
+    Released,
     Failed(SessionError),
 }
 
@@ -51,6 +62,8 @@ impl From<Halt> for End {
         match halt {
             Halt::GuestExited => Self::GuestExited,
             Halt::Stopped => Self::Stopped,
+            Halt::HandedOver => Self::HandedOver,
+            Halt::Released => Self::Released,
             Halt::Failed(error) => Self::Failed(error),
         }
     }
@@ -59,34 +72,20 @@ impl From<Halt> for End {
 type Turn<T = ()> = Result<T, Halt>;
 
 pub(crate) struct FaultLoop {
-    options: SessionOptions,
-    /// When the handoff was complete.
-    since: Instant,
-    memory: GuestMemory,
-    /// Shared with the session, which may have it killed.
-    process: Option<Arc<Process>>,
-    socket: Option<UnixStream>,
-    watch: Watch,
+    guest: Guest,
     source: Arc<dyn Source>,
-    fetcher: Arc<Fetcher>,
-    reader: EventReader,
-    /// REMOVEs of one read; empty otherwise.
-    removes: Vec<(GuestAddr, GuestAddr)>,
-    /// The descriptor was empty at the last read, and that was just now.
-    drained: bool,
-    inbox: Inbox,
-    /// For the fetch threads to answer to.
-    mailbox: Mailbox,
-    hand: Hand,
+    /// What look-ups may put their bytes into.
+    scratch: Scratch,
+    intake: Intake,
+    ahead: Ahead,
     fetches: Fetches,
     prefaults: Prefaults,
-    /// Whoever waits for the hand to be empty.
-    settling: Vec<Reply<()>>,
-    trace: Vec<TraceEntry>,
-    latency: LatencyHistogram,
-    reporting: Reporting,
-    patience: Patience,
-    observer: Box<dyn Observer>,
+    commands: Commands,
+    release: Release,
+    idle: Idle,
+    live: Live,
+    /// Where others find what is written down; without one, the guest ends with this process.
+    file: Option<LedgerFile>,
 }
 
 impl FaultLoop {
@@ -103,81 +102,113 @@ impl FaultLoop {
         halt.into()
     }
 
-    /// Leaves nothing behind, however the loop ended.
-    pub(crate) fn clean_up(&mut self, end: &End) {
-        if let (End::Failed(_), Some(process)) = (end, &self.process)
-            && self.options.kill_on_failure
-        {
-            let _ = process.kill();
-        }
-        self.memory.wake_all();
-        self.prefaults.skip_all();
-        self.settling.clear();
-    }
-
-    pub(crate) fn guest_pid(&self) -> Option<i32> {
-        self.process.as_ref().map(|process| process.pid())
-    }
-
-    /// The guest's process, for as long as it is served.
-    pub(crate) fn guest_process(&self) -> Weak<Process> {
-        self.process.as_ref().map_or_else(Weak::new, Arc::downgrade)
-    }
-
-    pub(crate) const fn tracking_in_use(&self) -> Tracking {
-        self.memory.tracking()
-    }
-
     fn turn(&mut self) -> Turn {
-        self.drain()?;
+        self.intake.drain(&mut self.guest)?;
         self.serve()?;
         self.obey()?;
-        let busy = self.prefault_slice()?;
-        self.report();
-        if !busy {
-            self.wait()?;
+        self.prefault()?;
+        self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
+        self.live.note(&self.guest.memory.counters);
+        self.guest.journal.report(&self.guest.memory, &self.guest.hand);
+        match self.next() {
+            Next::Now => Ok(()),
+            // Made ready instead of waiting; then events are looked for again.
+            _ if self.ahead.prepare(&self.guest, &*self.source) => Ok(()),
+            next => self.idle.wait(next, &mut self.guest, &mut self.intake, &self.commands),
         }
-        Ok(())
+    }
+
+    /// Whether there is anything to do, over all that is pending; the loop sleeps by it alone.
+    fn next(&self) -> Next {
+        self.guest
+            .next()
+            .or(|| self.fetches.next())
+            .or(|| self.commands.next(&self.guest))
+            .or(|| self.prefaults.next())
+            .or(|| self.release.next(&self.guest))
+            .or(|| self.guest.journal.next())
+            .or(|| self.idle.next(&self.guest))
+    }
+
+    /// Serves what is in hand: first by bytes that were fetched for it.
+    fn serve(&mut self) -> Turn {
+        self.fetches.install(&mut self.guest, &mut self.prefaults)?;
+        let Self { guest, source, scratch, fetches, ahead, .. } = self;
+        faults::serve(guest, &**source, scratch, fetches, ahead)
+    }
+
+    fn prefault(&mut self) -> Turn {
+        let Self { guest, source, scratch, fetches, prefaults, .. } = self;
+        prefaults.slice(guest, &**source, scratch, fetches)
     }
 
     /// Reads what the guest has asked for so far, lets go of threads that give memory back, and
     /// serves what can be served at once.
     fn let_go(&mut self) {
         let until = Instant::now() + Duration::from_millis(50);
-        while self.drain().and_then(|()| self.serve()).is_ok()
-            && self.hand.next_due().is_some()
+        while self.intake.drain(&mut self.guest).and_then(|()| self.serve()).is_ok()
+            && let Some(due) = self.guest.hand.next_due()
             && Instant::now() < until
         {
-            self.pause_until_due(until);
+            std::thread::sleep(due.min(until).saturating_duration_since(Instant::now()));
         }
+    }
+
+    /// Leaves nothing behind, however the loop ended.
+    pub(crate) fn clean_up(&mut self, end: &End) {
+        self.prefaults.skip_all();
+        self.commands.settling.clear();
+        if matches!(end, End::HandedOver) {
+            // Whoever takes the guest over wakes its threads when it can serve them.
+            return;
+        }
+        if matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure {
+            self.guest.kill();
+        }
+        self.guest.memory.wake_all();
+    }
+
+    /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
+    pub(crate) fn let_ledger_go(&mut self, remove: bool) {
+        if let Some(file) = self.file.take()
+            && remove
+        {
+            file.remove();
+        }
+    }
+
+    /// Whether its guest can be left to a successor.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The guest's process, for as long as it is served.
+    pub(crate) const fn identity(&self) -> &SharedIdentity {
+        self.guest.memory.identity()
+    }
+
+    /// The guest's regions.
+    pub(crate) const fn layout(&self) -> &Arc<Layout> {
+        self.guest.memory.layout()
+    }
+
+    pub(crate) const fn tracking_in_use(&self) -> Tracking {
+        self.guest.memory.rules().tracking
+    }
+
+    /// The last of the trace, once the guest has ended.
+    pub(crate) fn report_rest(&mut self) {
+        self.guest.journal.report_rest();
     }
 
     /// Tells the observer how it ended. Consumes the loop: this happens once.
     pub(crate) fn finish(mut self, end: &End) {
         let stats = self.stats();
-        self.observer.ended(end, stats);
+        self.let_ledger_go(!matches!(end, End::HandedOver));
+        self.guest.journal.ended(end, stats);
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            uptime: self.since.elapsed(),
-            counters: self.memory.counters.clone(),
-            pages: self.memory.states.counts(),
-            faults_in_hand: self.hand.len() as u64,
-            latency: self.latency.summary(),
-        }
-    }
-
-    fn offset(&self, page: PageIndex) -> u64 {
-        page.offset(self.memory.page_size())
-    }
-
-    fn refused(&self, operation: &'static str, page: PageIndex, errno: i32) -> Halt {
-        Halt::Failed(SessionError::Refused {
-            operation,
-            page,
-            offset: self.offset(page),
-            cause: std::io::Error::from_raw_os_error(errno).to_string(),
-        })
+        self.guest.stats()
     }
 }

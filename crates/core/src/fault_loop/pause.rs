@@ -18,11 +18,6 @@ pub(super) const TROUBLED: Pauses =
     Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(100) };
 
 impl Pauses {
-    /// The pause before the first try again.
-    pub(super) const fn first(self) -> Duration {
-        self.first
-    }
-
     /// The pause after so many.
     pub(super) fn after(self, attempts: u32) -> Duration {
         self.first.saturating_mul(1 << attempts.min(16)).min(self.longest)
@@ -55,7 +50,7 @@ mod tests {
     #[test]
     fn pauses_grow_up_to_a_limit() {
         for pauses in [CHANGING, TROUBLED] {
-            assert_eq!(pauses.after(0), pauses.first());
+            assert_eq!(pauses.after(0), pauses.first);
             let grows = |attempts| {
                 let (now, next) = (pauses.after(attempts), pauses.after(attempts + 1));
                 next == now * 2 || next == pauses.longest

@@ -1,30 +1,45 @@
 //! From a handoff to a fault loop that is ready to run.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::ahead::Ahead;
+use super::commands::Commands;
+use super::fetches::Fetches;
+use super::guest::Guest;
+use super::hand::Hand;
+use super::idle::Idle;
+use super::intake::Intake;
+use super::journal::Journal;
 use super::pause::CHANGING;
-use super::wait::Patience;
+use super::prefaults::Prefaults;
+use super::release::Release;
 use super::{FaultLoop, Halt};
-use crate::handoff::Handoff;
-use crate::kernel::{
-    EventReader, Features, FeaturesError, Outcome, Pagemap, Process, Uffd, Watch, is_shortage,
+use crate::contract::{
+    DirtyTracking, Inbox, Mailbox, Observer, Owner, SessionError, SessionOptions,
 };
-use crate::memory::GuestMemory;
+use crate::handoff::Handoff;
+use crate::identity::Identity;
+use crate::install::GuestMemory;
+use crate::kernel::{Features, FeaturesError, Outcome, Pagemap, Process, Uffd, is_shortage};
+use crate::layout::Layout;
+use crate::ledger::{Ledger, LedgerFile};
 use crate::policy::Tracking;
-use crate::session::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
-use crate::source::Fetcher;
-use crate::stats::LatencyHistogram;
-use crate::units::PageSize;
+use crate::recovery::{Keep, Left};
+use crate::source::{Fetcher, Scratch};
+
+/// How long it may take to find out whether writes are tracked, beside a guest that gives memory
+/// back without end. Nobody can install anything meanwhile.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Pages beyond this have no place in a portable Roaring bitmap: 16 TiB of 4 KiB pages.
 const MOST_PAGES: u64 = 1 << 32;
 
-/// What a fault loop is made of.
+/// What a fault loop is made of, whatever guest it is for.
 pub(crate) struct Setup {
-    pub(crate) handoff: Handoff,
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) options: SessionOptions,
     pub(crate) observer: Box<dyn Observer>,
@@ -33,18 +48,19 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Makes the loop, and registers for write protection where that is wanted. Events that
-    /// arrive in the meantime are kept.
-    pub(crate) fn build(self) -> Result<FaultLoop, SessionError> {
-        let Self { handoff, fetcher, options, observer, mailbox, inbox } = self;
+    /// Makes the loop for a guest that was just handed off, and registers for write protection
+    /// where that is wanted. Events that arrive in the meantime are kept.
+    pub(crate) fn build(
+        self,
+        handoff: Handoff,
+        id: &str,
+        keep: Option<&Keep>,
+    ) -> Result<FaultLoop, SessionError> {
         let since = Instant::now();
-        if handoff.layout.page_end().0 > MOST_PAGES {
-            let cause =
-                format!("{} pages, and {MOST_PAGES} is the most", handoff.layout.page_end());
-            return Err(resources("the guest has too many pages", cause));
-        }
-        let process = match Process::peer_of(&handoff.socket) {
-            Ok(process) => process.map(Arc::new),
+        let layout = Arc::new(handoff.layout);
+        check_size(&layout)?;
+        let peer = match Process::peer_of(&handoff.socket) {
+            Ok(process) => process,
             Err(Errno::ESRCH) => {
                 return Err(resources("its process", "it exited right after the handoff"));
             }
@@ -55,71 +71,168 @@ impl Setup {
             Err(_) => None,
         };
         let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
+        let (file, ledger) = match keep {
+            None => {
+                let ledger = Ledger::private(&layout);
+                (None, ledger.map_err(|error| resources("memory for the page states", error))?)
+            }
+            Some(keep) => {
+                let header = keep.header(id, peer.as_ref(), &uffd, &layout, self.options)?;
+                let (file, ledger) = LedgerFile::create(&keep.dir, &header, &layout)
+                    .map_err(|error| resources("a ledger in the state directory", error))?;
+                (Some(file), ledger)
+            }
+        };
+        handoff
+            .socket
+            .set_nonblocking(true)
+            .map_err(|error| resources("the handoff socket", error))?;
+        let made = self.make(Made {
+            uffd,
+            layout,
+            peer,
+            since,
+            socket: Some(handoff.socket),
+            ledger,
+            file,
+        });
+        made.and_then(|(mut fault_loop, features)| {
+            match fault_loop.decide(features, since + SETTLES_WITHIN) {
+                Ok(()) => Ok(fault_loop),
+                Err(error) => {
+                    // Nobody is served: a successor would not be either.
+                    fault_loop.let_ledger_go(true);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Makes the loop for a guest that a predecessor left.
+    pub(crate) fn recover(self, left: Left) -> Result<FaultLoop, SessionError> {
+        let Left { file, header, ledger, layout, process, uffd } = left;
+        check_size(&layout)?;
+        let now = boot_time();
+        let since = now
+            .checked_sub(Duration::from_nanos(header.handed_off))
+            .and_then(|age| Instant::now().checked_sub(age))
+            .unwrap_or_else(Instant::now);
+        let (mut fault_loop, features) = self.make(Made {
+            uffd,
+            layout,
+            peer: Some(process),
+            since,
+            socket: None,
+            ledger,
+            file: Some(file),
+        })?;
+        fault_loop.take_over(features)?;
+        Ok(fault_loop)
+    }
+
+    fn make(self, made: Made) -> Result<(FaultLoop, Features), SessionError> {
+        let Self { fetcher, options, observer, mailbox, inbox } = self;
+        let Made { uffd, layout, peer, since, socket, mut ledger, file } = made;
         let features = match Features::of(&uffd) {
             Err(FeaturesError::Shortage(cause)) => {
                 return Err(resources("the features of the userfaultfd", cause));
             }
             features => features?,
         };
-        let huge = handoff.layout.page_size() == PageSize::Huge;
-        let wanted = process.as_ref().filter(|_| huge || features.wp_async());
-        let pagemap = match wanted.map(|process| Pagemap::open(process)) {
+        let page_map = match peer.as_ref().map(Pagemap::open) {
             Some(Err(error)) if is_shortage(&error) => {
                 return Err(resources("its page map", error));
             }
             opened => opened.and_then(Result::ok),
         };
-        let memory = GuestMemory::new(uffd, handoff.layout, pagemap)
+        let identity = Arc::new(Identity::new(peer, page_map));
+        let memory = GuestMemory::new(uffd, layout, identity, &mut ledger)
             .map_err(|error| resources("memory for the page states", error))?;
-        handoff
-            .socket
-            .set_nonblocking(true)
-            .map_err(|error| resources("the handoff socket", error))?;
-        let mut fault_loop = FaultLoop {
-            patience: Patience::new(options.short_waits),
-            options,
-            since,
-            memory,
-            process,
-            socket: Some(handoff.socket),
-            watch: Watch::new().map_err(|errno| resources("an epoll descriptor", errno))?,
+        let journal = Journal::new(since, options.trace, observer);
+        let guest = Guest { options, memory, hand: Hand::default(), journal };
+        let commands = Commands::new(inbox);
+        let idle = Idle::new(&guest, &commands, socket)
+            .map_err(|errno| resources("a watch on the guest", errno))?;
+        let fault_loop = FaultLoop {
+            guest,
             source: Arc::clone(fetcher.source()),
-            fetcher,
-            reader: EventReader::new(),
-            removes: Vec::new(),
-            drained: false,
-            inbox,
-            mailbox,
-            hand: Default::default(),
-            fetches: Default::default(),
-            prefaults: Default::default(),
-            settling: Vec::new(),
-            trace: Vec::new(),
-            latency: LatencyHistogram::new(),
-            reporting: Default::default(),
-            observer,
+            scratch: Scratch::default(),
+            ahead: Ahead::default(),
+            intake: Intake::new(ledger.events()),
+            fetches: Fetches::new(&fetcher, mailbox.clone()),
+            prefaults: Prefaults::default(),
+            release: Release::new(mailbox),
+            commands,
+            idle,
+            live: ledger.live(),
+            file,
         };
-        fault_loop.watch_all().map_err(|errno| resources("a watch on the guest", errno))?;
-        let tracking = fault_loop.tracking(features)?;
-        fault_loop.memory.set_tracking(tracking);
-        Ok(fault_loop)
+        Ok((fault_loop, features))
     }
 }
 
+/// What is the guest's own.
+struct Made {
+    uffd: Uffd,
+    layout: Arc<Layout>,
+    peer: Option<Process>,
+    since: Instant,
+    socket: Option<UnixStream>,
+    ledger: Ledger,
+    file: Option<LedgerFile>,
+}
+
+fn check_size(layout: &Layout) -> Result<(), SessionError> {
+    if layout.page_end().0 > MOST_PAGES {
+        let cause = format!("{} pages, and {MOST_PAGES} is the most", layout.page_end());
+        return Err(resources("the guest has too many pages", cause));
+    }
+    Ok(())
+}
+
 impl FaultLoop {
+    /// Decides whether dirty pages are tracked, and writes it down.
+    fn decide(&mut self, features: Features, until: Instant) -> Result<(), SessionError> {
+        let tracking = self.tracking(features, until)?;
+        self.live.decided(tracking);
+        self.guest.memory.set_tracking(tracking);
+        Ok(())
+    }
+
+    /// Finishes what a predecessor left: first the events it has read and not dealt with, then the
+    /// installs it had in hand. Then all threads that wait look again.
+    fn take_over(&mut self, features: Features) -> Result<(), SessionError> {
+        let layout = Arc::clone(self.guest.memory.layout());
+        self.guest.memory.identity().look_at_maps(&layout);
+        self.guest.memory.counters = self.live.counters();
+        match self.live.tracking() {
+            Some(tracking) => self.guest.memory.set_tracking(tracking),
+            None => self.decide(features, Instant::now() + SETTLES_WITHIN)?,
+        }
+        self.intake.finish_what_was_left(&mut self.guest);
+        self.guest.memory.finish_what_was_left();
+        self.guest.memory.wake_all();
+        if self.live.is_releasing() {
+            self.release.go_on();
+        }
+        Ok(())
+    }
+
     /// Whether dirty pages are tracked, by option and by what the VMM registered.
-    fn tracking(&mut self, features: Features) -> Result<Tracking, SessionError> {
+    fn tracking(&mut self, features: Features, until: Instant) -> Result<Tracking, SessionError> {
         let on = if features.wp_async() { Tracking::Async } else { Tracking::Sync };
-        match self.options.dirty_tracking {
+        match self.guest.options.dirty_tracking {
             DirtyTracking::Off => Ok(Tracking::Off),
             DirtyTracking::Auto => {
-                Ok(if self.is_registered_for_writes()? { on } else { Tracking::Off })
+                let registered = self.is_registered_for_writes(on, until)?;
+                Ok(if registered { on } else { Tracking::Off })
             }
             DirtyTracking::On => {
-                self.register_for_writes()?;
-                if on == Tracking::Async && self.memory.pagemap().is_none() {
+                self.register_for_writes(until)?;
+                let identity = self.guest.memory.identity();
+                if on == Tracking::Async && identity.owner() == Owner::Unknowable {
                     return Err(SessionError::DirtyTracking {
-                        base: self.memory.layout().regions()[0].base,
+                        base: self.guest.memory.layout().regions()[0].base,
                         cause:
                             "the VMM negotiated WP_ASYNC, and its /proc/PID/pagemap cannot be read"
                                 .to_owned(),
@@ -130,13 +243,23 @@ impl FaultLoop {
         }
     }
 
-    /// Whether every region is registered for write protection.
-    fn is_registered_for_writes(&mut self) -> Result<bool, SessionError> {
-        let len = self.memory.page_size().bytes();
-        for index in 0..self.memory.layout().regions().len() {
-            let base = self.memory.layout().regions()[index].base;
-            let outcome =
-                self.when_settled(|memory| memory.uffd().probe_write_protect(base, len))?;
+    /// Whether every region is registered for write protection. There is nothing to ask but the
+    /// ioctl itself, which changes the first page where it is there already: so that a page that
+    /// was not written may count as written, and never the other way round.
+    fn is_registered_for_writes(
+        &mut self,
+        tracking: Tracking,
+        until: Instant,
+    ) -> Result<bool, SessionError> {
+        let len = self.guest.memory.page_size().bytes();
+        let layout = self.guest.memory.layout().clone();
+        for region in layout.regions() {
+            let outcome = self.when_settled(until, |uffd| match tracking {
+                // The kernel takes a page that is not protected for one that was written.
+                Tracking::Async | Tracking::Off => uffd.clear_protection(region.base, len),
+                // The next write to it is reported.
+                Tracking::Sync => uffd.protect(region.base, len),
+            })?;
             if !matches!(outcome, Outcome::Done(_)) {
                 return Ok(false);
             }
@@ -145,12 +268,12 @@ impl FaultLoop {
     }
 
     /// UFFDIO_REGISTER from another process adds to the owner's registration.
-    fn register_for_writes(&mut self) -> Result<(), SessionError> {
-        for index in 0..self.memory.layout().regions().len() {
-            let region = &self.memory.layout().regions()[index];
-            let (base, len) = (region.base, self.memory.bytes_of(region.pages));
+    fn register_for_writes(&mut self, until: Instant) -> Result<(), SessionError> {
+        let layout = self.guest.memory.layout().clone();
+        for region in layout.regions() {
+            let (base, len) = (region.base, region.size(layout.page_size()));
             let outcome =
-                self.when_settled(|memory| memory.uffd().register_write_protect(base, len))?;
+                self.when_settled(until, |uffd| uffd.register_write_protect(base, len))?;
             let cause = match outcome {
                 Outcome::Done(_) => continue,
                 Outcome::Refused(errno) => std::io::Error::from_raw_os_error(errno).to_string(),
@@ -163,22 +286,38 @@ impl FaultLoop {
     }
 
     /// Asks again for as long as the address space is changing: the events that hold it up are
-    /// read, and their threads get a moment.
+    /// read, and the moment after each is not missed.
     fn when_settled(
         &mut self,
-        mut ask: impl FnMut(&GuestMemory) -> Outcome,
+        until: Instant,
+        ask: impl Fn(&Uffd) -> Outcome,
     ) -> Result<Outcome, SessionError> {
+        let mut pause = 0;
         loop {
-            let outcome = ask(&self.memory);
+            let outcome = self.guest.memory.insist(&ask);
             if outcome != Outcome::Again {
                 return Ok(outcome);
             }
-            match self.drain() {
+            if Instant::now() >= until {
+                return Err(SessionError::Busy { waited: SETTLES_WITHIN });
+            }
+            match self.intake.drain(&mut self.guest) {
                 Err(Halt::Failed(error)) => return Err(error),
-                Ok(()) | Err(_) => std::thread::sleep(CHANGING.first()),
+                Ok(()) | Err(_) if self.guest.memory.is_gap_due(Instant::now()) => {}
+                Ok(()) | Err(_) => {
+                    std::thread::sleep(CHANGING.after(pause));
+                    pause += 1;
+                }
             }
         }
     }
+}
+
+/// CLOCK_BOOTTIME, which goes on while the host sleeps and is the same for all processes.
+pub(crate) fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
 fn resources(what: &'static str, cause: impl ToString) -> SessionError {

@@ -14,12 +14,16 @@ use nix::{
     unistd::Pid,
 };
 
+use rustix::net::sockopt::set_socket_oobinline;
+
 use super::{
     HandoffError,
     framing::Frame,
     incoming::{Incoming, Piece},
+    leaving::Helper,
     message,
     wait::{Wait, Woken},
+    wire::Wire,
 };
 use crate::layout::Layout;
 
@@ -59,28 +63,36 @@ pub struct Handoff {
     pub uffd: OwnedFd,
     /// Where its memory lies.
     pub layout: Layout,
-    /// The process it runs in.
+    /// The process that connected.
     pub peer: Peer,
-    /// The connection, non-blocking. Nothing more is said on it, but VMMs that keep it open end
-    /// it by dying.
+    /// The connection, non-blocking. Nothing more can be said on it, but VMMs that keep it open
+    /// end it by dying.
     pub socket: UnixStream,
+    /// They close what else was sent, and are forgotten when they have.
+    _helpers: Vec<Helper>,
 }
 
-/// A VMM that connected and has not been listened to yet.
+/// A VMM that connected and has not been listened to yet. Dropping it closes whatever it sent,
+/// and waits for nothing but the userfaultfd.
 #[derive(Debug)]
 pub struct Connection {
-    stream: UnixStream,
+    wire: Wire,
     peer: Peer,
+    incoming: Incoming,
 }
 
 impl Connection {
     /// Takes a stream that was connected elsewhere, and makes it non-blocking.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let credentials = getsockopt(&stream, PeerCredentials)?;
+        let wire = Wire::new(stream);
+        wire.set_nonblocking(true)?;
+        // A byte out of band could have descriptors with it like any other: it has to come in its
+        // turn, and not to be passed over.
+        set_socket_oobinline(&*wire, true)?;
+        let credentials = getsockopt(&*wire, PeerCredentials)?;
         let pid = Some(Pid::from_raw(credentials.pid())).filter(|pid| pid.as_raw() > 0);
         let peer = Peer { pid, uid: credentials.uid(), gid: credentials.gid() };
-        Ok(Self { stream, peer })
+        Ok(Self { wire, peer, incoming: Incoming::default() })
     }
 
     /// The process that connected.
@@ -90,9 +102,23 @@ impl Connection {
 
     /// Waits for the whole handoff, in however many pieces it comes. Blocks until it is there, is
     /// known to be wrong, the time is up, or `cancel` becomes readable.
-    pub fn receive(self, limits: &Limits, cancel: BorrowedFd<'_>) -> Result<Handoff, HandoffError> {
-        let wait = Wait::new(&self.stream, cancel, limits.timeout);
-        let mut incoming = Incoming::default();
+    pub fn receive(
+        mut self,
+        limits: &Limits,
+        cancel: BorrowedFd<'_>,
+    ) -> Result<Handoff, HandoffError> {
+        self.try_receive(limits, cancel)
+    }
+
+    /// The same, once. After an error it still has what was sent, so that whoever is refused can be
+    /// told of before that is closed.
+    pub(crate) fn try_receive(
+        &mut self,
+        limits: &Limits,
+        cancel: BorrowedFd<'_>,
+    ) -> Result<Handoff, HandoffError> {
+        let Self { wire, incoming, .. } = self;
+        let wait = Wait::new(wire, cancel, limits.timeout);
         let mut layout = None;
 
         let layout = loop {
@@ -105,7 +131,7 @@ impl Connection {
                     return Err(HandoffError::Timeout { timeout, received, missing });
                 }
             }
-            if let Piece::End = incoming.read(&self.stream, limits.max_message)? {
+            if let Piece::End = incoming.read(wire, limits.max_message)? {
                 let (received, missing) = incoming.lacks();
                 return Err(HandoffError::Closed { received, missing });
             }
@@ -121,11 +147,16 @@ impl Connection {
         };
 
         // What else is there already belongs to the handoff, and may make it a wrong one.
-        while let Piece::Some = incoming.read(&self.stream, limits.max_message)? {}
+        wire.hang_up().map_err(|source| HandoffError::Io {
+            doing: "end the guest's side of the connection",
+            source,
+        })?;
+        while let Piece::Some = incoming.read(wire, limits.max_message)? {}
         if let Frame::Ends(end) = incoming.frame {
             message::only_spaces(&incoming.bytes[end..])?;
         }
-        let uffd = incoming.descriptors.into_uffd()?;
-        Ok(Handoff { uffd, layout, peer: self.peer, socket: self.stream })
+        let (uffd, helpers) = incoming.descriptors.take_uffd()?;
+        let socket = wire.take_emptied();
+        Ok(Handoff { uffd, layout, peer: self.peer, socket, _helpers: helpers })
     }
 }

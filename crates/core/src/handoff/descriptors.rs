@@ -1,37 +1,27 @@
-//! The descriptors of a handoff: which of them is the userfaultfd, and none of the others kept.
+//! The descriptors of a handoff: which of them is the userfaultfd.
 
-use std::{
-    fs,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::os::fd::OwnedFd;
 
-use super::HandoffError;
+use super::{HandoffError, leaving::Helper, taking::Taken};
 
-/// How many descriptors may come at once. A VMM sends one or two; the kernel would allow 253.
-pub(super) const MAX_AT_ONCE: usize = 16;
-
-/// What has come so far. Everything but the userfaultfd is closed as soon as it is known.
+/// What has come so far. Everything but the userfaultfd is with processes that close it.
 #[derive(Debug, Default)]
 pub(super) struct Descriptors {
     uffd: Option<OwnedFd>,
     stranger: Option<String>,
+    helpers: Vec<Helper>,
 }
 
 impl Descriptors {
-    /// Takes one more.
-    pub(super) fn add(&mut self, fd: OwnedFd) -> Result<(), HandoffError> {
-        let what =
-            fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|source| {
-                HandoffError::Io {
-                    doing: "see what a received descriptor is, in /proc/self/fd",
-                    source,
-                }
-            })?;
-        if what.as_os_str() != "anon_inode:[userfaultfd]" {
-            self.stranger.get_or_insert_with(|| what.to_string_lossy().into_owned());
-        } else if self.uffd.replace(fd).is_some() {
+    /// Takes what came with one more piece.
+    pub(super) fn add(&mut self, taken: Taken) -> Result<(), HandoffError> {
+        let Taken { userfaultfds, uffd, stranger, helper, .. } = taken;
+        self.helpers.push(helper);
+        if userfaultfds + usize::from(self.uffd.is_some()) > 1 {
             return Err(HandoffError::SeveralUserfaultfds);
         }
+        self.uffd = self.uffd.take().or(uffd);
+        self.stranger = self.stranger.take().or(stranger);
         Ok(())
     }
 
@@ -40,9 +30,15 @@ impl Descriptors {
         self.uffd.is_some() || self.stranger.is_some()
     }
 
-    /// The userfaultfd, wherever among the others it stood.
-    pub(super) fn into_uffd(self) -> Result<OwnedFd, HandoffError> {
-        let found = self.stranger.unwrap_or_default();
-        self.uffd.ok_or(HandoffError::NotUserfaultfd { found })
+    /// Whether a userfaultfd would be the first.
+    pub(super) fn lacks_uffd(&self) -> bool {
+        self.uffd.is_none()
+    }
+
+    /// The userfaultfd, wherever among the others it stood, and who closes those.
+    pub(super) fn take_uffd(&mut self) -> Result<(OwnedFd, Vec<Helper>), HandoffError> {
+        let found = self.stranger.take().unwrap_or_default();
+        let uffd = self.uffd.take().ok_or(HandoffError::NotUserfaultfd { found })?;
+        Ok((uffd, std::mem::take(&mut self.helpers)))
     }
 }

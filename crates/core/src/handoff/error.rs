@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
-use super::{descriptors::MAX_AT_ONCE, message::MessageError};
+use super::{message::MessageError, visit::MAX_AT_ONCE};
 
 /// Why no socket could be bound.
 #[derive(Debug, Error)]
@@ -99,6 +99,17 @@ pub enum AcceptError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// So much that peers have sent cannot be closed that there shall not be more of it.
+    #[error(
+        "cannot accept a guest on {path:?} yet: {count} processes wait until what peers have sent \
+         is closed; end the VMM whose file system or memory does not answer"
+    )]
+    Crowded {
+        /// The listener's path.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
     /// One connection was lost while it was accepted; the next can be accepted at once.
     #[error("a connection to {path:?} was lost while it was accepted: {source}")]
     Lost {
@@ -122,7 +133,7 @@ impl AcceptError {
     /// point in asking.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Exhausted { .. } => Some(Duration::from_millis(50)),
+            Self::Exhausted { .. } | Self::Crowded { .. } => Some(Duration::from_millis(50)),
             Self::Lost { .. } => Some(Duration::ZERO),
             Self::Broken { .. } => None,
         }
@@ -132,6 +143,7 @@ impl AcceptError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Exhausted { .. } => "ERR_UFFD_ACCEPT_EXHAUSTED",
+            Self::Crowded { .. } => "ERR_UFFD_ACCEPT_CROWDED",
             Self::Lost { .. } => "ERR_UFFD_ACCEPT_LOST",
             Self::Broken { .. } => "ERR_UFFD_ACCEPT",
         }
@@ -230,6 +242,12 @@ pub enum HandoffError {
 }
 
 impl HandoffError {
+    /// Whether there was no guest at all: somebody connected and left without a word, as those do
+    /// who look whether anybody listens.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Closed { received: 0, .. })
+    }
+
     /// A code that stays the same whatever the message says.
     pub fn code(&self) -> &'static str {
         match self {

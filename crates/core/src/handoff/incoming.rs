@@ -1,16 +1,17 @@
-//! What has come of a message so far, bytes and descriptors, one `recvmsg` at a time.
+//! What has come of a message so far, bytes and descriptors, one piece at a time.
 
-use std::{io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixStream};
+use std::io::IoSliceMut;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
-use rustix::{
-    io::Errno,
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
-};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
 
 use super::{
     HandoffError, Missing,
-    descriptors::{Descriptors, MAX_AT_ONCE},
+    descriptors::Descriptors,
     framing::{Frame, Framing},
+    taking::take,
 };
 
 /// All that has come of a message.
@@ -37,39 +38,23 @@ impl Incoming {
         limit: usize,
     ) -> Result<Piece, HandoffError> {
         let mut buffer = [0; 8192];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_AT_ONCE))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let mut body = [IoSliceMut::new(&mut buffer)];
-        let received = match recvmsg(stream, &mut body, &mut control, flags) {
-            Ok(received) => received,
+        let next = match peek(stream, &mut buffer) {
+            Ok(next) => next,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Piece::Nothing),
             Err(Errno::CONNRESET) => return Ok(Piece::End),
-            Err(error) => {
-                return Err(HandoffError::Io {
-                    doing: "read from the guest's connection",
-                    source: error.into(),
-                });
+            Err(errno) => return Err(cannot_read(errno)),
+        };
+        let bytes = match next {
+            Next::End => return Ok(Piece::End),
+            Next::Bytes(bytes) => consume(stream, &mut buffer[..bytes]).map_err(cannot_read)?,
+            Next::WithDescriptors => {
+                let taken = take(stream, &mut buffer, self.descriptors.lacks_uffd())?;
+                let bytes = taken.bytes;
+                self.descriptors.add(taken)?;
+                bytes
             }
         };
-
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(HandoffError::Truncated { taken: fds.len() });
-        }
-        for fd in fds {
-            self.descriptors.add(fd)?;
-        }
-
-        let piece = &buffer[..received.bytes];
-        if piece.is_empty() {
-            return Ok(Piece::End);
-        }
+        let piece = &buffer[..bytes];
         if self.bytes.len() + piece.len() > limit {
             return Err(HandoffError::TooLarge { limit });
         }
@@ -87,4 +72,36 @@ impl Incoming {
         };
         (self.bytes.len(), missing)
     }
+}
+
+/// What is to be read next.
+pub(super) enum Next {
+    /// So many bytes, and no descriptor.
+    Bytes(usize),
+    WithDescriptors,
+    End,
+}
+
+/// Looks at the next piece of a message and leaves it where it is.
+pub(super) fn peek(stream: impl AsFd, buffer: &mut [u8]) -> Result<Next, Errno> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let mut none = RecvAncillaryBuffer::default();
+    let seen = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut none, flags)?;
+    Ok(match seen.bytes {
+        0 => Next::End,
+        // Nothing was asked for but bytes: there would be more.
+        _ if seen.flags.contains(ReturnFlags::CTRUNC) => Next::WithDescriptors,
+        bytes => Next::Bytes(bytes),
+    })
+}
+
+/// Reads what was looked at before, and nothing behind it. Descriptors that come with it go.
+pub(super) fn consume(stream: impl AsFd, seen: &mut [u8]) -> Result<usize, Errno> {
+    let mut none = RecvAncillaryBuffer::default();
+    let seen = &mut [IoSliceMut::new(seen)];
+    recvmsg(stream, seen, &mut none, RecvFlags::DONTWAIT).map(|read| read.bytes)
+}
+
+fn cannot_read(errno: Errno) -> HandoffError {
+    HandoffError::Io { doing: "read from the guest's connection", source: errno.into() }
 }

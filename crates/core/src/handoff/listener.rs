@@ -11,25 +11,33 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::{AcceptError, BindError, Connection, socket_file, socket_file::SocketFile};
+use rustix::net::{Shutdown, shutdown};
+
+use super::{
+    AcceptError, BindError, Connection, leaving, socket_file, socket_file::SocketFile, wire::Wire,
+};
 
 /// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does.
 #[derive(Debug)]
 pub struct Listener {
     // Before the socket, so that the file is gone before connecting to it would be refused.
     _file: SocketFile,
-    socket: UnixListener,
+    socket: Socket,
     path: PathBuf,
 }
+
+/// Who waits in its queue may have sent something already, so it is emptied before it is closed.
+#[derive(Debug)]
+struct Socket(Option<UnixListener>);
 
 impl Listener {
     /// Listens on `path`. A socket file that nobody listens on is taken over; anything else that
     /// is there stays, and is an error.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let socket = socket_file::bind(path)?;
+        let socket = Socket(Some(socket_file::bind(path)?));
         let prepare = || {
             let file = SocketFile::of(path)?;
-            socket.set_nonblocking(true)?;
+            socket.get().set_nonblocking(true)?;
             Ok(file)
         };
         let file = prepare().map_err(|source| BindError::Io { path: path.into(), source })?;
@@ -45,8 +53,12 @@ impl Listener {
     /// error see [`AcceptError::retry_after`].
     pub fn accept(&self) -> Result<Option<Connection>, AcceptError> {
         let path = || self.path.clone();
+        if let Some(count) = leaving::crowd() {
+            return Err(AcceptError::Crowded { path: path(), count });
+        }
+        let socket = self.socket.get();
         loop {
-            let error = match self.socket.accept() {
+            let error = match socket.accept() {
                 Ok((stream, _)) => {
                     return Connection::new(stream)
                         .map(Some)
@@ -71,6 +83,40 @@ impl Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.get().as_fd()
+    }
+}
+
+impl Socket {
+    fn get(&self) -> &UnixListener {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take()
+            && !empty(&socket)
+        {
+            leaving::close(socket);
+        }
+    }
+}
+
+/// Lets nobody connect any more and hangs up on whoever has. Says whether nobody is left.
+fn empty(socket: &UnixListener) -> bool {
+    if shutdown(socket, Shutdown::Read).is_err() {
+        return false;
+    }
+    loop {
+        match socket.accept() {
+            Ok((stream, _)) => drop(Wire::new(stream)),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+                // It was shut, and its queue is empty.
+                Some(Errno::EINVAL) => return true,
+                _ => return false,
+            },
+        }
     }
 }

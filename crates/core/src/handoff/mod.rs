@@ -7,13 +7,18 @@ mod descriptors;
 mod error;
 mod framing;
 mod incoming;
+mod leaving;
 mod listener;
 pub mod message;
 mod socket_file;
+mod taking;
+mod visit;
 mod wait;
+mod wire;
 
 pub use connection::{Connection, Handoff, Limits, Peer};
 pub use error::{AcceptError, BindError, HandoffError, Missing};
+pub(crate) use leaving::Ticket;
 pub use listener::Listener;
 pub use message::MessageError;
 

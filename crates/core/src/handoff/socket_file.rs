@@ -31,8 +31,7 @@ const MAX_PATH: usize = 107;
 /// Binds `path`, over a socket that nobody listens on any more if need be.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     check_path(path)?;
-    // Two takeovers of one path at once could each remove what the other has just bound: a socket
-    // that does not listen yet looks like one that nobody listens on any more.
+    // Two takeovers of one path at once could each remove what the other has just bound.
     let _lock = lock_directory(path);
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
@@ -58,7 +57,11 @@ fn check_path(path: &Path) -> Result<(), BindError> {
     Ok(())
 }
 
-/// Whether something is in the way of a new socket: a listener, or a file of another kind.
+/// Whether something is in the way of a new socket: one that is bound, or a file of another kind.
+///
+/// The kernel is asked by a datagram socket, which cannot be connected to a listener: it answers
+/// whether any socket has this file, in whatever namespace, and whoever listens learns nothing of
+/// it. A connection would be taken for a guest, and a handler that serves only one would be gone.
 fn is_live(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(Errno::ENOTSOCK.into()),
@@ -66,13 +69,12 @@ fn is_live(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
-    // Non-blocking: a live listener with a full queue would keep us waiting.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let probe = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
     match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
-        // EPROTOTYPE: a live socket, though not of a kind a VMM could use.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
+        // One of another kind, or a datagram socket, which is told nothing either.
+        Err(Errno::EPROTOTYPE | Errno::EPERM) | Ok(()) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }

@@ -67,6 +67,19 @@ pub enum Protection {
     WriteProtected,
 }
 
+/// Whether an install wakes the threads that wait for its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// At once.
+    Now,
+    /// Not yet: every wake walks all threads that wait, so a batch of installs has one in the end,
+    /// by [`Uffd::wake`].
+    Later,
+}
+
+/// The lowest address a process can map, where no guest has memory.
+const LOWEST: GuestAddr = GuestAddr(0x1_0000);
+
 /// A userfaultfd that belongs to another process.
 ///
 /// See `ioctl_userfaultfd(2)`. All functions may be called while the guest runs; none touches
@@ -78,23 +91,35 @@ impl Uffd {
     /// Takes the descriptor over and makes its reads non-blocking (`poll` on a blocking
     /// userfaultfd reports only errors).
     pub fn new(fd: OwnedFd) -> nix::Result<Self> {
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        if !flags.contains(OFlag::O_NONBLOCK) {
-            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        }
         // SAFETY: the descriptor is owned, and ownership moves into the new value.
-        Ok(Self(unsafe { userfaultfd::Uffd::from_raw_fd(fd.into_raw_fd()) }))
+        let uffd = Self(unsafe { userfaultfd::Uffd::from_raw_fd(fd.into_raw_fd()) });
+        uffd.refuse_to_wait()?;
+        Ok(uffd)
     }
 
-    pub(super) fn inner(&self) -> &userfaultfd::Uffd {
-        &self.0
+    /// Sets O_NONBLOCK where it is not set: the owner shares that flag, and may clear it.
+    pub fn refuse_to_wait(&self) -> nix::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(self, FcntlArg::F_GETFL)?);
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        Ok(())
     }
 
-    /// UFFDIO_COPY: installs `bytes` at `addr` and wakes the range.
-    pub fn copy(&self, addr: GuestAddr, bytes: Bytes<'_>, protection: Protection) -> Outcome {
+    /// UFFDIO_COPY: installs `bytes` at `addr`.
+    pub fn copy(
+        &self,
+        addr: GuestAddr,
+        bytes: Bytes<'_>,
+        protection: Protection,
+        wake: Wake,
+    ) -> Outcome {
         let mode = match protection {
             Protection::Writable => 0,
             Protection::WriteProtected => sys::UFFDIO_COPY_MODE_WP,
+        } | match wake {
+            Wake::Now => 0,
+            Wake::Later => sys::UFFDIO_COPY_MODE_DONTWAKE,
         };
         let len = bytes.len();
         let mut arg = sys::uffdio_copy { dst: addr.0, src: bytes.addr(), len, mode, copy: 0 };
@@ -104,10 +129,14 @@ impl Uffd {
         Outcome::partial(result, arg.copy, len)
     }
 
-    /// UFFDIO_ZEROPAGE: maps the shared zero page over the range and wakes it. Not for hugetlb.
-    pub fn zeropage(&self, addr: GuestAddr, len: u64) -> Outcome {
+    /// UFFDIO_ZEROPAGE: maps the shared zero page over the range. Not for hugetlb.
+    pub fn zeropage(&self, addr: GuestAddr, len: u64, wake: Wake) -> Outcome {
         let range = sys::uffdio_range { start: addr.0, len };
-        let mut arg = sys::uffdio_zeropage { range, mode: 0, zeropage: 0 };
+        let mode = match wake {
+            Wake::Now => 0,
+            Wake::Later => sys::UFFDIO_ZEROPAGE_MODE_DONTWAKE,
+        };
+        let mut arg = sys::uffdio_zeropage { range, mode, zeropage: 0 };
         // SAFETY: the kernel writes only to the guest and to `arg`.
         let result = unsafe { ioctl::zeropage(self.0.as_raw_fd(), &mut arg) };
         Outcome::partial(result, arg.zeropage, len)
@@ -125,16 +154,16 @@ impl Uffd {
         self.write_protect(addr, len, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE)
     }
 
-    /// Asks whether the range is registered for write protection, without changing or waking
-    /// anything that matters: `Done` if it is, `Unmapped` if not. `addr` must be absent.
-    pub fn probe_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
-        self.clear_protection(addr, len)
+    /// UFFDIO_WRITEPROTECT with the WP mode: the next write to a page that is there is reported.
+    /// Without WP_UNPOPULATED an absent page is skipped.
+    pub fn protect(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let mode = sys::UFFDIO_WRITEPROTECT_MODE_WP;
+        self.write_protect(addr, len, mode)
     }
 
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
     /// about is the lowest a process can map, where no guest has memory.
     pub fn is_gone(&self) -> bool {
-        const LOWEST: GuestAddr = GuestAddr(0x1_0000);
         self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
     }
 
@@ -167,19 +196,47 @@ impl Uffd {
         }
     }
 
+    /// UFFDIO_UNREGISTER: the range is the kernel's own again, which fills what is missing with
+    /// zeros, and everybody who waits in it is woken. Works from another process.
+    pub fn unregister(&self, addr: GuestAddr, len: u64) -> Outcome {
+        let mut range = sys::uffdio_range { start: addr.0, len };
+        // SAFETY: the kernel changes the guest's registration and only reads `range`.
+        match unsafe { ioctl::unregister(self.0.as_raw_fd(), &mut range) } {
+            Ok(_) => Outcome::Done(len),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+
     /// UFFDIO_REGISTER for missing pages and write protection, over the owner's registration.
     pub fn register_write_protect(&self, addr: GuestAddr, len: u64) -> Outcome {
-        let mut arg = sys::uffdio_register {
-            range: sys::uffdio_range { start: addr.0, len },
-            mode: sys::UFFDIO_REGISTER_MODE_MISSING | sys::UFFDIO_REGISTER_MODE_WP,
-            ioctls: 0,
-        };
-        // SAFETY: the kernel changes the guest's registration and writes only to `arg`.
-        match unsafe { ioctl::register(self.0.as_raw_fd(), &mut arg) } {
-            Ok(_) if arg.ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
+        let mode = sys::UFFDIO_REGISTER_MODE_MISSING | sys::UFFDIO_REGISTER_MODE_WP;
+        match self.register(addr, len, mode) {
+            Ok(ioctls) if ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
             Ok(_) => Outcome::Refused(Errno::EOPNOTSUPP as i32),
             Err(errno) => Outcome::from_errno(errno),
         }
+    }
+
+    /// UFFDIO_REGISTER for missing pages. Of memory that is registered with this descriptor
+    /// already it changes nothing; memory of another one is refused (EBUSY).
+    pub fn register_missing(&self, addr: GuestAddr, len: u64) -> Outcome {
+        match self.register(addr, len, sys::UFFDIO_REGISTER_MODE_MISSING) {
+            Ok(_) => Outcome::Done(len),
+            Err(errno) => Outcome::from_errno(errno),
+        }
+    }
+
+    fn register(&self, addr: GuestAddr, len: u64, mode: u64) -> nix::Result<u64> {
+        let range = sys::uffdio_range { start: addr.0, len };
+        let mut arg = sys::uffdio_register { range, mode, ioctls: 0 };
+        // SAFETY: the kernel changes the guest's registration and writes only to `arg`.
+        unsafe { ioctl::register(self.0.as_raw_fd(), &mut arg) }?;
+        Ok(arg.ioctls)
+    }
+
+    /// Whether a REMOVE is under way anywhere in the guest: then nothing can be installed.
+    pub fn is_changing(&self) -> bool {
+        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
     }
 }
 

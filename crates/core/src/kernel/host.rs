@@ -79,12 +79,12 @@ impl Host {
     }
 }
 
-fn create(flags: i32) -> nix::Result<OwnedFd> {
+pub(super) fn create(flags: i32) -> nix::Result<OwnedFd> {
     // SAFETY: the call takes one integer and creates a descriptor.
     owned(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
 }
 
-fn create_by_device(flags: i32) -> nix::Result<OwnedFd> {
+pub(super) fn create_by_device(flags: i32) -> nix::Result<OwnedFd> {
     let open = File::options().read(true).write(true).open("/dev/userfaultfd");
     let device = open.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     let new = nix::request_code_none!(sys::USERFAULTFD_IOC, 0);

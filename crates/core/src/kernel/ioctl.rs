@@ -14,6 +14,7 @@ nix::ioctl_readwrite!(
 );
 nix::ioctl_readwrite!(poison, sys::UFFDIO, sys::_UFFDIO_POISON, sys::uffdio_poison);
 nix::ioctl_readwrite!(register, sys::UFFDIO, sys::_UFFDIO_REGISTER, sys::uffdio_register);
+nix::ioctl_read!(unregister, sys::UFFDIO, sys::_UFFDIO_UNREGISTER, sys::uffdio_range);
 nix::ioctl_read!(wake, sys::UFFDIO, sys::_UFFDIO_WAKE, sys::uffdio_range);
 
 /// `struct pm_scan_arg` of linux/fs.h.

@@ -1,14 +1,12 @@
-//! Memory this process maps: the snapshot, the page states, and zeros to copy from.
+//! Memory this process maps: the snapshot, and zeros to copy from.
 
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Bytes that only the kernel reads, as the source of an install.
 ///
@@ -39,6 +37,24 @@ impl<'a> Bytes<'a> {
         Self { len, ..self }
     }
 
+    /// Those after the first `len` bytes. Panics if there are fewer.
+    #[must_use]
+    pub fn after(self, len: u64) -> Self {
+        assert!(len <= self.len, "after {len} of {} bytes", self.len);
+        let skipped = usize::try_from(len).expect("bytes in memory can be counted");
+        // SAFETY: as just asserted, the new start lies inside the bytes or right behind them.
+        let start = unsafe { self.start.add(skipped) };
+        Self { start, len: self.len - len, ..self }
+    }
+
+    /// A copy, for tests, whose files nobody cuts while they are looked at.
+    #[cfg(test)]
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        let len = usize::try_from(self.len).expect("bytes in memory can be counted");
+        // SAFETY: the bytes are mapped for as long as `self` lives, and as long as they are said.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), len) }.to_vec()
+    }
+
     pub(super) fn addr(&self) -> u64 {
         self.start.as_ptr().expose_provenance() as u64
     }
@@ -54,16 +70,23 @@ impl<'a> From<&'a [u8]> for Bytes<'a> {
 #[derive(Debug)]
 pub struct FileMap {
     map: MmapRaw,
+    /// A page far behind the file's end, which can never be in the page cache.
+    beyond: Option<MmapRaw>,
 }
 
 /// The page size the host's page cache and `mincore` count in.
 const HOST_PAGE: usize = 4096;
 
+/// The largest piece in which the page cache keeps a file, aligned to its own size.
+const LARGEST_FOLIO: u64 = 2 << 20;
+
 impl FileMap {
     /// Maps the first `len` bytes of `file`; `len` must not be 0.
     pub fn new(file: &File, len: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(len).map_raw_read_only(file)?;
-        Ok(Self { map })
+        let behind = (len as u64).next_multiple_of(LARGEST_FOLIO) + LARGEST_FOLIO;
+        let beyond = MmapOptions::new().offset(behind).len(HOST_PAGE).map_raw_read_only(file);
+        Ok(Self { map, beyond: beyond.ok() })
     }
 
     /// The bytes `offset..offset + len`. Panics where they pass the end of the mapping.
@@ -72,34 +95,46 @@ impl FileMap {
         Bytes { start, len: len as u64, mapped: PhantomData }
     }
 
-    /// How many bytes from `offset` on, at most `len`, are in the page cache (`mincore(2)`).
-    /// `offset` must be a multiple of 4096.
-    pub fn resident(&self, offset: usize, len: usize) -> usize {
-        const STEP: usize = 512;
-        let mut done = 0;
-        while done < len {
-            let part = (len - done).min(STEP * HOST_PAGE);
-            let start = self.at(offset + done, part);
-            let mut pages = [0_u8; STEP];
-            // SAFETY: the range is mapped, and `pages` has a byte for each of its pages.
-            if unsafe { libc::mincore(start.as_ptr().cast(), part, pages.as_mut_ptr()) } != 0 {
-                return done;
-            }
-            let count = part.div_ceil(HOST_PAGE);
-            match pages[..count].iter().position(|page| page & 1 == 0) {
-                Some(absent) => return done + absent * HOST_PAGE,
-                None => done += part,
-            }
-        }
-        len
+    /// Which pages of `offset..offset + len` are in the page cache; at most the first
+    /// [`Resident::MOST`] bytes are asked about. `offset` must be a multiple of 4096. Whether the
+    /// answer is to be believed, [`tells_residency`](Self::tells_residency) knows.
+    pub fn residency(&self, offset: usize, len: usize) -> Resident {
+        let len = len.min(Resident::MOST);
+        Resident::of(self.at(offset, len), len)
     }
 
-    /// Puts pages that are in the page cache into this process's page table, so that the
-    /// kernel's copy need not fault them in one by one. Only a hint: errors do not matter.
-    pub fn populate(&self, offset: usize, len: usize) {
+    /// How many bytes from `offset` on, at most `len`, are in the page cache without a gap.
+    pub fn resident(&self, offset: usize, len: usize) -> usize {
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(Resident::MOST);
+            let run = self.residency(offset + done, part).run(0).min(part);
+            done += run;
+            if run < part {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Whether this thread hears the truth about residency: only the file's owner, whoever may
+    /// write it, and CAP_FOWNER do; everybody else is told that all is resident (`mincore(2)`).
+    /// So it is asked about a page that cannot be.
+    pub fn tells_residency(&self) -> bool {
+        let Some(beyond) = &self.beyond else { return false };
+        let start = NonNull::new(beyond.as_mut_ptr()).expect("a mapping is never null");
+        Resident::ask(start, HOST_PAGE).is_some_and(|beyond| beyond.run(0) == 0)
+    }
+
+    /// Puts pages into this process's page table, reading what is not in the page cache: there
+    /// the kernel's copy finds them without a fault, and they leave the page cache only once the
+    /// kernel, short of memory, has taken them out of the table again. Whether it could be done;
+    /// kernels before 5.14, which cannot, put them there one by one as they are copied.
+    pub fn populate(&self, offset: usize, len: usize) -> bool {
         let start = self.at(offset, len);
         // SAFETY: the range is mapped; populating for reading changes no contents.
-        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_READ) };
+        let done = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_READ) };
+        done == 0 || nix::errno::Errno::last() == nix::errno::Errno::EINVAL
     }
 
     /// Tells the kernel not to read around page faults: the handler knows better what is next.
@@ -116,39 +151,37 @@ impl FileMap {
     }
 }
 
-/// Anonymous shared memory with a descriptor, which a successor process could map.
+/// Which pages of a range were in the page cache when it was asked for.
 #[derive(Debug)]
-pub struct SharedBytes {
-    fd: OwnedFd,
-    map: MmapMut,
+pub struct Resident {
+    pages: [u8; Self::MOST / HOST_PAGE],
+    count: usize,
 }
 
-impl SharedBytes {
-    /// `len` zero bytes, taking up host memory only where they are written. `len` must not be 0.
-    pub fn new(name: &str, len: usize) -> io::Result<Self> {
-        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
-        let file = File::from(fd);
-        file.set_len(len as u64)?;
-        // SAFETY: the memfd was created here and nobody else has it; it is never truncated, and
-        // a successor maps it only after this process is gone.
-        let map = unsafe { MmapOptions::new().len(len).map_mut(&file)? };
-        Ok(Self { fd: file.into(), map })
+impl Resident {
+    /// The most bytes that one question is about.
+    pub const MOST: usize = 2 << 20;
+
+    fn of(start: NonNull<u8>, len: usize) -> Self {
+        let unknown = Self { pages: [0; Self::MOST / HOST_PAGE], count: len.div_ceil(HOST_PAGE) };
+        Self::ask(start, len).unwrap_or(unknown)
     }
 
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.map
+    /// Asks about a range of a mapping, no longer than [`MOST`](Self::MOST).
+    fn ask(start: NonNull<u8>, len: usize) -> Option<Self> {
+        let mut pages = [0; Self::MOST / HOST_PAGE];
+        let count = len.div_ceil(HOST_PAGE);
+        assert!(count <= pages.len(), "{len} bytes");
+        // SAFETY: callers give a mapped range; `pages` has a byte for each of its pages.
+        let asked = unsafe { libc::mincore(start.as_ptr().cast(), len, pages.as_mut_ptr()) };
+        (asked == 0).then_some(Self { pages, count })
     }
 
-    /// The bytes, to change.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map
-    }
-}
-
-impl AsFd for SharedBytes {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// How many bytes from `offset` on, counted from the start of the range, are resident
+    /// without a gap, in whole pages.
+    pub fn run(&self, offset: usize) -> usize {
+        let pages = &self.pages[offset / HOST_PAGE..self.count];
+        pages.iter().take_while(|page| **page & 1 != 0).count() * HOST_PAGE
     }
 }
 
@@ -176,46 +209,72 @@ impl ZeroBytes {
     }
 }
 
-/// Whether `mincore` tells this process the truth about `file`: only its owner, a process that
-/// may write it, or one with CAP_FOWNER is told; everybody else hears that all is resident.
-pub(crate) fn mincore_is_truthful(file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let owner = file.metadata().is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw());
-    owner || nix::unistd::geteuid().is_root() || {
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-        nix::unistd::access(path.as_str(), nix::unistd::AccessFlags::W_OK) == Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
+
+    const LEN: usize = 64 * HOST_PAGE;
+
+    /// A file of which nothing is in the page cache.
+    fn cold_file() -> File {
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all(&[7; LEN]).unwrap();
+        file.sync_all().unwrap();
+        evict(&file);
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+        file
+    }
+
+    fn evict(file: &File) {
+        posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    }
 
     #[test]
     fn residency_follows_the_page_cache() {
-        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        file.write_all(&[7; 64 * HOST_PAGE]).unwrap();
-        file.sync_all().unwrap();
-        let map = FileMap::new(&file, 64 * HOST_PAGE).unwrap();
-        assert_eq!(map.resident(0, 64 * HOST_PAGE), 64 * HOST_PAGE);
-
-        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-        use std::os::unix::fs::FileExt;
-        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
-        assert_eq!(map.resident(0, 64 * HOST_PAGE), 0);
-        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
-        file.read_exact_at(&mut [0], 32 * HOST_PAGE as u64).unwrap();
-        assert_eq!(map.resident(0, 64 * HOST_PAGE), 0);
+        let file = cold_file();
+        let map = FileMap::new(&file, LEN).unwrap();
+        assert!(map.tells_residency());
+        assert_eq!(map.resident(0, LEN), 0);
+        file.read_exact_at(&mut [0; 2 * HOST_PAGE], 32 * HOST_PAGE as u64).unwrap();
+        let resident = map.residency(0, LEN);
+        assert_eq!(
+            [31, 32, 33, 34].map(|page| resident.run(page * HOST_PAGE) / HOST_PAGE),
+            [0, 2, 1, 0]
+        );
         assert_eq!(map.resident(32 * HOST_PAGE, HOST_PAGE), HOST_PAGE);
     }
 
     #[test]
-    fn shared_bytes_start_as_zeros() {
-        let mut bytes = SharedBytes::new("uffd-test", 10_000).unwrap();
-        assert!(bytes.as_slice().iter().all(|byte| *byte == 0));
-        bytes.as_mut_slice()[9_999] = 3;
-        assert_eq!(bytes.as_slice()[9_999], 3);
+    fn populated_pages_are_not_evicted() {
+        let file = cold_file();
+        let map = FileMap::new(&file, LEN).unwrap();
+        file.read_exact_at(&mut [0; LEN], 0).unwrap();
+        assert!(map.populate(8 * HOST_PAGE, 4 * HOST_PAGE));
+        evict(&file);
+        // The kernel may have mapped resident pages around them.
+        assert!(map.resident(8 * HOST_PAGE, LEN / 2) >= 4 * HOST_PAGE);
+        file.set_len(0).unwrap();
+        assert!(!map.populate(8 * HOST_PAGE, 4 * HOST_PAGE));
+    }
+
+    /// The capability goes by the user of the thread that asks, not by the one that mapped it.
+    #[test]
+    fn whoever_is_not_told_of_residency_finds_out() {
+        let file = cold_file();
+        let map = FileMap::new(&file, LEN).unwrap();
+        assert!(nix::unistd::geteuid().is_root(), "this test changes its user");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+                assert_eq!(map.resident(0, LEN), LEN, "the kernel claims that all is");
+                assert!(!map.tells_residency());
+            });
+        });
+        assert!(map.tells_residency());
+        assert_eq!(map.resident(0, LEN), 0);
     }
 
     #[test]

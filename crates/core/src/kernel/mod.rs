@@ -2,24 +2,37 @@
 //! has a meaning. No errno and no `unsafe` leaves this module.
 #![allow(unsafe_code)]
 
+mod aside;
+mod cached_read;
 mod descriptor;
 mod events;
 mod features;
 mod host;
 mod ioctl;
 mod mapping;
+mod own_memory;
 mod pagemap;
+mod parting;
 mod process;
+mod process_id;
+mod same_file;
+mod shared;
 mod watch;
 
-pub use descriptor::{Outcome, Protection, Uffd};
+pub(crate) use aside::{Leaving, OwnTable, aside};
+pub use cached_read::read_cached;
+pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
-pub(crate) use mapping::mincore_is_truthful;
-pub use mapping::{Bytes, FileMap, SharedBytes, ZeroBytes};
+pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
+pub(crate) use own_memory::is_for_own_memory;
 pub use pagemap::{PageBits, Pagemap};
+pub(crate) use parting::close_at_end_of_thread;
 pub use process::{Process, Waker};
+pub(crate) use process_id::ProcessId;
+pub(crate) use same_file::is_same_file;
+pub use shared::{Part, SharedMemory};
 pub use watch::{ReadySet, Watch};
 
 use nix::errno::Errno;

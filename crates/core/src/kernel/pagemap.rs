@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use super::ioctl::{self, PageRegion, PmScanArg};
-use super::process::Process;
+use super::process::{Process, proc_is_ours};
 use crate::units::GuestAddr;
 
 /// A pagemap entry (Documentation/admin-guide/mm/pagemap.rst).
@@ -32,11 +32,7 @@ pub struct Pagemap(File);
 impl Pagemap {
     /// Opens the page map of a process that is known to be alive.
     pub fn open(process: &Process) -> io::Result<Self> {
-        // In the /proc of another pid namespace its number is somebody else's.
-        let own = std::fs::read_link("/proc/self")?;
-        if own.as_os_str() != std::process::id().to_string().as_str() {
-            return Err(io::Error::other("/proc is that of another pid namespace"));
-        }
+        proc_is_ours()?;
         let file = File::open(format!("/proc/{}/pagemap", process.pid()))?;
         // The number could have been given to another process since; the pidfd knows.
         if process.has_exited() {
@@ -52,13 +48,34 @@ impl Pagemap {
         Ok(PageBits(u64::from_le_bytes(entry)))
     }
 
-    /// Hands out each range of `start..end` that was written since it was installed protected,
-    /// for descriptors with WP_ASYNC. Shared zero pages do not count as written.
+    /// Hands out each range of `start..end` that was written since it was installed: it is there
+    /// and neither write-protected nor the shared zero page.
     pub fn written(
         &self,
         start: GuestAddr,
         end: GuestAddr,
-        mut take: impl FnMut(GuestAddr, GuestAddr),
+        take: &mut dyn FnMut(GuestAddr, GuestAddr),
+    ) -> io::Result<()> {
+        self.scan(start, end, PAGE_IS_WRITTEN, take)
+    }
+
+    /// Hands out each range of `start..end` that is there and not the shared zero page. The mark
+    /// that protection or poison leaves in the place of an absent page is no page.
+    pub fn populated(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        take: &mut dyn FnMut(GuestAddr, GuestAddr),
+    ) -> io::Result<()> {
+        self.scan(start, end, 0, take)
+    }
+
+    fn scan(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        mask: u64,
+        take: &mut dyn FnMut(GuestAddr, GuestAddr),
     ) -> io::Result<()> {
         let mut found = [PageRegion::default(); 256];
         let mut from = start.0;
@@ -70,15 +87,18 @@ impl Pagemap {
                 vec: found.as_mut_ptr().expose_provenance() as u64,
                 vec_len: found.len() as u64,
                 category_inverted: PAGE_IS_PFNZERO,
-                category_mask: PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+                category_mask: mask | PAGE_IS_PFNZERO,
                 category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-                return_mask: PAGE_IS_WRITTEN,
+                return_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN,
                 ..PmScanArg::default()
             };
             // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
             let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
             for region in found.iter().take(usize::try_from(count).unwrap_or(0)) {
-                take(GuestAddr(region.start), GuestAddr(region.end));
+                // A mark looks like a page that is swapped out and protected.
+                if region.categories & (PAGE_IS_PRESENT | PAGE_IS_WRITTEN) != 0 {
+                    take(GuestAddr(region.start), GuestAddr(region.end));
+                }
             }
             if arg.walk_end <= from {
                 return Err(nix::errno::Errno::EIO.into());

@@ -1,5 +1,7 @@
 //! The guest's process by its pidfd, and the eventfd that wakes a fault loop.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::units::GuestAddr;
 
 /// A process that cannot be mistaken for another one that got its number later.
 #[derive(Debug)]
@@ -35,6 +39,78 @@ impl Process {
         }
     }
 
+    /// The process with the number `pid` that was started at `started`, as
+    /// [`started`](Self::started) told. ESRCH if it has exited, whoever has its number now.
+    pub fn find(pid: i32, started: u64) -> std::io::Result<Self> {
+        proc_is_ours()?;
+        let process = Self { pid, pidfd: open_pidfd(pid)? };
+        // Asked in this order: the number cannot pass to another one before the pidfd tells.
+        let same = process.started();
+        if process.has_exited() {
+            return Err(Errno::ESRCH.into());
+        }
+        if same? == started { Ok(process) } else { Err(Errno::ESRCH.into()) }
+    }
+
+    /// This very process.
+    pub fn own() -> nix::Result<Self> {
+        let pid = std::process::id().cast_signed();
+        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+    }
+
+    /// When it was started, in clock ticks since the host was: field 22 of `/proc/PID/stat`.
+    pub fn started(&self) -> std::io::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // The name of the program comes second, in parentheses, and may contain anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let started = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+        started.ok_or_else(|| std::io::Error::other("/proc/PID/stat has no start time"))
+    }
+
+    /// The number by which it has `own`, an open file of ours (`kcmp(2)`). Takes the right to
+    /// trace it.
+    pub fn number_of(&self, own: impl AsFd) -> std::io::Result<Option<i32>> {
+        proc_is_ours()?;
+        let kind = std::fs::read_link(format!("/proc/self/fd/{}", own.as_fd().as_raw_fd()))?;
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid))? {
+            let entry = entry?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            let Some(number) = number else { continue };
+            if std::fs::read_link(entry.path()).is_ok_and(|link| link == kind)
+                && self.is_same_file(number, own.as_fd())?
+            {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_same_file(&self, number: i32, own: BorrowedFd<'_>) -> nix::Result<bool> {
+        const KCMP_FILE: i32 = 0;
+        // SAFETY: plain integers.
+        let order = unsafe {
+            libc::syscall(
+                libc::SYS_kcmp,
+                std::process::id().cast_signed(),
+                self.pid,
+                KCMP_FILE,
+                i64::from(own.as_raw_fd()),
+                i64::from(number),
+            )
+        };
+        Ok(Errno::result(order)? == 0)
+    }
+
+    /// A copy of its descriptor with this number (`pidfd_getfd(2)`). Takes the right to trace it.
+    pub fn descriptor(&self, number: i32) -> nix::Result<OwnedFd> {
+        // SAFETY: plain integers.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0_u32) };
+        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel just made this descriptor (close-on-exec) for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// The process's number, for messages and `/proc`.
     pub const fn pid(&self) -> i32 {
         self.pid
@@ -46,20 +122,36 @@ impl Process {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether all of `ranges` is memory of this process that is registered with a userfaultfd for
+    /// missing pages, as `/proc/PID/smaps` shows it (VmFlags, proc(5)). Takes the right to trace it.
+    pub fn has_registered(&self, ranges: &[(GuestAddr, GuestAddr)]) -> std::io::Result<bool> {
+        proc_is_ours()?;
+        let smaps = File::open(format!("/proc/{}/smaps", self.pid))?;
+        let mut covered = vec![0; ranges.len()];
+        let mut mapping = (0, 0);
+        for line in BufReader::new(smaps).lines() {
+            let line = line?;
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                if flags.split_whitespace().any(|flag| flag == "um") {
+                    for ((start, end), covered) in ranges.iter().zip(&mut covered) {
+                        let (from, to) = (mapping.0.max(start.0), mapping.1.min(end.0));
+                        *covered += to.saturating_sub(from);
+                    }
+                }
+            } else if let Some(range) = line.split_whitespace().next().and_then(address_range) {
+                mapping = range;
+            }
+        }
+        // The number could have been given to another process since; the pidfd knows.
+        if self.has_exited() {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(ranges.iter().zip(&covered).all(|((start, end), covered)| end.0 - start.0 == *covered))
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) -> nix::Result<()> {
-        let null = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: plain integers and a null siginfo, which the system call allows.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                null,
-                0_u32,
-            )
-        };
-        Errno::result(result).map(drop)
+        signal(self.pidfd.as_fd(), libc::SIGKILL)
     }
 }
 
@@ -67,6 +159,29 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// "7f0000000000-7f0000021000", in hexadecimal.
+fn address_range(text: &str) -> Option<(u64, u64)> {
+    let (start, end) = text.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+/// In the /proc of another pid namespace a process's number is somebody else's.
+pub(super) fn proc_is_ours() -> std::io::Result<()> {
+    let own = std::fs::read_link("/proc/self")?;
+    if own.as_os_str() != std::process::id().to_string().as_str() {
+        return Err(std::io::Error::other("/proc is that of another pid namespace"));
+    }
+    Ok(())
+}
+
+/// Sends a signal, or with 0 only asks whether one could be sent.
+pub(super) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let (pidfd, null) = (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: plain integers and a null siginfo, which the system call allows.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, null, 0_u32) };
+    Errno::result(result).map(drop)
 }
 
 pub(super) fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {
@@ -126,6 +241,31 @@ mod tests {
     fn is_readable(waker: &Waker) -> bool {
         let mut fds = [PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+    }
+
+    #[test]
+    fn a_process_is_found_again_by_its_number_and_its_start() {
+        let own = Process::own().unwrap();
+        let started = own.started().unwrap();
+        assert!(!Process::find(own.pid(), started).unwrap().has_exited());
+        let error = Process::find(own.pid(), started + 1).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn an_open_file_is_found_in_another_process_and_taken_from_it() {
+        use std::process::{Command, Stdio};
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut child =
+            Command::new("cat").stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let process = Process { pid, pidfd: open_pidfd(pid).unwrap() };
+        let other = process.descriptor(0).unwrap();
+        assert_eq!(process.number_of(&other).unwrap(), Some(0));
+        assert_eq!(process.number_of(&ours).unwrap(), None);
+        assert_eq!(process.descriptor(77).unwrap_err(), Errno::EBADF);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

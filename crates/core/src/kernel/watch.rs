@@ -40,6 +40,12 @@ impl Watch {
         epoll::add(&self.0, fd, data, EventFlags::IN).map_err(errno)
     }
 
+    /// Watches `fd` for its end and errors alone, whatever there is to read.
+    pub fn add_end(&self, fd: impl AsFd, number: u32) -> nix::Result<()> {
+        let data = EventData::new_u64(1 << number);
+        epoll::add(&self.0, fd, data, EventFlags::empty()).map_err(errno)
+    }
+
     /// Watches `fd` no longer.
     pub fn remove(&self, fd: impl AsFd) -> nix::Result<()> {
         epoll::delete(&self.0, fd).map_err(errno)

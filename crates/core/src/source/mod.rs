@@ -1,15 +1,49 @@
 //! Where a page's bytes come from. A source answers at once for what it has at hand; what it
 //! has not is fetched on another thread and comes back to the fault loop as a message.
 
+mod budget;
 mod fetcher;
 mod file;
+mod piece;
+mod scratch;
+mod urgency;
 
 use thiserror::Error;
 
-pub use fetcher::{FetchJob, Fetcher, Urgency};
+pub use budget::{Budget, Limits};
+pub use fetcher::{Client, Delivery, FetchJob, Fetcher, Full, Ticket};
 pub use file::{FileSource, SnapshotError};
+pub use piece::Piece;
+pub use scratch::Scratch;
+pub use urgency::Urgency;
 
 use crate::kernel::Bytes;
+use crate::units::{PageRange, PageSize};
+
+/// Pages of a snapshot that are asked for: `len` bytes from `offset` on, of `page` bytes each. All
+/// are multiples of `page`, and there is one page at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Want {
+    /// The first byte.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// Bytes of a page.
+    pub page: u64,
+}
+
+impl Want {
+    /// What these pages are in a source.
+    pub const fn of(pages: PageRange, page_size: PageSize) -> Self {
+        let len = pages.len() << page_size.shift();
+        Self { offset: pages.start.offset(page_size), len, page: page_size.bytes() }
+    }
+
+    /// The byte behind the last.
+    pub const fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
 
 /// What a source has at hand for the start of a range.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +99,7 @@ impl SourceError {
     }
 }
 
-/// The contents of a snapshot.
-///
-/// All offsets and lengths are in bytes, multiples of the guest's page size, and inside
-/// `0..len()`. Contents never change while a guest is served.
+/// The contents of a snapshot, which never change while a guest is served.
 pub trait Source: Send + Sync + 'static {
     /// The length of the snapshot in bytes.
     fn len(&self) -> u64;
@@ -78,12 +109,19 @@ pub trait Source: Send + Sync + 'static {
         self.len() == 0
     }
 
-    /// What is at hand for a start of `offset..offset + len`, whole pages of `page` bytes, at
-    /// least one. Called by fault loops: never waits for a device or a network.
-    fn lookup(&self, offset: u64, len: u64, page: u64) -> Chunk<'_>;
+    /// What is at hand for a start of the pages in `want`: one of them at least, and perhaps more
+    /// than was asked for. Bytes that lie nowhere in memory that stays may be put into `scratch`.
+    /// Called by fault loops for every fault: waits for no device and no network, and allocates
+    /// nothing.
+    fn lookup<'a>(&'a self, want: Want, scratch: &'a Scratch) -> Chunk<'a>;
 
-    /// Fills `buffer` with the bytes from `offset` on. Called on a fetch thread; may take long.
-    fn fetch(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError>;
+    /// Gets a start of the pages in `want`, at least the first. Called on a fetch thread; may take
+    /// long.
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError>;
+
+    /// These bytes may be asked for next: makes the next look-up cheap where it can. Called by fault
+    /// loops that have nothing else to do: waits for no device and no network either.
+    fn prepare(&self, _offset: u64, _len: u64) {}
 
     /// Announces that the range will be asked for soon. Called on a fetch thread.
     fn will_need(&self, _offset: u64, _len: u64) {}

@@ -10,6 +10,7 @@ use uffd_core::units::PageSize;
 
 use super::{NativeSavedTrace, Outcome};
 use crate::error::ErrorInfo;
+use crate::trace_words::from_words;
 
 type TraceOrError = Either<NativeSavedTrace, ErrorInfo>;
 
@@ -68,9 +69,7 @@ pub struct RecordTrace {
 
 impl RecordTrace {
     pub(super) fn new(snapshot: PathBuf, page_size: u32, words: &[u64]) -> Self {
-        let (pairs, _) = words.as_chunks::<2>();
-        let entries = pairs.iter().map(|pair| TraceEntry::from_words(*pair)).collect();
-        Self { snapshot, page_size, entries }
+        Self { snapshot, page_size, entries: from_words(words) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod drain;
 mod handler;
+mod keeper;
 mod relay;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ pub fn play(args: &[OsString]) -> Option<ExitCode> {
     let played = match part.to_str()? {
         "guest" => return Some(uffd_guest::program::main(args.iter().cloned())),
         "handler" => handler::play(&texts()),
+        "keeper" => keeper::play(&texts()),
         "drain" => drain::play(&texts()),
         "relay" => relay::play(&texts()),
         _ => return None,

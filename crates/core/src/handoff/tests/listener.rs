@@ -1,15 +1,22 @@
 //! The socket's path: what may be there already, and what is left of it.
 
 use std::{
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        net::{UnixDatagram, UnixListener},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{PermissionsExt, symlink},
+            net::{UnixDatagram, UnixListener},
+        },
     },
     path::Path,
     sync::Barrier,
 };
 
-use nix::unistd::{Uid, setfsuid};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket},
+    unistd::{Uid, setfsuid},
+};
 use tempfile::tempdir;
 
 use super::*;
@@ -118,10 +125,49 @@ fn a_socket_somebody_listens_on_is_left_alone() {
     assert!(matches!(error, BindError::InUse { .. }));
     assert_eq!(error.code(), "ERR_UFFD_SOCKET_IN_USE");
 
-    // The question alone was a connection.
-    assert!(first.accept().unwrap().is_some());
+    // It was not asked by a connection.
+    assert!(first.accept().unwrap().is_none());
     let _vmm = UnixStream::connect(&path).unwrap();
     assert!(first.accept().unwrap().is_some());
+}
+
+#[test]
+fn a_socket_that_does_not_listen_yet_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let bound = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+    bind(bound.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    assert!(matches!(refused(&path), BindError::InUse { .. }));
+    drop(bound);
+    Listener::bind(&path).unwrap();
+}
+
+#[test]
+fn a_listener_in_another_network_namespace_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let there = thread::scope(|scope| {
+        let bind = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            UnixListener::bind(&path).unwrap()
+        };
+        scope.spawn(bind).join().unwrap()
+    });
+    assert!(matches!(refused(&path), BindError::InUse { .. }));
+    drop(there);
+    Listener::bind(&path).unwrap();
+}
+
+#[test]
+fn a_connection_that_is_left_of_a_listener_does_not_listen() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let first = UnixListener::bind(&path).unwrap();
+    let _vmm = UnixStream::connect(&path).unwrap();
+    let _accepted = first.accept().unwrap();
+    assert!(matches!(refused(&path), BindError::InUse { .. }));
+    drop(first);
+    Listener::bind(&path).unwrap();
 }
 
 #[test]

@@ -31,6 +31,9 @@ const GUEST: &str = concat!(
 
 const SNAPSHOT_LEN: u64 = 5 * 4096;
 
+/// Milliseconds; long enough for what happens on another thread.
+const DEADLINE: u16 = 30_000;
+
 /// Long enough for any machine: no test here waits for it.
 fn limits() -> Limits {
     Limits { timeout: Duration::from_secs(60), ..Limits::new(SNAPSHOT_LEN) }

@@ -82,6 +82,10 @@ impl Nearby for Refault {
         range.pages().rev().take_while(|page| self.is_installed(*page)).count()
     }
 
+    fn installed_in(&self, range: PageRange) -> usize {
+        range.pages().filter(|page| self.is_installed(*page)).count()
+    }
+
     fn touched_in(&self, range: PageRange) -> usize {
         range.pages().filter(|page| self.is_touched(*page)).count()
     }

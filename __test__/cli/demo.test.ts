@@ -1,0 +1,43 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
+import test from 'ava'
+import { type Host } from '#native'
+import { checkHost } from '../../src/cli/demo/host.js'
+import { cli } from '../support/command.js'
+import { deadlineMs } from '../support/guest.js'
+import { temporaryDirectory } from '../support/stage.js'
+
+const host = (userModeOnly: Host['userModeOnly']): Host => ({
+  systemCall: 'denied',
+  userModeOnly,
+  device: 'absent',
+  pidfd: 'granted',
+  peerPidfd: 'granted',
+  memfd: 'granted',
+})
+
+test('faults of user mode are enough', (t) => t.notThrows(() => checkHost(host('granted'))))
+
+test('who may create no userfaultfd is told before anything is started', (t) => {
+  for (const access of ['denied', 'absent', 'refused'] as const) {
+    t.throws(() => checkHost(host(access)), { code: 'ERR_UFFD_PLATFORM', message: /doctor/ })
+  }
+})
+
+test('it leaves nothing behind, however often it is told to end', async (t) => {
+  t.timeout(deadlineMs)
+  const directory = temporaryDirectory(t)
+  const demo = spawn(process.execPath, [cli, 'demo'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, TMPDIR: directory },
+  })
+  t.teardown(() => demo.kill('SIGKILL'))
+  const ended = once(demo, 'exit')
+  // Its first line comes when the snapshot is there.
+  await once(demo.stdout, 'data')
+  demo.kill('SIGINT')
+  demo.kill('SIGTERM')
+  await ended
+  t.deepEqual(readdirSync(directory), [])
+})

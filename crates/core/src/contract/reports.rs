@@ -1,0 +1,101 @@
+//! What a session answers with.
+
+use roaring::RoaringBitmap;
+use thiserror::Error;
+
+use crate::layout::Region;
+use crate::states::{PublicState, StateCounts};
+use crate::units::PageIndex;
+
+/// What came of a prefault. Every page asked for is in exactly one of the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefaultReport {
+    /// Pages installed by this prefault.
+    pub installed: u64,
+    /// Pages that are in the host's memory now and were not installed: what a read-ahead does.
+    pub fetched: u64,
+    /// Pages found installed: by a fault, an earlier prefault or the VMM.
+    pub present: u64,
+    /// Pages the guest had given back; they read as zeros and were left alone.
+    pub removed: u64,
+    /// Pages that could not be had.
+    pub failed: u64,
+    /// Pages not reached: the prefault was cancelled, or the session ended.
+    pub skipped: u64,
+    /// The first page that could not be had.
+    pub first_failed: Option<PageIndex>,
+}
+
+impl PrefaultReport {
+    /// Pages asked for.
+    pub const fn requested(&self) -> u64 {
+        self.installed + self.fetched + self.present + self.removed + self.failed + self.skipped
+    }
+}
+
+/// The state of all pages at one moment.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// For each region, in the order of snapshot offsets, the states of its pages.
+    pub regions: Vec<RegionStates>,
+    /// How many pages there are in each state.
+    pub counts: StateCounts,
+    /// Pages that differ from the snapshot and are not empty: a diff snapshot has to hold them.
+    pub dirty: RoaringBitmap,
+    /// Pages that read as zeros: a diff snapshot has to say so. Disjoint from `dirty`.
+    pub empty: RoaringBitmap,
+    /// Whether `dirty` holds only pages that were written. Without dirty tracking it holds every
+    /// page that was installed and could have been written since.
+    pub exact: bool,
+}
+
+/// The page states of one region.
+#[derive(Clone, Debug)]
+pub struct RegionStates {
+    /// The region.
+    pub region: Region,
+    /// A state for each of its pages, in page order.
+    pub states: Vec<PublicState>,
+}
+
+/// Which process the guest's memory belongs to, as far as that could be found out.
+///
+/// Whoever connects may only pass a handoff on. The process that connected is taken for the owner
+/// once a page that was installed here has shown up in its page map, and not before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Owner {
+    /// Not found out yet: nothing has been installed.
+    Unproven = 0,
+    /// The process that connected: its end is the guest's, and it may be looked into.
+    Peer = 1,
+    /// Another process than the one that connected.
+    Other = 2,
+    /// It cannot be found out: the process cannot be seen, or not be looked into, from here.
+    Unknowable = 3,
+}
+
+/// Why a guest was not released; it is served as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotReleased {
+    /// Dirty pages are tracked, and nobody would see writes any more.
+    #[error(
+        "the guest's writes are tracked, which would end with its release: allow that by name, or \
+         start it with dirtyTracking 'off'"
+    )]
+    Tracked,
+    /// Some pages could not be had.
+    #[error("{pages} pages could not be had, the first of them page {}", first.map_or(0, |page| page.0))]
+    Failed {
+        /// How many.
+        pages: u64,
+        /// The first of them.
+        first: Option<PageIndex>,
+    },
+    /// It was given up.
+    #[error("the release was cancelled")]
+    Cancelled,
+    /// It was asked for before.
+    #[error("the guest's release is under way already")]
+    UnderWay,
+}

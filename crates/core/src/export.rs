@@ -1,0 +1,163 @@
+//! The state of all pages at one moment, put together away from the fault loop: from a copy of the
+//! page states, and from what the guest's page map says of pages that tell nobody of a write.
+
+use std::io;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::contract::{Export, RegionStates};
+use crate::identity::SharedIdentity;
+use crate::kernel::Pagemap;
+use crate::layout::Layout;
+use crate::policy::Tracking;
+use crate::states::{PageState, PublicState, StateCounts, is_doubted};
+use crate::units::{GuestAddr, PageIndex, PageRange};
+
+/// What the fault loop gives for an export.
+pub(crate) struct Copied {
+    /// A byte a page, as in [`PageStates`](crate::states::PageStates).
+    pub(crate) states: Vec<u8>,
+    pub(crate) counts: StateCounts,
+    pub(crate) tracking: Tracking,
+    /// Zero pages were left unprotected: only the page map tells whether they were written.
+    pub(crate) unprotected_zeros: bool,
+    pub(crate) identity: SharedIdentity,
+    pub(crate) layout: Arc<Layout>,
+}
+
+impl Copied {
+    /// Turns the copy into what users get.
+    pub(crate) fn export(self) -> Export {
+        let pages = self.by_state();
+        // Where the kernel does the tracking it alone knows what was written.
+        let kernel_knows = self.tracking == Tracking::Async;
+        let ask_for_writes = kernel_knows || self.unprotected_zeros;
+        let written = if ask_for_writes { self.ask(Pagemap::written) } else { None };
+        let there = if pages.removed.is_empty() { None } else { self.ask(Pagemap::populated) };
+
+        let (mut dirty, mut empty) = (pages.dirty, RoaringBitmap::new());
+        let mut exact = self.tracking.is_on();
+        match written {
+            Some(written) if kernel_knows => {
+                // A poisoned page has a mark in the page table that looks like a written page.
+                let written = written - &pages.removed - pages.poisoned;
+                empty |= pages.zero - &written;
+                dirty |= written;
+            }
+            Some(written) => {
+                dirty |= &written & &pages.zero;
+                empty |= pages.zero - written;
+            }
+            None if self.tracking == Tracking::Sync && !ask_for_writes => empty |= pages.zero,
+            // Nobody saw whether they were written.
+            None => {
+                dirty |= pages.zero;
+                if self.tracking != Tracking::Sync {
+                    dirty |= pages.clean;
+                }
+                exact = false;
+            }
+        }
+        match there {
+            // Given back and yet there: MADV_FREE keeps a page until memory is short.
+            Some(there) => {
+                dirty |= &there & &pages.removed;
+                empty |= pages.removed - there;
+            }
+            None if pages.removed.is_empty() => {}
+            // Nothing proves that they are gone, and to save a page of zeros loses nothing.
+            None => {
+                dirty |= pages.removed;
+                exact = false;
+            }
+        }
+        if !pages.doubted.is_empty() {
+            // They may be there, and then whoever installed them may have written them.
+            empty -= &pages.doubted;
+            dirty |= pages.doubted;
+            exact = false;
+        }
+        let regions = self.layout.regions().iter().map(|region| RegionStates {
+            region: *region,
+            states: self.bytes(region.pages).iter().map(|byte| public(*byte)).collect(),
+        });
+        Export { regions: regions.collect(), counts: self.counts, dirty, empty, exact }
+    }
+
+    fn by_state(&self) -> ByState {
+        let mut sets = ByState::default();
+        for region in self.layout.regions() {
+            let key = |byte: u8| (PageState::from_byte(byte), is_doubted(byte));
+            let mut at = region.pages.start.0;
+            for run in self.bytes(region.pages).chunk_by(|a, b| key(*a) == key(*b)) {
+                let pages = PageRange::new(at, at + run.len() as u64);
+                at = pages.end.0;
+                let (state, doubted) = key(run[0]);
+                match state {
+                    _ if doubted => insert(&mut sets.doubted, pages),
+                    PageState::Unfaulted => {}
+                    PageState::Clean => insert(&mut sets.clean, pages),
+                    PageState::Zero => insert(&mut sets.zero, pages),
+                    PageState::Dirty => insert(&mut sets.dirty, pages),
+                    PageState::Removed => insert(&mut sets.removed, pages),
+                    PageState::Poisoned => insert(&mut sets.poisoned, pages),
+                }
+            }
+        }
+        sets
+    }
+
+    fn bytes(&self, pages: PageRange) -> &[u8] {
+        &self.states[index(pages.start)..index(pages.end)]
+    }
+
+    /// Asks the guest's own page map about all its memory.
+    fn ask(&self, scan: Scan) -> Option<RoaringBitmap> {
+        self.identity.look_at_maps(&self.layout);
+        let map = self.identity.page_map()?;
+        let mut found = RoaringBitmap::new();
+        for region in self.layout.regions() {
+            let mut take = |start: GuestAddr, end: GuestAddr| {
+                let last = GuestAddr(end.0 - 1);
+                let pages = (self.layout.page_at(start), self.layout.page_at(last));
+                if let (Some(first), Some(last)) = pages {
+                    insert(&mut found, PageRange { start: first, end: last.next() });
+                }
+            };
+            scan(map, region.base, region.end(self.layout.page_size()), &mut take).ok()?;
+        }
+        Some(found)
+    }
+}
+
+type Take<'a> = &'a mut dyn FnMut(GuestAddr, GuestAddr);
+type Scan = fn(&Pagemap, GuestAddr, GuestAddr, Take<'_>) -> io::Result<()>;
+
+#[derive(Default)]
+struct ByState {
+    clean: RoaringBitmap,
+    zero: RoaringBitmap,
+    dirty: RoaringBitmap,
+    removed: RoaringBitmap,
+    poisoned: RoaringBitmap,
+    doubted: RoaringBitmap,
+}
+
+fn public(byte: u8) -> PublicState {
+    PageState::from_byte(byte).public()
+}
+
+fn insert(bitmap: &mut RoaringBitmap, pages: PageRange) {
+    bitmap.insert_range(number(pages.start)..number(pages.end));
+}
+
+/// Sessions of more than 2^32 pages are refused at their start.
+fn number(page: PageIndex) -> u32 {
+    u32::try_from(page.0).unwrap_or(u32::MAX)
+}
+
+/// A page's place in the copy, which has a byte for each page.
+fn index(page: PageIndex) -> usize {
+    usize::try_from(page.0).expect("a page index fits in memory, as its state does")
+}

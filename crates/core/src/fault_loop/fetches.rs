@@ -1,0 +1,283 @@
+//! What is fetched away from the loop, and its return: installed where the pages are still
+//! unfaulted.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::guest::{Answer, Asker, Guest, NO_MEMORY};
+use super::hand::{Fault, Phase, Trouble};
+use super::next::Next;
+use super::pause::Blocked;
+use super::prefaults::Prefaults;
+use super::{Turn, faults};
+use crate::contract::{Fetched, Mailbox, Message, PrefaultId};
+use crate::install::{Fill, Install, Plan, Stopped, first};
+use crate::source::{Chunk, Client, Delivery, FetchJob, Fetcher, Full, Ticket, Urgency};
+use crate::states::PageState;
+use crate::units::{PageIndex, PageRange};
+
+/// Bytes that are on their way from the source, or that have arrived.
+pub(super) struct Fetches {
+    fetcher: Client,
+    /// For the fetch threads to answer to.
+    mailbox: Mailbox,
+    /// Pages being fetched for a fault.
+    wanted: Vec<(PageRange, Ticket)>,
+    arrived: VecDeque<Arrived>,
+}
+
+/// Fetched bytes that are not all installed yet.
+struct Arrived {
+    /// The page the bytes begin with.
+    first: PageIndex,
+    /// What is left to install.
+    pages: PageRange,
+    bytes: Delivery,
+    prefault: Option<PrefaultId>,
+    /// Something has to pass before they can be.
+    blocked: Option<Blocked>,
+    /// That is memory.
+    short_of_memory: bool,
+    /// Page by page, after a longer run did not lie in one mapping.
+    singly: bool,
+}
+
+impl Fetches {
+    pub(super) fn new(fetcher: &Fetcher, mailbox: Mailbox) -> Self {
+        let room = mailbox.clone();
+        let fetcher = fetcher.client(move || room.post(Message::Room));
+        Self { fetcher, mailbox, wanted: Vec::new(), arrived: VecDeque::new() }
+    }
+
+    pub(super) const fn fetcher(&self) -> &Client {
+        &self.fetcher
+    }
+
+    /// When the next install is due.
+    pub(super) fn next(&self) -> Next {
+        self.arrived.iter().fold(Next::Never, |next, arrived| {
+            next.or(|| match &arrived.blocked {
+                Some(blocked) => Next::At(blocked.until),
+                None => Next::Now,
+            })
+        })
+    }
+
+    /// Sends for the pages a fault needs, and parks it until they are here.
+    pub(super) fn for_fault(&mut self, guest: &mut Guest, index: usize, pages: PageRange) {
+        let fault = guest.hand.get_mut(index);
+        fault.phase = Phase::Parked;
+        if self.covers(fault.page) {
+            return;
+        }
+        // Where there is no room for its bytes the fault waits until there is.
+        if let Ok(ticket) = self.request(guest, pages, None) {
+            self.wanted.push((pages, ticket));
+        }
+    }
+
+    /// Sends for pages that a prefault needs.
+    pub(super) fn for_prefault(
+        &mut self,
+        guest: &mut Guest,
+        id: PrefaultId,
+        pages: PageRange,
+    ) -> Result<Ticket, Full> {
+        self.request(guest, pages, Some(id))
+    }
+
+    /// Whether a fault on `page` waits for room that nothing frees, since what was fetched before
+    /// waits for memory itself.
+    pub(super) fn is_short_of_memory(&self, page: PageIndex) -> bool {
+        !self.covers(page) && self.arrived.iter().any(|arrived| arrived.short_of_memory)
+    }
+
+    fn covers(&self, page: PageIndex) -> bool {
+        self.wanted.iter().any(|(pages, _)| pages.contains(page))
+            || self.arrived.iter().any(|arrived| arrived.pages.contains(page))
+    }
+
+    fn request(
+        &self,
+        guest: &mut Guest,
+        pages: PageRange,
+        prefault: Option<PrefaultId>,
+    ) -> Result<Ticket, Full> {
+        let mailbox = self.mailbox.clone();
+        let done = Box::new(move |bytes| {
+            mailbox.post(Message::Fetched(Fetched { pages, bytes, prefault }));
+        });
+        let urgency = if prefault.is_none() { Urgency::Demand } else { Urgency::Background };
+        let ticket =
+            self.fetcher.try_submit(FetchJob { want: guest.want(pages), done }, urgency)?;
+        guest.memory.counters.fetches += 1;
+        Ok(ticket)
+    }
+
+    /// Fetches that were refused for want of room can be asked for again.
+    pub(super) fn room_again(&self, guest: &mut Guest) {
+        for index in 0..guest.hand.len() {
+            let fault = guest.hand.get_mut(index);
+            if !self.covers(fault.page) {
+                fault.unpark();
+            }
+        }
+    }
+
+    /// Takes what a fetch thread brought.
+    pub(super) fn take(
+        &mut self,
+        guest: &mut Guest,
+        prefaults: &mut Prefaults,
+        fetched: Fetched,
+    ) -> Turn {
+        let Fetched { pages, bytes, prefault } = fetched;
+        match prefault {
+            Some(id) => prefaults.fetch_ended(id, pages),
+            None => {
+                if let Some(at) = self.wanted.iter().position(|(wanted, _)| *wanted == pages) {
+                    drop(self.wanted.swap_remove(at));
+                }
+            }
+        }
+        // A source may bring only a start of what it was asked for.
+        let size = guest.memory.page_size();
+        let got = |bytes: &Delivery| first(pages, bytes.piece().len(), size);
+        let brought = bytes.as_ref().map_or(pages, got);
+        let rest = PageRange { start: brought.end, end: pages.end };
+        match (bytes, prefault) {
+            (Ok(_), Some(id)) if prefaults.is_fetched_only(id, brought) => {
+                prefaults.fetch_was_short(id, rest);
+            }
+            (Ok(bytes), prefault) => {
+                match prefault {
+                    Some(id) => prefaults.fetch_was_short(id, rest),
+                    None => guest.hand.missing_in(rest).for_each(Fault::unpark),
+                }
+                self.arrived.push_back(Arrived {
+                    first: pages.start,
+                    pages: brought,
+                    bytes,
+                    prefault,
+                    blocked: None,
+                    short_of_memory: false,
+                    singly: false,
+                });
+            }
+            (Err(error), Some(id)) => {
+                guest.memory.counters.failed_fetches += 1;
+                prefaults.fetch_failed(id, pages, &error, guest.memory.page_size());
+            }
+            (Err(error), None) => {
+                guest.memory.counters.failed_fetches += 1;
+                return faults::fetch_failed(guest, pages, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs what has arrived, as far as its pages are still unfaulted.
+    pub(super) fn install(&mut self, guest: &mut Guest, prefaults: &mut Prefaults) -> Turn {
+        if self.arrived.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..self.arrived.len() {
+            let Some(mut arrived) = self.arrived.pop_front() else { break };
+            let waits = arrived.blocked.as_ref().is_some_and(|it| Instant::now() < it.until);
+            if waits || !arrived.install(guest, prefaults)? {
+                self.arrived.push_back(arrived);
+            }
+        }
+        guest.hand.drop_served();
+        Ok(())
+    }
+}
+
+impl Arrived {
+    /// Installs what is left; false if something has to pass first.
+    fn install(&mut self, guest: &mut Guest, prefaults: &mut Prefaults) -> Turn<bool> {
+        while !self.pages.is_empty() {
+            let (run, state) = guest.memory.states.runs(self.pages).next().expect("not empty");
+            if state != PageState::Unfaulted {
+                prefaults.count_found(self.prefault, run, state);
+                self.pages.start = run.end;
+                continue;
+            }
+            let run = if self.singly {
+                PageRange::single(run.start)
+            } else {
+                guest.hand.until_next_write(run)
+            };
+            let access = guest.hand.access_wanted(run.start);
+            let page_bytes = guest.memory.page_size().bytes();
+            let from = (run.start.0 - self.first.0) * page_bytes;
+            let chunk = self.bytes.piece().chunk(from, guest.memory.bytes_of(run), page_bytes);
+            let run = first(run, chunk.len(), guest.memory.page_size());
+            let fill = match chunk {
+                Chunk::Ready(bytes) => Fill::Bytes(bytes),
+                Chunk::Zeros(_) | Chunk::Absent(_) => Fill::SourceZeros,
+            };
+            let mut plan = Plan::default();
+            plan.push(guest.memory.rules(), Install { pages: run, fill, access });
+            let asker = if self.prefault.is_some() { Asker::Prefault } else { Asker::Fault };
+            let (installed, result) = guest.install(plan.as_slice(), asker);
+            drop(plan);
+            if installed > 0 {
+                self.blocked = None;
+                self.short_of_memory = false;
+                self.pages.start = PageIndex(run.start.0 + installed);
+                prefaults.count_installed(self.prefault, installed);
+            }
+            if let Err(stopped) = result
+                && !self.obstructed(guest, prefaults, stopped, run)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What to do with fetched pages whose install met an obstacle; false if it has to pass first.
+    fn obstructed(
+        &mut self,
+        guest: &mut Guest,
+        prefaults: &mut Prefaults,
+        stopped: Stopped,
+        run: PageRange,
+    ) -> Turn<bool> {
+        let one = PageRange::single(stopped.page);
+        match guest.answer(stopped.obstacle, PageRange { start: stopped.page, end: run.end })? {
+            // Its state says so now.
+            Answer::There => {}
+            Answer::Later(pauses) => {
+                Blocked::again(&mut self.blocked, pauses);
+                return Ok(false);
+            }
+            Answer::NoMemory => return Ok(!self.wait_for_memory(guest, prefaults)),
+            Answer::Singly => self.singly = true,
+            Answer::LetGo | Answer::Read => {
+                guest.memory.wake(one.start);
+                guest.hand.missing_in(one).for_each(|fault| fault.phase = Phase::Served);
+                prefaults.count_failed(self.prefault, one);
+                self.pages.start = one.end;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the bytes are worth keeping until there is memory.
+    fn wait_for_memory(&mut self, guest: &mut Guest, prefaults: &mut Prefaults) -> bool {
+        let mut wanted = false;
+        for fault in guest.hand.missing_in(self.pages) {
+            fault.trouble = Some(Trouble::NoMemory);
+            wanted = true;
+        }
+        self.short_of_memory = true;
+        let since = Blocked::again(&mut self.blocked, NO_MEMORY);
+        if wanted || since.elapsed() < guest.options.fault_deadline {
+            return wanted || self.prefault.is_some();
+        }
+        prefaults.count_failed(self.prefault, self.pages);
+        false
+    }
+}

@@ -1,0 +1,258 @@
+//! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::commands::Commands;
+use super::guest::Guest;
+use super::intake::Intake;
+use super::next::Next;
+use super::{Halt, Turn};
+use crate::contract::{Owner, SessionError};
+use crate::kernel::Watch;
+
+/// What is waited for, as numbers of the watch.
+const EVENTS: u32 = 0;
+const MAIL: u32 = 1;
+const EXIT: u32 = 2;
+const SOCKET: u32 = 3;
+
+/// A guest whose process cannot be watched, or was another one, is asked for this often.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Short waits: between faults that follow one another closely, trying to read again is quicker
+/// than sleeping. How often to try is learned. Where it does not pay, as when the guest needs the
+/// very core that the tries keep busy, they are given up for longer and longer.
+#[derive(Debug)]
+pub(super) struct Patience {
+    tries: u32,
+    most: u32,
+    /// Sleeps before the next tries.
+    doubt: u32,
+    /// How often in a row tries were in vain.
+    vain: u32,
+}
+
+/// The most tries in a row; one takes well under a microsecond.
+const MOST_TRIES: u32 = 256;
+
+/// The fewest worth the trouble.
+const FEWEST_TRIES: u32 = 32;
+
+/// The base-2 logarithm of the most sleeps in a row without a try.
+const MOST_DOUBT: u32 = 8;
+
+/// A sleep shorter than this could have been a short wait.
+const SHORT: Duration = Duration::from_micros(60);
+
+impl Patience {
+    pub(super) fn new(enabled: bool) -> Self {
+        // On one core the guest only gets on while the handler sleeps.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let most = if enabled && cores > 1 { MOST_TRIES } else { 0 };
+        Self { tries: 0, most, doubt: 0, vain: 0 }
+    }
+
+    /// How often to try before the next sleep.
+    const fn tries(&self) -> u32 {
+        if self.doubt > 0 { 0 } else { self.tries }
+    }
+
+    fn paid(&mut self) {
+        self.vain = 0;
+        self.tries = (self.tries * 2).min(self.most);
+    }
+
+    fn in_vain(&mut self) {
+        self.tries /= 2;
+        self.vain = (self.vain + 1).min(MOST_DOUBT);
+        self.doubt = (1 << self.vain) - 1;
+    }
+
+    fn slept(&mut self, time: Duration) {
+        if time >= SHORT {
+            return;
+        }
+        self.doubt = self.doubt.saturating_sub(1);
+        if self.doubt == 0 {
+            self.tries = (self.tries * 2).max(FEWEST_TRIES).min(self.most);
+        }
+    }
+}
+
+/// What the loop waits by.
+pub(super) struct Idle {
+    watch: Watch,
+    patience: Patience,
+    socket: Option<UnixStream>,
+    /// The process that connected is watched until it exits.
+    watches_peer: bool,
+    probed: Instant,
+}
+
+impl Idle {
+    /// Registers everything there is to wait for.
+    pub(super) fn new(
+        guest: &Guest,
+        commands: &Commands,
+        socket: Option<UnixStream>,
+    ) -> nix::Result<Self> {
+        let watch = Watch::new()?;
+        watch.add(guest.memory.uffd(), EVENTS)?;
+        watch.add(commands.inbox.waker(), MAIL)?;
+        let peer = guest.memory.identity().peer();
+        if let Some(peer) = peer {
+            watch.add(peer, EXIT)?;
+        }
+        if let Some(socket) = &socket {
+            watch.add_end(socket, SOCKET)?;
+        }
+        Ok(Self {
+            watch,
+            patience: Patience::new(guest.options.short_waits),
+            socket,
+            watches_peer: peer.is_some(),
+            probed: Instant::now(),
+        })
+    }
+
+    /// When the guest's memory is asked for next: no descriptor tells of the end of a process that
+    /// is not proved to be the guest's.
+    pub(super) fn next(&self, guest: &Guest) -> Next {
+        match guest.memory.identity().owner() {
+            Owner::Peer if self.watches_peer => Next::Never,
+            _ => Next::At(self.probed + PROBE_EVERY),
+        }
+    }
+
+    /// Waits until something happens or it is time.
+    pub(super) fn wait(
+        &mut self,
+        until: Next,
+        guest: &mut Guest,
+        intake: &mut Intake,
+        commands: &Commands,
+    ) -> Turn {
+        if guest.hand.is_empty() && self.patience.tries() > 0 {
+            for _ in 0..self.patience.tries() {
+                if intake.peek(guest)? {
+                    self.patience.paid();
+                    return Ok(());
+                }
+                if commands.inbox.has_mail() {
+                    return Ok(());
+                }
+            }
+            self.patience.in_vain();
+        }
+        self.sleep(until, guest, intake)
+    }
+
+    fn sleep(&mut self, until: Next, guest: &mut Guest, intake: &mut Intake) -> Turn {
+        let start = Instant::now();
+        let timeout = match until {
+            Next::Now => Some(Duration::ZERO),
+            Next::At(time) => Some(time.saturating_duration_since(start)),
+            Next::Never => None,
+        };
+        let ready = self
+            .watch
+            .wait(timeout)
+            .map_err(|errno| Halt::Failed(SessionError::Events { cause: errno.to_string() }))?;
+        if ready.has(EVENTS) {
+            self.patience.slept(start.elapsed());
+            if !intake.peek(guest)? {
+                // Its owner has cleared O_NONBLOCK: then the descriptor says that something is
+                // wrong with it, over and over, and nothing else.
+                let _ = guest.memory.uffd().refuse_to_wait();
+            }
+        }
+        if ready.has(SOCKET) {
+            self.socket_ended();
+        }
+        let probe_due = self.next(guest) != Next::Never && self.probed.elapsed() >= PROBE_EVERY;
+        if ready.has(EXIT) || ready.has(SOCKET) || probe_due {
+            return self.probe(guest);
+        }
+        Ok(())
+    }
+
+    /// Before 1.12 Firecracker closes it at once, so its end is not the guest's.
+    fn socket_ended(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            let _ = self.watch.remove(&socket);
+        }
+    }
+
+    /// Asks the kernel whether the guest's memory is still there.
+    fn probe(&mut self, guest: &Guest) -> Turn {
+        self.probed = Instant::now();
+        if guest.memory.uffd().is_gone() {
+            return Err(Halt::GuestExited);
+        }
+        let identity = guest.memory.identity();
+        if let Some(peer) = identity.peer().filter(|peer| self.watches_peer && peer.has_exited()) {
+            // Whoever connected only passed the guest on: from now on its memory is asked for.
+            identity.outlived();
+            let _ = self.watch.remove(peer);
+            self.watches_peer = false;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INSTANT: Duration = Duration::from_micros(5);
+
+    fn patience() -> Patience {
+        Patience { tries: 0, most: MOST_TRIES, doubt: 0, vain: 0 }
+    }
+
+    #[test]
+    fn an_idle_loop_does_not_try() {
+        let mut patience = patience();
+        assert_eq!(patience.tries(), 0);
+        patience.slept(SHORT);
+        assert_eq!(patience.tries(), 0);
+    }
+
+    #[test]
+    fn tries_that_pay_grow_up_to_a_limit() {
+        let mut patience = patience();
+        patience.slept(INSTANT);
+        assert_eq!(patience.tries(), FEWEST_TRIES);
+        (0..20).for_each(|_| patience.paid());
+        assert_eq!(patience.tries(), MOST_TRIES);
+    }
+
+    #[test]
+    fn tries_that_never_pay_are_hardly_ever_made() {
+        let mut patience = patience();
+        let mut made = 0;
+        for _ in 0..10_000 {
+            if patience.tries() > 0 {
+                made += patience.tries();
+                patience.in_vain();
+            }
+            patience.slept(INSTANT);
+        }
+        assert!(made < 3_000, "{made} tries in 10,000 waits");
+        // And they are made again as soon as they pay.
+        while patience.tries() == 0 {
+            patience.slept(INSTANT);
+        }
+        patience.paid();
+        assert!(patience.tries() > FEWEST_TRIES);
+    }
+
+    #[test]
+    fn without_leave_none_is_made() {
+        let mut patience = Patience::new(false);
+        patience.slept(INSTANT);
+        patience.paid();
+        assert_eq!(patience.tries(), 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! What happened, and what the observer is told of it: the trace, latencies, statistics, notices
+//! and the end.
+
+use std::time::{Duration, Instant};
+
+use super::hand::{Fault, Hand, Kind, Phase};
+use super::next::Next;
+use crate::contract::{End, Notice, Observer};
+use crate::install::GuestMemory;
+use crate::stats::{LatencyHistogram, Stats};
+use crate::trace::{FilledWith, TraceEntry};
+use crate::units::PageRange;
+
+/// First touches are handed on after at most this long.
+const TRACE_EVERY: Duration = Duration::from_millis(100);
+
+/// Or when there are this many of them.
+const TRACE_BATCH: usize = 1024;
+
+/// Statistics are not told more often.
+const STATS_EVERY: Duration = Duration::from_millis(1);
+
+pub(super) struct Journal {
+    /// When the handoff was complete.
+    since: Instant,
+    /// Whether first touches are recorded.
+    traces: bool,
+    trace: Vec<TraceEntry>,
+    latency: LatencyHistogram,
+    observer: Box<dyn Observer>,
+    stats_every: Option<Duration>,
+    stats_due: Option<Instant>,
+    tells_trace: bool,
+    /// Entries of the trace that the observer has taken.
+    sent: usize,
+    trace_due: Option<Instant>,
+    /// The observer took nothing: it says when it can take more.
+    trace_full: bool,
+    warned_of_memory: bool,
+}
+
+impl Journal {
+    pub(super) fn new(since: Instant, traces: bool, observer: Box<dyn Observer>) -> Self {
+        Self {
+            since,
+            traces,
+            trace: Vec::new(),
+            latency: LatencyHistogram::new(),
+            observer,
+            stats_every: None,
+            stats_due: None,
+            tells_trace: false,
+            sent: 0,
+            trace_due: None,
+            trace_full: false,
+            warned_of_memory: false,
+        }
+    }
+
+    /// Every missing-page fault in `done` is served: the pages were installed after it was read,
+    /// and that wakes its threads. Returns how many there were, each on a page of its own.
+    pub(super) fn settle(
+        &mut self,
+        memory: &mut GuestMemory,
+        hand: &mut Hand,
+        done: PageRange,
+        filled: FilledWith,
+    ) -> u64 {
+        let mut clock = None;
+        let mut served = 0;
+        for fault in hand.missing_in(done) {
+            let now = *clock.get_or_insert_with(Instant::now);
+            fault.phase = Phase::Served;
+            let write = fault.kind == Kind::Missing { write: true };
+            if write {
+                memory.counters.write_faults += 1;
+                memory.written(fault.page);
+            } else {
+                memory.counters.read_faults += 1;
+            }
+            self.served(memory, fault, now, write, filled);
+            served += 1;
+        }
+        served
+    }
+
+    /// A write to a protected page was let through.
+    pub(super) fn protect_served(&mut self, memory: &mut GuestMemory, fault: &mut Fault) {
+        fault.phase = Phase::Served;
+        memory.counters.protect_faults += 1;
+        // A page filled ahead may be touched first by a write.
+        self.served(memory, fault, Instant::now(), true, FilledWith::Present);
+    }
+
+    fn served(
+        &mut self,
+        memory: &mut GuestMemory,
+        fault: &Fault,
+        now: Instant,
+        write: bool,
+        filled: FilledWith,
+    ) {
+        self.latency.record(now.saturating_duration_since(fault.read_at));
+        if memory.states.touch(fault.page) && self.traces {
+            let time = now.saturating_duration_since(self.since);
+            self.trace.push(TraceEntry::new(fault.page, write, filled, time));
+        }
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.observer.notice(notice);
+    }
+
+    /// Says it once in a session.
+    pub(super) fn warn_of_memory(&mut self, notice: Notice) {
+        if !std::mem::replace(&mut self.warned_of_memory, true) {
+            self.observer.notice(notice);
+        }
+    }
+
+    pub(super) fn trace_from(&self, from: usize) -> Vec<TraceEntry> {
+        self.trace.get(from..).unwrap_or_default().to_vec()
+    }
+
+    pub(super) fn stats(&self, memory: &GuestMemory, hand: &Hand) -> Stats {
+        Stats {
+            uptime: self.since.elapsed(),
+            counters: memory.counters.clone(),
+            pages: memory.states.counts(),
+            faults_in_hand: hand.len() as u64,
+            latency: self.latency.summary(),
+        }
+    }
+
+    pub(super) fn configure(&mut self, stats_every: Option<Duration>, trace: bool) {
+        // More often would leave no time for faults; later than the clock can tell is never.
+        self.stats_every = stats_every.map(|every| every.max(STATS_EVERY));
+        self.stats_due = self.stats_every.and_then(|every| Instant::now().checked_add(every));
+        self.tells_trace = trace;
+        self.trace_due = None;
+    }
+
+    pub(super) const fn trace_wanted(&mut self) {
+        self.trace_full = false;
+    }
+
+    /// When there is next something to tell.
+    pub(super) fn next(&self) -> Next {
+        self.stats_due.into_iter().chain(self.trace_due).min().into()
+    }
+
+    pub(super) fn report(&mut self, memory: &GuestMemory, hand: &Hand) {
+        if self.stats_due.is_none() && !self.tells_trace {
+            return;
+        }
+        let now = Instant::now();
+        if self.stats_due.is_some_and(|due| now >= due) {
+            // From now on, not from when it was due: a loop that was busy owes no arrears.
+            self.stats_due = self.stats_every.and_then(|every| now.checked_add(every));
+            let stats = self.stats(memory, hand);
+            self.observer.stats(stats);
+        }
+        self.report_trace(now);
+    }
+
+    fn report_trace(&mut self, now: Instant) {
+        let new = &self.trace[self.sent..];
+        if !self.tells_trace || self.trace_full || new.is_empty() {
+            return;
+        }
+        let due = *self.trace_due.get_or_insert(now + TRACE_EVERY);
+        if new.len() >= TRACE_BATCH || now >= due {
+            let taken = self.observer.trace(new).min(new.len());
+            self.sent += taken;
+            self.trace_full = taken == 0;
+            self.trace_due = None;
+        }
+    }
+
+    /// The last of the trace, once the guest has ended.
+    pub(super) fn report_rest(&mut self) {
+        let trace = std::mem::take(&mut self.trace);
+        let told = if self.tells_trace { self.sent } else { trace.len() };
+        self.observer.last_trace(trace, told);
+    }
+
+    pub(super) fn ended(mut self, end: &End, stats: Stats) {
+        self.observer.ended(end, stats);
+    }
+}

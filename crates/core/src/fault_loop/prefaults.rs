@@ -1,0 +1,534 @@
+//! One slice of background work. Installs pages before they are asked for, between the faults:
+//! never over a page that was given back, and never for longer than a fault may wait.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Turn;
+use super::announce::Announcer;
+use super::fetches::Fetches;
+use super::guest::{Answer, Asker, Guest, NO_MEMORY};
+use super::next::Next;
+use super::pause::Blocked;
+use super::upcoming::Upcoming;
+use crate::contract::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
+use crate::install::{Fill, Install, Plan, Stopped, first};
+use crate::policy::Access;
+use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket};
+use crate::states::{PageState, PageStates};
+use crate::units::{PageIndex, PageRange, PageSize};
+
+/// Bytes of a slice while faults keep coming, and while there are none.
+const SLICE: (u64, u64) = (32 << 10, 2 << 20);
+
+/// Runs of a slice, however short they are.
+const MOST_RUNS: usize = 8;
+
+/// Bytes of one fetch.
+const FETCH: u64 = 1 << 20;
+
+/// Fetches in flight at once, for one guest.
+const MOST_FETCHES: usize = 8;
+
+/// Pages whose states are looked at in one slice.
+const LOOK: u64 = 1 << 16;
+
+/// The prefaults asked for and not finished, first come, first served.
+pub(super) struct Prefaults {
+    queue: VecDeque<Prefault>,
+    /// Bytes to install before faults are looked for again.
+    slice: u64,
+    /// Faults served when the last slice was done.
+    faults: u64,
+    blocked: Option<Blocked>,
+}
+
+struct Prefault {
+    id: PrefaultId,
+    mode: PrefaultMode,
+    /// What has not been looked at yet, in order.
+    ranges: VecDeque<PageRange>,
+    /// What the page states do not say yet to be wanted, in order.
+    unmarked: Upcoming,
+    /// What the source was not told of yet, once it turned out to be cold.
+    announcer: Option<Announcer>,
+    /// By their first page.
+    fetches: Vec<(PageIndex, Ticket)>,
+    /// A fetch was refused for want of room.
+    full: bool,
+    /// Pages in those fetches whose fate is not known.
+    unsettled: u64,
+    /// Page by page, after a longer run did not lie in one mapping.
+    singly: bool,
+    report: PrefaultReport,
+    reply: Option<Reply<PrefaultReport>>,
+}
+
+impl Default for Prefaults {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), slice: SLICE.0, faults: 0, blocked: None }
+    }
+}
+
+impl Prefaults {
+    /// Takes a prefault in. Its ranges lie in regions.
+    pub(super) fn add(
+        &mut self,
+        id: PrefaultId,
+        mode: PrefaultMode,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) {
+        let to_mark = if mode == PrefaultMode::Fetch { &[] } else { ranges.as_slice() };
+        self.queue.push_back(Prefault {
+            id,
+            mode,
+            unmarked: Upcoming::of(to_mark.iter().copied()),
+            ranges: ranges.into(),
+            fetches: Vec::new(),
+            full: false,
+            announcer: None,
+            unsettled: 0,
+            singly: false,
+            report: PrefaultReport::default(),
+            reply: Some(reply),
+        });
+    }
+
+    pub(super) fn cancel(&mut self, id: PrefaultId, states: &mut PageStates) {
+        let at = self.queue.iter().position(|prefault| prefault.id == id);
+        if let Some(prefault) = at.and_then(|at| self.queue.remove(at)) {
+            prefault.ranges.iter().for_each(|range| states.want(*range, false));
+            prefault.skip();
+        }
+        if self.queue.is_empty() {
+            self.blocked = None;
+        }
+    }
+
+    pub(super) fn skip_all(&mut self) {
+        self.queue.drain(..).for_each(Prefault::skip);
+    }
+
+    /// When there are pages to look at, or at hand to install, if there still are any.
+    pub(super) fn next(&self) -> Next {
+        match &self.blocked {
+            _ if !self.queue.iter().any(Prefault::is_open) => Next::Never,
+            Some(blocked) => Next::At(blocked.until),
+            None => Next::Now,
+        }
+    }
+
+    /// Fetches that were refused can be asked for again.
+    pub(super) fn room_again(&mut self) {
+        self.queue.iter_mut().for_each(|prefault| prefault.full = false);
+    }
+
+    fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
+        self.queue.iter_mut().find(|prefault| prefault.id == id)
+    }
+
+    /// Answers what is finished.
+    fn finish(&mut self) {
+        self.queue.retain_mut(|prefault| {
+            let finished = prefault.ranges.is_empty()
+                && prefault.fetches.is_empty()
+                && prefault.unsettled == 0;
+            if finished && let Some(reply) = prefault.reply.take() {
+                reply.send(prefault.report);
+            }
+            !finished
+        });
+        if self.queue.is_empty() {
+            self.blocked = None;
+        }
+    }
+}
+
+impl Prefault {
+    /// Whether there are pages to look at now, not only fetches to wait for.
+    fn is_open(&self) -> bool {
+        !self.ranges.is_empty() && self.fetches.len() < MOST_FETCHES && !self.full
+    }
+
+    /// Notes in the page states what is to be installed, a part at a time: a fault on one of
+    /// these pages is answered with those around it too.
+    fn mark(&mut self, states: &mut PageStates) {
+        let mut left = LOOK;
+        while left > 0
+            && let Some(part) = self.unmarked.take(left)
+        {
+            states.want(part, true);
+            left -= part.len();
+        }
+    }
+
+    fn skip(mut self) {
+        let left: u64 = self.ranges.iter().map(|range| range.len()).sum();
+        self.report.skipped += left + self.unsettled;
+        if let Some(reply) = self.reply.take() {
+            reply.send(self.report);
+        }
+    }
+
+    fn found(&mut self, run: PageRange, state: PageState) {
+        match state {
+            PageState::Removed => self.report.removed += run.len(),
+            PageState::Poisoned => self.failed(run),
+            PageState::Unfaulted | PageState::Clean | PageState::Zero | PageState::Dirty => {
+                self.report.present += run.len();
+            }
+        }
+    }
+
+    fn failed(&mut self, run: PageRange) {
+        if run.is_empty() {
+            return;
+        }
+        self.report.failed += run.len();
+        self.report.first_failed.get_or_insert(run.start);
+    }
+
+    /// Takes the first pages off what is left.
+    fn advance(&mut self, to: PageIndex) {
+        if let Some(range) = self.ranges.front_mut() {
+            if let Some(announcer) = &mut self.announcer {
+                announcer.passed(to.0 - range.start.0);
+            }
+            range.start = to;
+            if range.is_empty() {
+                self.ranges.pop_front();
+            }
+        }
+    }
+}
+
+impl Prefaults {
+    /// Does some of the work there is.
+    pub(super) fn slice(
+        &mut self,
+        guest: &mut Guest,
+        source: &dyn Source,
+        scratch: &mut Scratch,
+        fetches: &mut Fetches,
+    ) -> Turn {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        if let Next::At(until) = self.next()
+            && Instant::now() < until
+        {
+            return Ok(());
+        }
+        if let Some(next) = self.queue.front_mut() {
+            next.mark(&mut guest.memory.states);
+        }
+        let served = guest.memory.counters.faults();
+        let quiet = std::mem::replace(&mut self.faults, served) == served;
+        self.slice = if quiet { (self.slice * 2).min(SLICE.1) } else { SLICE.0 };
+        let installed = guest.memory.counters.prefault_pages;
+        let enough = installed + (self.slice >> guest.memory.page_size().shift());
+        for _ in 0..MOST_RUNS {
+            let Some(at) = self.queue.iter().position(Prefault::is_open) else { break };
+            self.announce(at, guest.memory.page_size(), fetches);
+            scratch.clear();
+            let goes_on = self.some(at, guest, source, scratch, fetches)?;
+            if !goes_on || guest.memory.counters.prefault_pages >= enough {
+                break;
+            }
+        }
+        guest.hand.drop_served();
+        self.finish();
+        Ok(())
+    }
+
+    /// The next run of one prefault; whether to go on.
+    fn some(
+        &mut self,
+        at: usize,
+        guest: &mut Guest,
+        source: &dyn Source,
+        scratch: &Scratch,
+        fetches: &mut Fetches,
+    ) -> Turn<bool> {
+        let Some(run) = self.next_run(at, guest) else { return Ok(true) };
+        let page_size = guest.memory.page_size();
+        let prefault = &mut self.queue[at];
+        let most = if prefault.singly { page_size.bytes() } else { self.slice.max(FETCH) };
+        let run = first(run, most.max(page_size.bytes()), page_size);
+        let install = |len: u64| first(run, len.min(self.slice).max(page_size.bytes()), page_size);
+        let access = Access::Ahead;
+        let install = match guest.planner(source, scratch).look(run) {
+            chunk @ (Chunk::Zeros(_) | Chunk::Ready(_)) if prefault.mode == PrefaultMode::Fetch => {
+                let pages = first(run, chunk.len(), page_size);
+                prefault.report.fetched += pages.len();
+                prefault.advance(pages.end);
+                return Ok(true);
+            }
+            // From now on the kernel fills it, with zeros as well.
+            Chunk::Zeros(len) if prefault.mode == PrefaultMode::Release => {
+                let pages = first(run, len, page_size);
+                prefault.report.present += pages.len();
+                prefault.advance(pages.end);
+                return Ok(true);
+            }
+            Chunk::Zeros(len) => Install { pages: install(len), fill: Fill::SourceZeros, access },
+            Chunk::Ready(bytes) => {
+                Install { pages: install(bytes.len()), fill: Fill::Bytes(bytes), access }
+            }
+            Chunk::Absent(len) => {
+                let pages = first(run, len.min(FETCH).max(page_size.bytes()), page_size);
+                self.fetch(at, pages, guest, fetches);
+                return Ok(true);
+            }
+        };
+        let mut plan = Plan::default();
+        plan.push(guest.memory.rules(), install);
+        let (installed, result) = guest.install(plan.as_slice(), Asker::Prefault);
+        if installed > 0 {
+            let prefault = &mut self.queue[at];
+            prefault.report.installed += installed;
+            prefault.advance(PageIndex(run.start.0 + installed));
+            self.blocked = None;
+        }
+        match result {
+            Ok(()) => Ok(true),
+            Err(stopped) => {
+                let rest = PageRange { start: stopped.page, end: run.end };
+                self.obstructed(at, rest, stopped, guest, fetches)
+            }
+        }
+    }
+
+    /// The next unfaulted pages of one prefault, which lie in one region, if they come soon.
+    fn next_run(&mut self, at: usize, guest: &Guest) -> Option<PageRange> {
+        let prefault = &mut self.queue[at];
+        let mut looked = 0;
+        while looked < LOOK {
+            let range = prefault.ranges.front().copied()?;
+            // Ranges may pass from one region to the next; installs may not.
+            let region = guest.memory.layout().region_of(range.start).map(|region| region.pages);
+            let most = PageRange::new(range.start.0, range.start.0 + LOOK);
+            let piece = range.intersect(most).intersect(region.unwrap_or(range));
+            let (run, state) = guest.memory.states.runs(piece).next()?;
+            if state == PageState::Unfaulted {
+                return Some(run);
+            }
+            prefault.found(run, state);
+            prefault.advance(run.end);
+            // What stood in the way of these pages says nothing of the next.
+            self.blocked = None;
+            looked += run.len();
+        }
+        None
+    }
+
+    fn obstructed(
+        &mut self,
+        at: usize,
+        rest: PageRange,
+        stopped: Stopped,
+        guest: &mut Guest,
+        fetches: &mut Fetches,
+    ) -> Turn<bool> {
+        let one = PageRange::single(rest.start);
+        let answer = guest.answer(stopped.obstacle, rest)?;
+        let prefault = &mut self.queue[at];
+        match answer {
+            Answer::There => {
+                prefault.report.present += 1;
+                prefault.advance(one.end);
+            }
+            Answer::Later(pauses) => {
+                Blocked::again(&mut self.blocked, pauses);
+                return Ok(false);
+            }
+            Answer::NoMemory => {
+                let since = Blocked::again(&mut self.blocked, NO_MEMORY);
+                if since.elapsed() < guest.options.fault_deadline {
+                    return Ok(false);
+                }
+                // The rest of this prefault; faults go on trying on their own.
+                self.blocked = None;
+                for range in std::mem::take(&mut prefault.ranges) {
+                    prefault.failed(range);
+                }
+            }
+            Answer::Read => self.fetch(at, one, guest, fetches),
+            Answer::Singly => prefault.singly = true,
+            Answer::LetGo => {
+                prefault.failed(one);
+                prefault.advance(one.end);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells a cold source what comes next.
+    fn announce(&mut self, at: usize, page_size: PageSize, fetches: &Fetches) {
+        let Some(announcer) = &mut self.queue[at].announcer else { return };
+        let ranges = announcer.next();
+        if !ranges.is_empty() {
+            let bytes =
+                |pages: PageRange| pages.start.offset(page_size)..pages.end.offset(page_size);
+            fetches.fetcher().announce(ranges.into_iter().map(bytes).collect());
+        }
+    }
+
+    fn fetch(&mut self, at: usize, pages: PageRange, guest: &mut Guest, fetches: &mut Fetches) {
+        let page_size = guest.memory.page_size();
+        let prefault = &mut self.queue[at];
+        let left = || Announcer::new(prefault.ranges.iter().copied(), page_size);
+        prefault.announcer.get_or_insert_with(left);
+        self.announce(at, page_size, fetches);
+        let prefault = &mut self.queue[at];
+        match fetches.for_prefault(guest, prefault.id, pages) {
+            Ok(ticket) => {
+                prefault.fetches.push((pages.start, ticket));
+                prefault.unsettled += pages.len();
+                prefault.advance(pages.end);
+            }
+            Err(Full) => prefault.full = true,
+        }
+    }
+
+    /// A fetch for a prefault came back, with bytes or without.
+    pub(super) fn fetch_ended(&mut self, id: PrefaultId, pages: PageRange) {
+        if let Some(prefault) = self.get(id) {
+            prefault.fetches.retain(|(first, _)| *first != pages.start);
+        }
+    }
+
+    /// A fetch for a prefault brought only a start of what was asked for.
+    pub(super) fn fetch_was_short(&mut self, id: PrefaultId, rest: PageRange) {
+        if let Some(prefault) = self.get(id)
+            && !rest.is_empty()
+        {
+            prefault.unsettled -= rest.len();
+            prefault.ranges.push_front(rest);
+        }
+    }
+
+    /// Whether the bytes that were fetched need not be installed; then they are accounted for.
+    pub(super) fn is_fetched_only(&mut self, id: PrefaultId, pages: PageRange) -> bool {
+        match self.get(id) {
+            Some(prefault) if prefault.mode == PrefaultMode::Fetch => {
+                prefault.unsettled -= pages.len();
+                prefault.report.fetched += pages.len();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Finds out which of the pages it is that cannot be read.
+    pub(super) fn fetch_failed(
+        &mut self,
+        id: PrefaultId,
+        pages: PageRange,
+        error: &SourceError,
+        page_size: PageSize,
+    ) {
+        let Some(prefault) = self.get(id) else { return };
+        prefault.unsettled -= pages.len();
+        let good = match error {
+            _ if pages.len() == 1 => {
+                prefault.failed(pages);
+                return;
+            }
+            SourceError::Truncated { len, .. } => {
+                let end = PageIndex(len >> page_size.shift()).clamp(pages.start, pages.end);
+                prefault.failed(PageRange { start: end, end: pages.end });
+                PageRange { start: pages.start, end }
+            }
+            SourceError::Io { .. } => pages,
+        };
+        let middle = PageIndex(good.start.0 + good.len() / 2);
+        for half in [
+            PageRange { start: middle, end: good.end },
+            PageRange { start: good.start, end: middle },
+        ] {
+            if !half.is_empty() {
+                prefault.ranges.push_front(half);
+            }
+        }
+    }
+
+    /// Fetched pages turned out to need no install any more.
+    pub(super) fn count_found(&mut self, id: Option<PrefaultId>, run: PageRange, state: PageState) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
+            prefault.unsettled -= run.len();
+            prefault.found(run, state);
+        }
+    }
+
+    /// Fetched pages were installed.
+    pub(super) fn count_installed(&mut self, id: Option<PrefaultId>, pages: u64) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
+            prefault.unsettled -= pages;
+            prefault.report.installed += pages;
+        }
+    }
+
+    /// Fetched pages could not be installed.
+    pub(super) fn count_failed(&mut self, id: Option<PrefaultId>, pages: PageRange) {
+        if let Some(prefault) = id.and_then(|id| self.get(id)) {
+            prefault.unsettled -= pages.len();
+            prefault.failed(pages);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::SharedMemory;
+
+    fn one_prefault() -> Prefaults {
+        let mut prefaults = Prefaults::default();
+        let reply = Reply::new(|_| {});
+        prefaults.add(PrefaultId(1), PrefaultMode::Install, vec![PageRange::new(0, 8)], reply);
+        Blocked::again(&mut prefaults.blocked, NO_MEMORY);
+        assert!(matches!(prefaults.next(), Next::At(_)));
+        prefaults
+    }
+
+    /// A time that has passed and is nobody's to deal with would keep the loop from sleeping.
+    #[test]
+    fn a_prefault_that_is_blocked_and_then_cancelled_leaves_nothing_due() {
+        let mut prefaults = one_prefault();
+        prefaults.cancel(
+            PrefaultId(1),
+            &mut PageStates::new(SharedMemory::anonymous(8).unwrap().take(8), 8),
+        );
+        assert_eq!(prefaults.next(), Next::Never);
+    }
+
+    #[test]
+    fn a_prefault_that_is_blocked_and_then_finished_leaves_nothing_due() {
+        let mut prefaults = one_prefault();
+        let prefault = prefaults.get(PrefaultId(1)).unwrap();
+        prefault.found(PageRange::new(0, 8), PageState::Removed);
+        prefault.advance(PageIndex(8));
+        prefaults.finish();
+        assert_eq!(prefaults.next(), Next::Never);
+        // The next one that is blocked counts its own time.
+        let before = Instant::now();
+        prefaults.add(
+            PrefaultId(2),
+            PrefaultMode::Install,
+            vec![PageRange::new(0, 8)],
+            Reply::new(|_| {}),
+        );
+        assert!(Blocked::again(&mut prefaults.blocked, NO_MEMORY) >= before);
+    }
+
+    #[test]
+    fn a_prefault_that_only_waits_for_room_has_nothing_due() {
+        let mut prefaults = one_prefault();
+        prefaults.get(PrefaultId(1)).unwrap().full = true;
+        assert_eq!(prefaults.next(), Next::Never);
+        prefaults.room_again();
+        assert!(matches!(prefaults.next(), Next::At(_)));
+    }
+}

@@ -1,0 +1,123 @@
+//! A guest that has all it needs needs no handler: what is not zeros is installed in the background,
+//! then every region is unregistered, and from then on the kernel alone fills what is missing, with
+//! zeros.
+
+use std::time::{Duration, Instant};
+
+use super::guest::Guest;
+use super::intake::Intake;
+use super::next::Next;
+use super::pause::CHANGING;
+use super::{Halt, Turn};
+use crate::contract::{Command, Mailbox, Message, NotReleased, PrefaultReport, Reply};
+use crate::kernel::Outcome;
+use crate::ledger::Live;
+
+/// How long threads that give memory back may take to go on, once nothing is registered any more.
+const LAST_REMOVES: Duration = Duration::from_secs(10);
+
+/// A release that was asked for.
+pub(super) struct Release {
+    mailbox: Mailbox,
+    reply: Option<Reply<Result<(), NotReleased>>>,
+    /// Everything is installed: unregister as soon as nothing is in hand.
+    ready: bool,
+}
+
+impl Release {
+    pub(super) const fn new(mailbox: Mailbox) -> Self {
+        Self { mailbox, reply: None, ready: false }
+    }
+
+    /// A predecessor had installed everything and was about to unregister.
+    pub(super) const fn go_on(&mut self) {
+        self.ready = true;
+    }
+
+    /// Takes a release in; the answer to the prefault it begins with comes back as a message.
+    pub(super) fn begin(
+        &mut self,
+        reply: Reply<Result<(), NotReleased>>,
+    ) -> Option<Reply<PrefaultReport>> {
+        if self.reply.is_some() || self.ready {
+            reply.send(Err(NotReleased::UnderWay));
+            return None;
+        }
+        self.reply = Some(reply);
+        let mailbox = self.mailbox.clone();
+        Some(Reply::new(move |report: Result<PrefaultReport, _>| {
+            if let Ok(report) = report {
+                mailbox.post(Message::Command(Command::ReleaseInstalled(report)));
+            }
+        }))
+    }
+
+    /// Everything that could be installed is.
+    pub(super) fn installed(&mut self, report: &PrefaultReport) {
+        if self.reply.is_none() {
+            return;
+        }
+        let refused = if report.failed > 0 {
+            Some(NotReleased::Failed { pages: report.failed, first: report.first_failed })
+        } else if report.skipped > 0 {
+            Some(NotReleased::Cancelled)
+        } else {
+            None
+        };
+        match refused {
+            Some(refused) => {
+                if let Some(reply) = self.reply.take() {
+                    reply.send(Err(refused));
+                }
+            }
+            None => self.ready = true,
+        }
+    }
+
+    pub(super) fn next(&self, guest: &Guest) -> Next {
+        if self.ready && guest.hand.is_empty() { Next::Now } else { Next::Never }
+    }
+
+    /// Unregisters the guest if nothing is in hand and no event unread.
+    pub(super) fn finish(
+        &mut self,
+        guest: &mut Guest,
+        intake: &mut Intake,
+        live: &mut Live,
+    ) -> Turn {
+        if !self.ready || !guest.hand.is_empty() {
+            return Ok(());
+        }
+        intake.drain(guest)?;
+        if !guest.hand.is_empty() {
+            return Ok(());
+        }
+        live.releasing();
+        let layout = guest.memory.layout().clone();
+        for region in layout.regions() {
+            crate::kill_point!("release");
+            let len = region.size(layout.page_size());
+            match guest.memory.uffd().unregister(region.base, len) {
+                // Nothing is registered there any more: a predecessor saw to it.
+                Outcome::Done(_) | Outcome::Unmapped | Outcome::Refused(_) => {}
+                Outcome::Gone => return Err(Halt::GuestExited),
+                other => {
+                    let refused = format!("unregister the region at {}: {other:?}", region.base);
+                    return Err(super::intake::failed(refused));
+                }
+            }
+        }
+        // A thread that began to give memory back before that waits for its event to be read.
+        let until = Instant::now() + LAST_REMOVES;
+        let mut pause = 0;
+        while guest.memory.uffd().is_changing() && Instant::now() < until {
+            intake.drain(guest)?;
+            std::thread::sleep(CHANGING.after(pause));
+            pause += 1;
+        }
+        if let Some(reply) = self.reply.take() {
+            reply.send(Ok(()));
+        }
+        Err(Halt::Released)
+    }
+}

@@ -1,0 +1,117 @@
+//! Who connected, whose memory it is, and whether it may be looked into: three different things.
+//!
+//! Whoever connects may have got the handoff from somebody else. That its memory is the guest's is
+//! proved by effect: a page that was absent from its page map before an install is there after it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use crate::contract::Owner;
+use crate::kernel::{Pagemap, Process};
+use crate::layout::Layout;
+use crate::units::GuestAddr;
+
+/// Installs that may leave no trace in the page map before the peer is taken for another process:
+/// a page can be given back between an install and the look at it.
+const TRIES: u32 = 8;
+
+/// The process that connected, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    peer: Option<Process>,
+    page_map: Option<Pagemap>,
+    owner: AtomicU8,
+    tries: AtomicU32,
+}
+
+impl Identity {
+    /// Nothing is proved yet; without a page map nothing can be.
+    pub(crate) fn new(peer: Option<Process>, page_map: Option<Pagemap>) -> Self {
+        let owner = if page_map.is_some() { Owner::Unproven } else { Owner::Unknowable };
+        let owner = AtomicU8::new(owner as u8);
+        Self { peer, page_map, owner, tries: AtomicU32::new(0) }
+    }
+
+    /// The process that connected, if it can be seen from here.
+    pub(crate) const fn peer(&self) -> Option<&Process> {
+        self.peer.as_ref()
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        match self.owner.load(Ordering::Relaxed) {
+            0 => Owner::Unproven,
+            1 => Owner::Peer,
+            2 => Owner::Other,
+            _ => Owner::Unknowable,
+        }
+    }
+
+    /// The guest's own page map, if that is proved.
+    pub(crate) fn page_map(&self) -> Option<&Pagemap> {
+        self.page_map.as_ref().filter(|_| self.owner() == Owner::Peer)
+    }
+
+    /// Begins a proof by the install of an absent page at `addr`.
+    pub(crate) fn before_install(&self, addr: GuestAddr) -> Option<Proof<'_>> {
+        if self.owner() != Owner::Unproven {
+            return None;
+        }
+        let map = self.page_map.as_ref()?;
+        let absent = map.bits(addr).is_ok_and(|bits| !bits.is_populated());
+        Some(Proof { identity: self, map, addr, absent })
+    }
+
+    /// Finds out whether the peer has memory registered with a userfaultfd in all the places of the
+    /// guest's, where nothing has been installed yet that could prove it. May take milliseconds.
+    pub(crate) fn look_at_maps(&self, layout: &Layout) {
+        let (Owner::Unproven, Some(peer)) = (self.owner(), &self.peer) else { return };
+        let size = layout.page_size();
+        let regions: Vec<_> =
+            layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
+        match peer.has_registered(&regions) {
+            Ok(true) => self.conclude(Owner::Peer),
+            Ok(false) => self.conclude(Owner::Other),
+            Err(_) => self.conclude(Owner::Unknowable),
+        }
+    }
+
+    /// Sends SIGKILL to the guest's process, if it is known which one that is; whether it did.
+    pub(crate) fn kill(&self, layout: &Layout) -> bool {
+        self.look_at_maps(layout);
+        let owner = self.peer.as_ref().filter(|_| self.owner() == Owner::Peer);
+        owner.is_some_and(|peer| !peer.has_exited() && peer.kill().is_ok())
+    }
+
+    /// The peer has exited, and the guest's memory is still there.
+    pub(crate) fn outlived(&self) {
+        self.owner.store(Owner::Other as u8, Ordering::Relaxed);
+    }
+
+    fn conclude(&self, owner: Owner) {
+        let (from, to) = (Owner::Unproven as u8, owner as u8);
+        let _ = self.owner.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// A look at the page map before an install.
+pub(crate) struct Proof<'a> {
+    identity: &'a Identity,
+    map: &'a Pagemap,
+    addr: GuestAddr,
+    absent: bool,
+}
+
+impl Proof<'_> {
+    /// The page was installed.
+    pub(crate) fn installed(self) {
+        let there = self.map.bits(self.addr).is_ok_and(|bits| bits.is_populated());
+        if self.absent && there {
+            self.identity.conclude(Owner::Peer);
+        } else if self.identity.tries.fetch_add(1, Ordering::Relaxed) + 1 >= TRIES {
+            self.identity.conclude(Owner::Other);
+        }
+    }
+}
+
+/// What the loop and the session share, for as long as the guest is served.
+pub(crate) type SharedIdentity = Arc<Identity>;

@@ -1,0 +1,440 @@
+//! A guest's memory: the descriptor, the page states, and the counters of what was done with them.
+//! Executes plans and accounts for them; knows nothing of who asked.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::execute::{Executed, Gap, Tools};
+use super::obstacle::Obstacle;
+use super::plan::Install;
+use crate::identity::SharedIdentity;
+use crate::kernel::{Outcome, Protection, Uffd, Wake, ZeroBytes};
+use crate::layout::Layout;
+use crate::ledger::{Ledger, Note};
+use crate::policy::{Access, Rules, Tracking};
+use crate::states::{PageState, PageStates};
+use crate::stats::Counters;
+use crate::units::{GuestAddr, PageIndex, PageRange, PageSize};
+
+/// Where a plan stopped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// The page that could not be installed.
+    pub(crate) page: PageIndex,
+    /// On whose behalf.
+    pub(crate) access: Access,
+    pub(crate) obstacle: Obstacle,
+}
+
+pub(crate) struct GuestMemory {
+    uffd: Uffd,
+    layout: Arc<Layout>,
+    rules: Rules,
+    identity: SharedIdentity,
+    zeros: &'static ZeroBytes,
+    gap: Gap,
+    /// Threads are woken once for many installs; between these addresses they still wait.
+    batch: Option<Vec<(GuestAddr, GuestAddr)>>,
+    note: Note,
+    pub(crate) states: PageStates,
+    pub(crate) counters: Counters,
+}
+
+impl GuestMemory {
+    pub(crate) fn new(
+        uffd: Uffd,
+        layout: Arc<Layout>,
+        identity: SharedIdentity,
+        ledger: &mut Ledger,
+    ) -> io::Result<Self> {
+        let rules =
+            Rules { page_size: layout.page_size(), tracking: Tracking::Off, page_map_tells: false };
+        Ok(Self {
+            states: ledger.states(&layout),
+            note: ledger.note(),
+            zeros: shared_zeros()?,
+            uffd,
+            layout,
+            rules,
+            identity,
+            gap: Gap::default(),
+            batch: None,
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) const fn uffd(&self) -> &Uffd {
+        &self.uffd
+    }
+
+    pub(crate) const fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    pub(crate) const fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub(crate) const fn page_size(&self) -> PageSize {
+        self.rules.page_size
+    }
+
+    pub(crate) const fn identity(&self) -> &SharedIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn set_tracking(&mut self, tracking: Tracking) {
+        self.rules.tracking = tracking;
+        self.rules.page_map_tells = self.identity.page_map().is_some();
+    }
+
+    /// Finds out what became of the installs that a predecessor had in hand.
+    pub(crate) fn finish_what_was_left(&mut self) {
+        for pages in self.note.left(&self.layout) {
+            for page in pages.pages() {
+                self.find_out(page);
+            }
+        }
+        self.note.end();
+    }
+
+    /// Asks the page map whether `page`, which may have been installed, is there.
+    fn find_out(&mut self, page: PageIndex) {
+        let before = self.states.get(page);
+        if matches!(before, PageState::Dirty | PageState::Poisoned) {
+            return;
+        }
+        let addr = self.addr(page);
+        let end = GuestAddr(addr.0 + self.page_size().bytes());
+        let found = self.identity.page_map().and_then(|map| {
+            let there = map.bits(addr).ok()?.is_populated();
+            let (mut written, mut bytes) = (false, false);
+            map.written(addr, end, &mut |_, _| written = true).ok()?;
+            map.populated(addr, end, &mut |_, _| bytes = true).ok()?;
+            Some((there, written, bytes))
+        });
+        match found {
+            None => drop(self.states.doubt(page)),
+            Some((false, ..)) => {}
+            Some((true, true, _)) => self.states.set_one(page, PageState::Dirty),
+            Some((true, false, true)) if before == PageState::Unfaulted => {
+                self.states.set_one(page, PageState::Clean);
+            }
+            // Whatever it was before, it was absent, and is filled with zeros.
+            Some((true, false, _)) => self.states.set_one(page, PageState::Zero),
+        }
+    }
+
+    /// Bytes in `pages`.
+    pub(crate) fn bytes_of(&self, pages: PageRange) -> u64 {
+        pages.len() << self.page_size().shift()
+    }
+
+    /// Executes `plan`, tells `done` of each install's pages, and stops at the first obstacle.
+    /// Threads that wait for these pages are woken, at once or by [`wake_batch`](Self::wake_batch).
+    pub(crate) fn install(
+        &mut self,
+        plan: &[Install<'_>],
+        mut done: impl FnMut(&mut Self, PageRange, &Install<'_>),
+    ) -> Result<(), Stopped> {
+        self.note.begin(plan.iter().map(|install| install.pages));
+        let result = plan.iter().try_for_each(|install| {
+            crate::kill_point!("planned");
+            let executed = self.execute(install);
+            crate::kill_point!("executed");
+            match self.account(install, executed) {
+                Ok(pages) => {
+                    crate::kill_point!("accounted");
+                    done(self, pages, install);
+                    if pages.len() == install.pages.len() {
+                        return Ok(());
+                    }
+                    // Asking again from there tells what is in the way.
+                    let rest = PageRange { start: pages.end, end: install.pages.end };
+                    self.rest_of(install, rest, &mut done)
+                }
+                Err(obstacle) => Err(self.stopped(install.pages.start, install.access, obstacle)),
+            }
+        });
+        self.note.end();
+        result
+    }
+
+    /// Goes on with an install that was done in part.
+    fn rest_of(
+        &mut self,
+        install: &Install<'_>,
+        rest: PageRange,
+        done: &mut impl FnMut(&mut Self, PageRange, &Install<'_>),
+    ) -> Result<(), Stopped> {
+        let skipped = self.bytes_of(PageRange { start: install.pages.start, end: rest.start });
+        let mut install = install.after(skipped, rest);
+        while !install.pages.is_empty() {
+            let executed = self.execute(&install);
+            match self.account(&install, executed) {
+                Ok(pages) => {
+                    done(self, pages, &install);
+                    let rest = PageRange { start: pages.end, end: install.pages.end };
+                    install = install.after(self.bytes_of(pages), rest);
+                }
+                Err(obstacle) => {
+                    return Err(self.stopped(install.pages.start, install.access, obstacle));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    const fn stopped(&self, page: PageIndex, access: Access, obstacle: Obstacle) -> Stopped {
+        Stopped { page, access, obstacle }
+    }
+
+    fn execute(&mut self, install: &Install<'_>) -> Executed {
+        let tools = Tools {
+            uffd: &self.uffd,
+            layout: &self.layout,
+            zeros: self.zeros,
+            rules: self.rules,
+            gap: self.gap,
+            wake: if self.batch.is_some() { Wake::Later } else { Wake::Now },
+        };
+        let Some(proof) = self.identity.before_install(self.addr(install.pages.start)) else {
+            return tools.execute(install);
+        };
+        let executed = tools.execute(install);
+        if matches!(executed.outcome, Outcome::Done(_)) {
+            proof.installed();
+            self.rules.page_map_tells = self.identity.page_map().is_some();
+        }
+        executed
+    }
+
+    /// Turns the kernel's answer into new states, or into what it means here.
+    fn account(
+        &mut self,
+        install: &Install<'_>,
+        executed: Executed,
+    ) -> Result<PageRange, Obstacle> {
+        let Install { pages, access, fill } = *install;
+        let done = match executed.outcome {
+            Outcome::Done(bytes) => {
+                let count = bytes >> self.page_size().shift();
+                PageRange::new(pages.start.0, pages.start.0 + count)
+            }
+            other => return Err(self.obstacle(pages.start, other)),
+        };
+        let (_, first) = self.rules.plan(access, fill.is_zeros());
+        let (_, rest) = self.rules.plan(Access::Ahead, fill.is_zeros());
+        self.states.set(done, rest);
+        if first != rest && !done.is_empty() {
+            self.states.set_one(done.start, first);
+        }
+        if fill.is_zeros() {
+            self.counters.zero_pages += done.len();
+        } else {
+            self.counters.source_pages += done.len();
+        }
+        if executed.copied {
+            self.counters.copied_bytes += self.bytes_of(done);
+        }
+        self.wakes_later(done);
+        Ok(done)
+    }
+
+    fn obstacle(&mut self, page: PageIndex, outcome: Outcome) -> Obstacle {
+        match outcome {
+            Outcome::Exists => match self.is_present(page) {
+                Some(true) => {
+                    self.counters.already_present += 1;
+                    Obstacle::Present
+                }
+                // Nobody faults twice on a page that is there.
+                None if self.states.doubt(page) => Obstacle::Doubtful,
+                Some(false) | None => self.no_memory(),
+            },
+            Outcome::NoMemory => self.no_memory(),
+            Outcome::Again => Obstacle::Changing,
+            Outcome::SourceFault => Obstacle::Unreadable,
+            Outcome::Unmapped => Obstacle::Unmapped,
+            Outcome::Gone => Obstacle::Gone,
+            Outcome::Refused(errno) => Obstacle::Refused(errno),
+            Outcome::Done(_) => Obstacle::Refused(0),
+        }
+    }
+
+    const fn no_memory(&mut self) -> Obstacle {
+        self.counters.out_of_memory += 1;
+        Obstacle::NoMemory
+    }
+
+    /// Whether EEXIST was the truth, if that can be known: hugetlb says it as well when it has no
+    /// page to give, and then only the guest's own page map tells.
+    fn is_present(&self, page: PageIndex) -> Option<bool> {
+        if self.page_size() == PageSize::Small {
+            return Some(true);
+        }
+        let bits = self.identity.page_map()?.bits(self.addr(page)).ok()?;
+        Some(bits.is_populated())
+    }
+
+    /// Fills one page with zeros that report their first write.
+    pub(crate) fn put_protected_zeros(&mut self, page: PageIndex) -> Result<PageRange, Obstacle> {
+        let pages = PageRange::single(page);
+        let bytes = self.zeros.bytes(self.bytes_of(pages));
+        self.note.begin([pages].into_iter());
+        let outcome = self.uffd.copy(self.addr(page), bytes, Protection::WriteProtected, Wake::Now);
+        let done = match outcome {
+            Outcome::Done(_) => {
+                self.states.set_one(page, PageState::Zero);
+                self.counters.zero_pages += 1;
+                self.counters.copied_bytes += self.bytes_of(pages);
+                Ok(pages)
+            }
+            other => Err(self.obstacle(page, other)),
+        };
+        self.note.end();
+        done
+    }
+
+    /// Makes accesses to `page` raise SIGBUS.
+    pub(crate) fn poison(&mut self, page: PageIndex) -> Result<PageRange, Obstacle> {
+        let pages = PageRange::single(page);
+        let (addr, len) = (self.addr(page), self.bytes_of(pages));
+        let outcome = match self.uffd.poison(addr, len) {
+            // Or it is absent and has the mark of a VMM that protected it all the same.
+            Outcome::Exists => match self.uffd.clear_protection(addr, len) {
+                Outcome::Done(_) => self.uffd.poison(addr, len),
+                Outcome::Again => Outcome::Again,
+                _ => Outcome::Exists,
+            },
+            outcome => outcome,
+        };
+        match outcome {
+            Outcome::Done(_) => {
+                self.states.set_one(page, PageState::Poisoned);
+                self.counters.poisoned_pages += 1;
+                Ok(pages)
+            }
+            Outcome::Exists => {
+                // It is there, and reports its writes no longer.
+                if self.states.get(page) != PageState::Poisoned {
+                    self.states.set_one(page, PageState::Dirty);
+                }
+                Err(Obstacle::Present)
+            }
+            other => Err(self.obstacle(page, other)),
+        }
+    }
+
+    /// Lets the writes to `page` through and wakes the thread that tried one.
+    pub(crate) fn unprotect(&mut self, page: PageIndex) -> Result<PageRange, Obstacle> {
+        let pages = PageRange::single(page);
+        let (addr, len) = (self.addr(page), self.bytes_of(pages));
+        // Before the write is let through: whoever takes over after us must not forget it.
+        self.states.set_one(page, PageState::Dirty);
+        crate::kernel::Part::in_order();
+        crate::kill_point!("unprotect");
+        match self.gap.insist(Access::Write, || self.uffd.unprotect(addr, len)) {
+            Outcome::Done(_) => Ok(pages),
+            other => Err(self.obstacle(page, other)),
+        }
+    }
+
+    /// Puts wakes off until [`wake_batch`](Self::wake_batch): each one walks all who wait.
+    pub(crate) fn begin_batch(&mut self) {
+        let regions = self.layout.regions().len();
+        self.batch.get_or_insert_with(|| vec![(GuestAddr(u64::MAX), GuestAddr(0)); regions]);
+    }
+
+    /// Wakes those whose pages were installed since the batch began.
+    pub(crate) fn wake_batch(&mut self) {
+        for (start, end) in self.batch.take().into_iter().flatten() {
+            if start < end {
+                self.uffd.wake(start, end.0 - start.0);
+            }
+        }
+    }
+
+    fn wakes_later(&mut self, done: PageRange) {
+        let Some(batch) = &mut self.batch else { return };
+        let mut regions = self.layout.regions().iter().zip(batch);
+        if let Some((region, (start, end))) =
+            regions.find(|(region, _)| region.pages.contains(done.start))
+        {
+            let shift = self.rules.page_size.shift();
+            let addr = |page: PageIndex| region.base.0 + ((page.0 - region.pages.start.0) << shift);
+            *start = (*start).min(GuestAddr(addr(done.start)));
+            *end = (*end).max(GuestAddr(addr(done.end)));
+        }
+    }
+
+    /// Wakes the threads that wait for `page`: they look again.
+    pub(crate) fn wake(&mut self, page: PageIndex) {
+        self.counters.wakes += 1;
+        let len = self.page_size().bytes();
+        self.uffd.wake(self.addr(page), len);
+    }
+
+    /// Wakes every thread that waits anywhere in the guest.
+    pub(crate) fn wake_all(&mut self) {
+        for region in self.layout.regions() {
+            self.counters.wakes += 1;
+            self.uffd.wake(region.base, self.bytes_of(region.pages));
+        }
+    }
+
+    /// A page turned out to be there although nothing was installed by us: whatever it holds
+    /// could differ from the source.
+    pub(crate) fn adopt(&mut self, page: PageIndex) {
+        if self.states.get(page) == PageState::Unfaulted {
+            self.states.set_one(page, PageState::Dirty);
+        }
+    }
+
+    /// A thread that waited to write `page` was woken by whatever installed it. As a neighbour of
+    /// another page, say, and then nobody sees that write unless writes are tracked.
+    pub(crate) fn written(&mut self, page: PageIndex) {
+        if !self.rules.tracking.is_on() && self.states.get(page).is_installed() {
+            self.states.set_one(page, PageState::Dirty);
+        }
+    }
+
+    /// REMOVEs were just read.
+    pub(crate) fn expect_gap(&mut self) {
+        self.gap = Gap::begins();
+    }
+
+    /// Whether the address space may be free in a moment, as far as REMOVEs go.
+    pub(crate) fn is_gap_due(&self, now: Instant) -> bool {
+        self.gap.is_due(now)
+    }
+
+    /// Asks for something that EAGAIN may stand in the way of, for as long as the moment may come.
+    pub(crate) fn insist(&self, ask: impl Fn(&Uffd) -> Outcome) -> Outcome {
+        self.gap.insist(Access::Read, || ask(&self.uffd))
+    }
+
+    /// REMOVE of `start..end`: the whole pages inside are zeros from now on.
+    pub(crate) fn remove(&mut self, start: GuestAddr, end: GuestAddr) {
+        self.counters.remove_events += 1;
+        for pages in self.layout.pages_inside(start, end) {
+            self.counters.removed_pages += pages.len();
+            self.states.set(pages, PageState::Removed);
+        }
+    }
+
+    fn addr(&self, page: PageIndex) -> GuestAddr {
+        self.layout.addr_of(page).expect("pages come from the layout")
+    }
+}
+
+/// One stock of zeros for all guests of the process.
+fn shared_zeros() -> io::Result<&'static ZeroBytes> {
+    static ZEROS: OnceLock<ZeroBytes> = OnceLock::new();
+    if let Some(zeros) = ZEROS.get() {
+        return Ok(zeros);
+    }
+    let zeros = ZeroBytes::new()?;
+    Ok(ZEROS.get_or_init(|| zeros))
+}

@@ -1,0 +1,268 @@
+//! The first step: which pages are filled, and with what. Asks the page states and the source,
+//! and nothing of the kernel.
+
+use smallvec::SmallVec;
+
+use crate::contract::FaultAround;
+use crate::kernel::Bytes;
+use crate::layout::Layout;
+use crate::policy::{Access, Rules};
+use crate::source::{Chunk, Scratch, Source, Want};
+use crate::states::{PageState, PageStates};
+use crate::trace::FilledWith;
+use crate::units::{PageIndex, PageRange, PageSize};
+use crate::window;
+
+/// Installs of one plan: enough for what lies around a fault.
+const MOST: usize = 16;
+
+/// What pages are filled with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fill<'a> {
+    /// Zeros, because the guest gave them back.
+    Zeros,
+    /// Zeros, because the source has zeros there.
+    SourceZeros,
+    /// The source's bytes: at least as many as there are pages.
+    Bytes(Bytes<'a>),
+}
+
+impl Fill<'_> {
+    pub(crate) const fn is_zeros(&self) -> bool {
+        matches!(self, Self::Zeros | Self::SourceZeros)
+    }
+
+    /// What the trace says of it.
+    pub(crate) const fn traced(&self) -> FilledWith {
+        match self {
+            Self::Zeros => FilledWith::Zeros,
+            Self::SourceZeros => FilledWith::SourceZeros,
+            Self::Bytes(_) => FilledWith::Source,
+        }
+    }
+}
+
+/// Pages of one region that are filled by one ioctl.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Install<'a> {
+    pub(crate) pages: PageRange,
+    pub(crate) fill: Fill<'a>,
+    /// On whose behalf the first page is filled; the others are filled ahead of any access.
+    pub(crate) access: Access,
+}
+
+impl Install<'_> {
+    /// What is left of it after so many bytes: `rest`, which nobody waits for.
+    pub(crate) fn after(&self, bytes: u64, rest: PageRange) -> Self {
+        let fill = match self.fill {
+            Fill::Bytes(all) => Fill::Bytes(all.after(bytes)),
+            zeros => zeros,
+        };
+        Self { pages: rest, fill, access: Access::Ahead }
+    }
+}
+
+/// A list of installs, in the order in which they are executed.
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'a>(SmallVec<[Install<'a>; MOST]>);
+
+impl<'a> Plan<'a> {
+    /// Adds an install. Under tracking a page that is about to be written is left unprotected, and
+    /// its neighbours are not: they are an install of their own.
+    pub(crate) fn push(&mut self, rules: Rules, install: Install<'a>) {
+        let Install { pages, fill, access } = install;
+        if access != Access::Write || !rules.tracking.is_on() || pages.len() <= 1 {
+            self.0.push(install);
+            return;
+        }
+        let (first, rest) = (
+            PageRange::single(pages.start),
+            PageRange { start: pages.start.next(), end: pages.end },
+        );
+        self.0.push(Install { pages: first, fill, access });
+        self.0.push(install.after(rules.page_size.bytes(), rest));
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Install<'a>] {
+        &self.0
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() + 1 >= MOST
+    }
+}
+
+/// What plans are made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Planner<'a, 's> {
+    pub(crate) states: &'a PageStates,
+    pub(crate) layout: &'a Layout,
+    pub(crate) rules: Rules,
+    pub(crate) fault_around: FaultAround,
+    pub(crate) source: &'s dyn Source,
+    pub(crate) scratch: &'s Scratch,
+}
+
+impl<'s> Planner<'_, 's> {
+    /// Zeros for `page`, and for the pages around it that were given back like it.
+    pub(crate) fn zeros(&self, page: PageIndex, access: Access, alone: bool) -> Plan<'s> {
+        let run = match self.states.get(page) {
+            PageState::Removed if !alone => {
+                let widest = self.fault_around.zeros(self.rules.page_size);
+                let window = window::of_zeros(self.states, self.region(page), page, widest);
+                self.states.alike_around(page, window)
+            }
+            _ => PageRange::single(page),
+        };
+        let mut plan = Plan::default();
+        let ahead = PageRange { start: page, end: run.end };
+        plan.push(self.rules, Install { pages: ahead, fill: Fill::Zeros, access });
+        let before = PageRange { start: run.start, end: page };
+        if !before.is_empty() {
+            let access = Access::Ahead;
+            plan.push(self.rules, Install { pages: before, fill: Fill::Zeros, access });
+        }
+        plan
+    }
+
+    /// The source's bytes for `page`, with as much around it as is worth filling: first what lies
+    /// ahead of it, then what lies before it, then what a prefault was asked for nearby. Or the
+    /// pages to fetch, where the source has not got this one at hand.
+    pub(crate) fn source(
+        &self,
+        page: PageIndex,
+        access: Access,
+        alone: bool,
+    ) -> Result<Plan<'s>, PageRange> {
+        let run = if alone { PageRange::single(page) } else { self.run_around(page) };
+        let mut plan = Plan::default();
+        let mut rest = PageRange { start: page, end: run.end };
+        let mut zeros = run;
+        match self.look(rest) {
+            Chunk::Absent(len) => return Err(first(rest, len, self.rules.page_size)),
+            Chunk::Zeros(len) => {
+                let mut pages = first(rest, len, self.rules.page_size);
+                if pages == rest && !alone {
+                    zeros = self.zeros_around(page, run);
+                    let wider = PageRange { start: page, end: zeros.end };
+                    if wider != rest
+                        && let Chunk::Zeros(len) = self.look(wider)
+                    {
+                        pages = first(wider, len, self.rules.page_size);
+                    }
+                }
+                plan.push(self.rules, Install { pages, fill: Fill::SourceZeros, access });
+                rest.start = pages.end;
+            }
+            Chunk::Ready(bytes) => {
+                let pages = first(rest, bytes.len(), self.rules.page_size);
+                plan.push(self.rules, Install { pages, fill: Fill::Bytes(bytes), access });
+                rest.start = pages.end;
+            }
+        }
+        if alone {
+            return Ok(plan);
+        }
+        self.ahead(&mut plan, rest, Around::All);
+        self.ahead(&mut plan, PageRange { start: run.start, end: page }, Around::All);
+        self.ahead(&mut plan, PageRange { start: zeros.start, end: run.start }, Around::Zeros);
+        if self.states.is_wanted(page) {
+            let done = PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) };
+            self.wanted_around(&mut plan, page, done);
+        }
+        Ok(plan)
+    }
+
+    /// What the source has at hand of the start of `pages`.
+    pub(crate) fn look(&self, pages: PageRange) -> Chunk<'s> {
+        self.source.lookup(Want::of(pages, self.rules.page_size), self.scratch)
+    }
+
+    fn ahead(&self, plan: &mut Plan<'s>, pages: PageRange, around: Around) {
+        let access = Access::Ahead;
+        let mut rest = pages;
+        while !rest.is_empty() && !plan.is_full() {
+            let chunk = self.look(rest);
+            let pages = first(rest, chunk.len(), self.rules.page_size);
+            if pages.is_empty() {
+                return;
+            }
+            match chunk {
+                Chunk::Zeros(_) => {
+                    plan.push(self.rules, Install { pages, fill: Fill::SourceZeros, access });
+                }
+                _ if around == Around::Zeros => {}
+                Chunk::Ready(bytes) => {
+                    plan.push(self.rules, Install { pages, fill: Fill::Bytes(bytes), access });
+                }
+                Chunk::Absent(_) => return,
+            }
+            rest.start = pages.end;
+        }
+    }
+
+    /// What a prefault was asked for around a fault is now needed the sooner.
+    fn wanted_around(&self, plan: &mut Plan<'s>, page: PageIndex, done: PageRange) {
+        let PageRange { start, end } = self.widest_window(page);
+        for mut rest in [PageRange { start: done.end, end }, PageRange { start, end: done.start }] {
+            while let Some(run) = self.states.next_wanted(rest) {
+                if plan.is_full() {
+                    return;
+                }
+                self.ahead(plan, run, Around::All);
+                rest.start = run.end;
+            }
+        }
+    }
+
+    /// The unfaulted pages that are worth filling together with `page`, its own among them.
+    fn run_around(&self, page: PageIndex) -> PageRange {
+        let widest = self.fault_around.pages(self.rules.page_size);
+        if widest <= 1 {
+            return PageRange::single(page);
+        }
+        let mut window = window::around(self.states, self.region(page), page, widest);
+        if self.states.is_wanted(page) {
+            let ahead = PageRange { start: page, end: self.widest_window(page).end };
+            window.end = window.end.max(self.states.next_wanted(ahead).map_or(page, |run| run.end));
+        }
+        self.states.alike_around(page, window)
+    }
+
+    /// The unfaulted pages that are filled together with `page` where they are zeros like it.
+    fn zeros_around(&self, page: PageIndex, run: PageRange) -> PageRange {
+        let free = !self.rules.tracking.is_on() || self.rules.unprotected_zeros();
+        if self.rules.page_size == PageSize::Huge || !free {
+            return run;
+        }
+        // The shared zero page costs no memory and hardly any time.
+        let widest = self.fault_around.zeros(self.rules.page_size);
+        let window = window::of_zeros(self.states, self.region(page), page, widest);
+        let zeros = self.states.alike_around(page, window);
+        PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) }
+    }
+
+    /// The pages around `page` that may be filled together with it.
+    fn widest_window(&self, page: PageIndex) -> PageRange {
+        window::aligned(self.region(page), page, self.fault_around.pages(self.rules.page_size))
+    }
+
+    fn region(&self, page: PageIndex) -> PageRange {
+        self.layout.region_of(page).map_or(PageRange::single(page), |region| region.pages)
+    }
+}
+
+/// Which pages around a fault are filled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    All,
+    /// Those that the source has as zeros.
+    Zeros,
+}
+
+/// The pages at the start of `pages` that `len` bytes are about. A source may know of more than
+/// it was asked for.
+pub(crate) fn first(pages: PageRange, len: u64, page_size: PageSize) -> PageRange {
+    let count = (len >> page_size.shift()).min(pages.len());
+    PageRange::new(pages.start.0, pages.start.0 + count)
+}

@@ -1,0 +1,119 @@
+//! Memory that a successor process can map: one file, handed out in parts that do not overlap.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A mapped file that nobody has taken a part of yet.
+#[derive(Debug)]
+pub struct SharedMemory {
+    map: Arc<MmapRaw>,
+    taken: usize,
+}
+
+impl SharedMemory {
+    /// Maps all of `file`, shared. Its length must not shrink while it is mapped.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        Ok(Self { map: Arc::new(MmapOptions::new().len(len).map_raw(file)?), taken: 0 })
+    }
+
+    /// `len` zero bytes without a name, taking up host memory only where they are written.
+    pub fn anonymous(len: usize) -> io::Result<Self> {
+        let file = File::from(memfd_create("uffd-ledger", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(len as u64)?;
+        Self::of(&file)
+    }
+
+    /// The next `len` bytes, which nobody else gets. Panics where the file ends before.
+    pub fn take(&mut self, len: usize) -> Part {
+        let start = self.taken;
+        let end = start.checked_add(len).filter(|end| *end <= self.map.len());
+        let end = end.expect("a part lies inside the shared memory");
+        self.taken = end;
+        Part { map: Arc::clone(&self.map), range: start..end }
+    }
+}
+
+/// Part of a mapped file, with one owner in this process.
+#[derive(Debug)]
+pub struct Part {
+    map: Arc<MmapRaw>,
+    range: Range<usize>,
+}
+
+impl Part {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; its bytes are
+        // written only through `&mut self`, and by a successor only once this process is gone.
+        unsafe {
+            std::slice::from_raw_parts(self.map.as_ptr().add(self.range.start), self.range.len())
+        }
+    }
+
+    /// The bytes, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as for `as_slice`; `&mut self` is the only reference.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.map.as_mut_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+
+    /// Keeps the bytes in memory, so that the kernel can always write to them at once.
+    pub fn lock(&self) -> io::Result<()> {
+        // SAFETY: locking changes no contents, and the range is mapped.
+        let done = unsafe {
+            nix::libc::mlock(self.map.as_ptr().add(self.range.start).cast(), self.range.len())
+        };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Makes every store before it happen before every store after it, as a successor sees them
+    /// should this process be killed in between.
+    pub fn in_order() {
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_start_as_zeros_and_are_apart() {
+        let mut memory = SharedMemory::anonymous(10_000).unwrap();
+        let (mut first, mut second) = (memory.take(4096), memory.take(10_000 - 4096));
+        assert!(second.as_slice().iter().all(|byte| *byte == 0));
+        first.as_mut_slice().fill(1);
+        second.as_mut_slice()[5_903] = 3;
+        assert!(first.as_slice().iter().all(|byte| *byte == 1));
+        assert_eq!(second.as_slice()[5_903], 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "inside the shared memory")]
+    fn a_part_past_the_end_is_refused() {
+        let mut memory = SharedMemory::anonymous(4096).unwrap();
+        memory.take(4096);
+        memory.take(1);
+    }
+
+    #[test]
+    fn another_mapping_of_the_file_sees_the_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8192).unwrap();
+        let mut one = SharedMemory::of(&file).unwrap().take(8192);
+        let other = SharedMemory::of(&file).unwrap().take(8192);
+        one.lock().unwrap();
+        one.as_mut_slice()[8191] = 9;
+        assert_eq!(other.as_slice()[8191], 9);
+    }
+}

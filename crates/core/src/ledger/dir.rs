@@ -1,0 +1,299 @@
+//! The state directory: a folder, on a tmpfs of the user's choice, with a ledger for each guest.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use nix::sys::statfs::fstatfs;
+use thiserror::Error;
+
+/// How a ledger's file ends; its name begins with the guest's id.
+const SUFFIX: &str = "ledger";
+
+/// How a ledger's file ends while it is being made.
+const UNFINISHED: &str = "new";
+
+/// Why a directory cannot keep ledgers.
+#[derive(Debug, Error)]
+pub enum StateDirError {
+    /// It cannot be made, opened or written to.
+    #[error("cannot keep guests' ledgers in {}: cannot {doing} it: {cause}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It belongs to somebody else, who could change what is trusted.
+    #[error(
+        "cannot keep guests' ledgers in {}: it belongs to user {owner}, and this is user {user}: \
+         give a directory of this user", path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who asked.
+        user: u32,
+    },
+    /// Others may write to it, who could change what is trusted.
+    #[error(
+        "cannot keep guests' ledgers in {}: others may write to it (mode {mode:o}): make it 0700",
+        path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It lies on another machine, whose locks and mappings do not hold here.
+    #[error(
+        "cannot keep guests' ledgers in {}: it is on a network file system: give a directory on a \
+         tmpfs, such as one in /run", path.display()
+    )]
+    Network {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another server serves its guests.
+    #[error(
+        "another server has the state directory {}: stop it, have it hand over, or wait for it",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl StateDirError {
+    /// A code that stays the same from version to version.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InUse { .. } => "ERR_UFFD_STATE_DIR_IN_USE",
+            _ => "ERR_UFFD_STATE_DIR",
+        }
+    }
+}
+
+/// A directory that keeps ledgers.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    dir: File,
+}
+
+/// File systems whose files and locks are another machine's (`statfs(2)`): NFS, SMB, SMB2, CIFS,
+/// Ceph, 9P and AFS.
+const NETWORK: [i64; 7] =
+    [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x00c3_6400, 0x0102_1997, 0x5346_414f];
+
+impl StateDir {
+    /// Opens `path`, which is made (mode 0700) if it is not there.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let io = |doing| {
+            let path = path.clone();
+            move |cause| StateDirError::Io { path, doing, cause }
+        };
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io("make")(error));
+            }
+            _ => {}
+        }
+        let dir = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&path)
+            .map_err(io("open"))?;
+        let about = dir.metadata().map_err(io("look at"))?;
+        let user = nix::unistd::geteuid().as_raw();
+        if about.uid() != user {
+            return Err(StateDirError::Foreign { path, owner: about.uid(), user });
+        }
+        let mode = about.permissions().mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(StateDirError::Shared { path, mode });
+        }
+        let kind = fstatfs(&dir).map_err(|errno| io("look at")(errno.into()))?.filesystem_type();
+        if NETWORK.contains(&kind.0) {
+            return Err(StateDirError::Network { path });
+        }
+        let state_dir = Self { path: path.clone(), dir };
+        // Full or read-only is better known before a guest comes.
+        let probe = state_dir.path.join(format!(".probe-{}", std::process::id()));
+        let written = create(&probe).and_then(|file| reserve(&file, 4096));
+        let _ = fs::remove_file(&probe);
+        written.map_err(io("write to"))?;
+        Ok(state_dir)
+    }
+
+    /// The directory, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is in memory. On a disk, every fault would write to it.
+    pub fn is_in_memory(&self) -> bool {
+        const TMPFS: i64 = 0x0102_1994;
+        const RAMFS: i64 = 0x8584_58f6;
+        fstatfs(self.dir.as_fd()).is_ok_and(|about| {
+            let kind = about.filesystem_type().0;
+            kind == TMPFS || kind == RAMFS
+        })
+    }
+
+    /// Makes this process the one that serves the directory's guests, for as long as the guard
+    /// lives. If there is another one: waits for it, or refuses.
+    pub fn claim(&self, wait: bool) -> Result<Claim, StateDirError> {
+        self.lock("server.lock", wait).map(Claim)
+    }
+
+    fn lock(&self, name: &str, wait: bool) -> Result<Flock<File>, StateDirError> {
+        let path = self.path.join(name);
+        let io = |doing, cause| StateDirError::Io { path: path.clone(), doing, cause };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|error| io("open", error))?;
+        let how = if wait { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
+        loop {
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(lock),
+                Err((returned, Errno::EINTR)) => file = returned,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(StateDirError::InUse { path: self.path.clone() });
+                }
+                Err((_, errno)) => return Err(io("lock", errno.into())),
+            }
+        }
+    }
+
+    /// The ledgers in it, in no order, whoever serves their guests. Those that were being made when
+    /// a process died are removed: no guest was served by them yet.
+    pub fn ledgers(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            match path.extension().and_then(|suffix| suffix.to_str()) {
+                Some(SUFFIX) => found.push(path),
+                Some(UNFINISHED) => {
+                    let file = OpenOptions::new()
+                        .read(true)
+                        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                        .open(&path);
+                    let Ok(file) = file else { continue };
+                    if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
+                        let _ = fs::remove_file(&path);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn unfinished(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{id}.{UNFINISHED}"))
+    }
+
+    pub(super) fn finished(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{id}.{SUFFIX}"))
+    }
+}
+
+/// Keeps other servers from a state directory.
+#[derive(Debug)]
+pub struct Claim(#[allow(dead_code, reason = "held for its lock")] Flock<File>);
+
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Gives `file` its length, in blocks that are really there: writing to a mapping of a file on a
+/// full file system would end the process.
+pub(super) fn reserve(file: &File, len: u64) -> io::Result<()> {
+    let len = i64::try_from(len).map_err(io::Error::other)?;
+    nix::fcntl::posix_fallocate(file, 0, len).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_for_this_user_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let dir = StateDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(dir.ledgers().unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn what_others_could_change_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(matches!(error, StateDirError::Shared { mode: 0o770, .. }), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        nix::unistd::chown(&path, Some(65534.into()), None).unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(matches!(error, StateDirError::Foreign { owner: 65534, .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused_by_name() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        fs::write(&path, "").unwrap();
+        for path in [path.join("in"), path.clone(), parent.path().join("a/b")] {
+            let error = StateDir::open(&path).unwrap_err().to_string();
+            assert!(error.contains(&*path.to_string_lossy()), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_server_at_a_time_has_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let claim = dir.claim(false).unwrap();
+        assert!(matches!(dir.claim(false), Err(StateDirError::InUse { .. })));
+        let waiting = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| dir.claim(true).map(drop));
+            drop(claim);
+            waiting.join().unwrap()
+        });
+        waiting.unwrap();
+    }
+
+    #[test]
+    fn what_was_being_made_when_its_maker_died_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let (mine, dead) = (dir.unfinished("mine"), dir.unfinished("dead"));
+        let lock = Flock::lock(create(&mine).unwrap(), FlockArg::LockExclusive).unwrap();
+        create(&dead).unwrap();
+        create(&dir.finished("done")).unwrap();
+        assert_eq!(dir.ledgers().unwrap(), [dir.finished("done")]);
+        assert!(mine.exists() && !dead.exists());
+        drop(lock);
+    }
+}

@@ -1,0 +1,238 @@
+//! What must outlive the process that serves a guest: the events it has read and not dealt with, a
+//! note of the installs in hand, and the page states. One piece of shared memory a guest: without a
+//! name, for a guest that ends with this process, or a file in a state directory.
+//!
+//! Rules of order: events are read into the ledger and nowhere else; a REMOVE is applied and marked
+//! done before anything of its batch is installed; Dirty is written before a write is let through;
+//! the note is written before an install whose outcome the states could not tell. Whoever has the
+//! lock on the file owns the guest: the kernel gives it up when the last thread of its holder is
+//! gone, and no install of that one can be under way then.
+
+mod dir;
+mod header;
+mod live;
+mod note;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use thiserror::Error;
+
+pub use dir::{Claim, StateDir, StateDirError};
+pub(crate) use header::{Header, Subject};
+pub use header::{HeaderError, SnapshotPlace};
+pub(crate) use live::Live;
+pub(crate) use note::Note;
+
+use crate::kernel::{EventReader, Part, SharedMemory};
+use crate::layout::Layout;
+use crate::states::PageStates;
+use crate::units::PageRange;
+
+/// Bytes between the header and the page states.
+const FIXED: usize = Note::BYTES + Live::BYTES + EventReader::BYTES;
+
+/// The parts of one guest's ledger; each is taken once.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    note: Option<Part>,
+    live: Option<Part>,
+    events: Option<Part>,
+    states: Option<Part>,
+    /// What it holds was written by a predecessor.
+    is_recovered: bool,
+}
+
+impl Ledger {
+    /// A ledger that nobody else can see, for a guest that ends with this process.
+    pub(crate) fn private(layout: &Layout) -> io::Result<Self> {
+        let pages = pages(layout)?;
+        Ok(Self::of(SharedMemory::anonymous(FIXED + pages)?, pages, false))
+    }
+
+    fn of(mut memory: SharedMemory, pages: usize, is_recovered: bool) -> Self {
+        Self {
+            note: Some(memory.take(Note::BYTES)),
+            live: Some(memory.take(Live::BYTES)),
+            events: Some(memory.take(EventReader::BYTES)),
+            states: Some(memory.take(pages)),
+            is_recovered,
+        }
+    }
+
+    pub(crate) fn events(&mut self) -> EventReader {
+        EventReader::new(self.events.take().expect("one reader of events"))
+    }
+
+    pub(crate) fn note(&mut self) -> Note {
+        Note::new(self.note.take().expect("one note"))
+    }
+
+    pub(crate) fn live(&mut self) -> Live {
+        Live::new(self.live.take().expect("one owner of what changes"))
+    }
+
+    /// Whether a predecessor was about to give up all regions, everything being installed.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.live.as_ref().is_some_and(Live::is_releasing_in)
+    }
+
+    pub(crate) fn states(&mut self, layout: &Layout) -> PageStates {
+        let bytes = self.states.take().expect("one owner of the page states");
+        if self.is_recovered {
+            PageStates::recovered(bytes, layout.regions().iter().map(|region| region.pages))
+        } else {
+            PageStates::new(bytes, layout.page_count())
+        }
+    }
+}
+
+/// Why a ledger cannot be used, or not yet.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// It could not be made, opened, read or mapped.
+    #[error("{doing}: {cause}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Its guest is being served by the process that has the lock on it.
+    #[error("its guest is being served by another process")]
+    Owned,
+    /// It is not there any more: its guest has ended.
+    #[error("it is not there any more")]
+    Gone,
+    /// It belongs to somebody else, or others may change it.
+    #[error("it is not a file that only user {user} may change: {found}")]
+    Foreign {
+        /// This user.
+        user: u32,
+        /// What it is instead.
+        found: String,
+    },
+    /// What it says of itself is wrong.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+}
+
+/// The file of a ledger, locked: whoever has this owns the guest.
+#[derive(Debug)]
+pub(crate) struct LedgerFile {
+    lock: Flock<File>,
+    path: PathBuf,
+}
+
+impl LedgerFile {
+    /// Makes a ledger for a guest. It is seen by others only when it is whole.
+    pub(crate) fn create(
+        dir: &StateDir,
+        header: &Header,
+        layout: &Layout,
+    ) -> io::Result<(Self, Ledger)> {
+        let pages = pages(layout)?;
+        let start = header.encode(FIXED + pages)?;
+        let (unfinished, path) = (dir.unfinished(&header.id), dir.finished(&header.id));
+        let file = dir::create(&unfinished)?;
+        let make = |file: File| {
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+                .map_err(|(_, errno)| io::Error::from(errno))?;
+            dir::reserve(&lock, (start.len() + FIXED + pages) as u64)?;
+            lock.write_all_at(&start, 0)?;
+            let ledger = Self::map(&lock, start.len(), pages, false)?;
+            fs::rename(&unfinished, &path)?;
+            Ok((Self { lock, path }, ledger))
+        };
+        make(file).inspect_err(|_| drop(fs::remove_file(&unfinished)))
+    }
+
+    /// Opens a ledger that is there, unless its owner lives. Nothing of it is changed.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Header, usize), LedgerError> {
+        let io = |doing| move |cause| LedgerError::Io { doing, cause };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => LedgerError::Gone,
+                _ => io("cannot open it")(error),
+            })?;
+        let about = file.metadata().map_err(io("cannot look at it"))?;
+        let user = nix::unistd::geteuid().as_raw();
+        let mode = about.permissions().mode() & 0o7777;
+        if !about.is_file() || about.uid() != user || mode & 0o077 != 0 || about.nlink() > 1 {
+            let found = format!(
+                "{}, of user {}, mode {mode:o}, {} names",
+                if about.is_file() { "a file" } else { "no file" },
+                about.uid(),
+                about.nlink()
+            );
+            return Err(LedgerError::Foreign { user, found });
+        }
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(LedgerError::Owned),
+            Err((_, errno)) => return Err(io("cannot lock it")(errno.into())),
+        };
+        // Its last owner may have removed it before the lock was ours.
+        let still = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == about.ino());
+        if !still {
+            return Err(LedgerError::Gone);
+        }
+        let len = lock.metadata().map_err(io("cannot look at it"))?.len();
+        let (header, size) = Header::decode(len, |bytes, at| lock.read_exact_at(bytes, at))?;
+        Ok((Self { lock, path: path.to_owned() }, header, size))
+    }
+
+    /// Maps what a predecessor has left, after a header of `size` bytes.
+    pub(crate) fn recover(&self, layout: &Layout, size: usize) -> Result<Ledger, LedgerError> {
+        let io = |cause| LedgerError::Io { doing: "cannot map it", cause };
+        let pages = pages(layout).map_err(io)?;
+        let found = self.lock.metadata().map_err(io)?.len();
+        let said = (size + FIXED + pages) as u64;
+        if found != said {
+            return Err(HeaderError::Length { found, said }.into());
+        }
+        Self::map(&self.lock, size, pages, true).map_err(io)
+    }
+
+    fn map(file: &File, header: usize, pages: usize, is_recovered: bool) -> io::Result<Ledger> {
+        let mut memory = SharedMemory::of(file)?;
+        memory.take(header);
+        let ledger = Ledger::of(memory, pages, is_recovered);
+        if let Some(events) = &ledger.events {
+            // The kernel takes an event off its queue before it writes it here.
+            events.lock()?;
+        }
+        Ok(ledger)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The guest needs no ledger any more.
+    pub(crate) fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn pages(layout: &Layout) -> io::Result<usize> {
+    usize::try_from(layout.page_end().0).map_err(io::Error::other)
+}
+
+impl Note {
+    /// The pages of a note that a predecessor left, as far as they are the guest's.
+    pub(crate) fn left(&self, layout: &Layout) -> Vec<PageRange> {
+        let spans = self.ranges().into_iter().flat_map(|range| layout.spans(range));
+        spans.map(|span| span.pages).collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! A server: one socket, one snapshot, and a session for every guest that connects.
+
+mod acceptor;
+mod arrival;
+mod claims;
+mod error;
+mod gate;
+mod guests;
+mod observer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use acceptor::{Acceptor, Shared};
+pub use error::{AdmissionError, Refusal, ServerError};
+use guests::Guests;
+pub use observer::{Arriving, ServerObserver};
+
+use crate::handoff::Listener;
+use crate::recovery::Keep;
+use crate::session::SessionOptions;
+use crate::source::Fetcher;
+
+/// How a server is to behave.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// How long a peer may take from its connection to the end of its handoff. 10 seconds.
+    pub handoff_timeout: Duration,
+    /// How many guests it may have at once. `None`: as many as half of this process's limit of open
+    /// files has room for, at eight a guest, and 4096 at most.
+    pub max_guests: Option<usize>,
+    /// How many of them one process may have handed off. 4; Firecracker hands off one. Processes
+    /// are told apart by their pidfd, which before Linux 6.9 needs a process that can be seen from
+    /// this one's pid namespace: of the others it is not known, and there is only `max_guests`.
+    pub max_guests_per_process: usize,
+    /// For every guest.
+    pub session: SessionOptions,
+    /// Where guests are kept, so that they outlive this process.
+    pub keep: Option<Keep>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            handoff_timeout: Duration::from_secs(10),
+            max_guests: None,
+            max_guests_per_process: 4,
+            session: SessionOptions::default(),
+            keep: None,
+        }
+    }
+}
+
+/// Accepts guests until it is stopped or dropped. Sessions outlive it.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Server {
+    /// Binds the socket and starts to accept: when this returns, Firecracker can connect.
+    pub fn start(
+        socket: &Path,
+        fetcher: Arc<Fetcher>,
+        options: ServerOptions,
+        observer: Arc<dyn ServerObserver>,
+    ) -> Result<Self, ServerError> {
+        let resources = |cause: String| ServerError::Resources { path: socket.to_owned(), cause };
+        let listener = Listener::bind(socket)?;
+        let max_guests = options.max_guests.unwrap_or_else(guests::usual_limit);
+        let guests = Guests::new(max_guests, options.max_guests_per_process);
+        let shared = Shared::new(guests).map_err(|errno| resources(errno.to_string()))?;
+        let shared = Arc::new(shared);
+        let acceptor = Acceptor { listener, fetcher, options, observer, shared: shared.clone() };
+        let thread = thread::Builder::new()
+            .name("uffd-accept".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || acceptor.run())
+            .map_err(|error| resources(error.to_string()))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { path: socket.to_owned(), shared, thread })
+    }
+
+    /// The socket's path, as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stops accepting, gives up handoffs under way and removes the socket. Guests go on being
+    /// served. Returns when that is done, so that the observer is told of no guest afterwards;
+    /// may be called at any time and again, but not by the observer.
+    pub fn stop(&self) {
+        self.shared.stop.wake();
+        // Under the lock, so that whoever else stops it waits as well.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,26 @@
+//! Who is told what a server does.
+
+use super::Refusal;
+use crate::handoff::AcceptError;
+use crate::session::{Observer, Session};
+
+/// What becomes of a guest whose handoff has arrived. Dropped if it is refused all the same.
+pub struct Arriving {
+    /// Is told what the guest's session does.
+    pub observer: Box<dyn Observer>,
+    /// Takes the session once the guest is being served; must return at once.
+    pub served: Box<dyn FnOnce(Session)>,
+}
+
+/// Is told what a server does. Called on the server's threads; must return at once.
+pub trait ServerObserver: Send + Sync + 'static {
+    /// A handoff has arrived.
+    fn arriving(&self) -> Arriving;
+
+    /// A guest was refused; the server goes on. Who connects and leaves without a word is none.
+    fn refused(&self, refusal: Refusal);
+
+    /// A connection could not be accepted. Unless the error says that the socket is broken, the
+    /// server goes on trying.
+    fn troubled(&self, _error: AcceptError) {}
+}

@@ -1,0 +1,486 @@
+//! A session: one guest from its handoff to its end, as the rest of the process sees it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use crate::contract::{
+    Cause, DirtyTracking, End, Ended, Export, FaultAround, NoObserver, NotReleased, Notice,
+    Observer, Owner, PrefaultId, PrefaultReport, RegionStates, Reply, SessionError, SessionOptions,
+    Unservable,
+};
+use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
+use crate::export::Copied;
+use crate::fault_loop::{FaultLoop, Setup};
+use crate::handoff::Handoff;
+use crate::identity::Identity;
+use crate::kernel::Process;
+use crate::layout::Layout;
+use crate::policy::Tracking;
+use crate::recovery::{Keep, Left};
+use crate::source::Fetcher;
+use crate::stats::Stats;
+use crate::trace::TraceEntry;
+use crate::units::PageRange;
+
+/// Stack of a fault loop's thread: it has no deep calls and no large frames.
+const STACK: usize = 256 << 10;
+
+/// A guest that is being served. Dropping it stops the session and waits for its end, except on
+/// the session's own thread, where its observer and its replies are called.
+#[derive(Debug)]
+pub struct Session {
+    id: String,
+    mailbox: Mailbox,
+    layout: Arc<Layout>,
+    pid: Option<i32>,
+    identity: Weak<Identity>,
+    tracking: Tracking,
+    is_kept: bool,
+    next_prefault: AtomicU64,
+    ending: Arc<Ending>,
+}
+
+#[derive(Debug, Default)]
+struct Ending {
+    end: Mutex<Option<End>>,
+    known: Condvar,
+    /// The fault loop's.
+    thread: OnceLock<ThreadId>,
+}
+
+/// A prefault was asked for pages that no region of the guest has.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot prefault pages {range}: the guest has no page {missing}; its pages are {layout}")]
+pub struct NoSuchPages {
+    /// The pages asked for.
+    pub range: PageRange,
+    /// The first of them that does not exist.
+    pub missing: u64,
+    /// The pages that do, in words.
+    pub layout: String,
+}
+
+impl Session {
+    /// Starts to serve a guest on a thread of its own.
+    ///
+    /// On an error the descriptor has been closed and the guest is not served.
+    pub fn start(
+        handoff: Handoff,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, SessionError> {
+        let (session, runner) = Self::prepare(handoff, fetcher, options, observer, None)?;
+        runner.start()?;
+        Ok(session)
+    }
+
+    /// Goes on serving a guest that another process has left, on a thread of its own. Whether its
+    /// writes are tracked stays as it was.
+    pub fn recover(
+        left: Left,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, SessionError> {
+        let id = left.id().to_owned();
+        let (session, runner) =
+            Self::of(id, fetcher, options, observer, |setup, _| setup.recover(left))?;
+        runner.start()?;
+        Ok(session)
+    }
+
+    /// Everything but the thread: whoever calls [`Runner::run`] is the fault loop. With `keep`, the
+    /// guest outlives this process.
+    pub(crate) fn prepare(
+        handoff: Handoff,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+        keep: Option<&Keep>,
+    ) -> Result<(Self, Runner), SessionError> {
+        Self::of(new_id()?, fetcher, options, observer, |setup, id| setup.build(handoff, id, keep))
+    }
+
+    fn of(
+        id: String,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+        make: impl FnOnce(Setup, &str) -> Result<FaultLoop, SessionError>,
+    ) -> Result<(Self, Runner), SessionError> {
+        let (mailbox, inbox) = Mailbox::new().map_err(|errno| SessionError::Resources {
+            what: "an eventfd",
+            cause: errno.to_string(),
+        })?;
+        let setup = Setup { fetcher, options, observer, mailbox: mailbox.clone(), inbox };
+        let fault_loop = make(setup, &id)?;
+        let ending = Arc::new(Ending::default());
+        let session = Self {
+            id,
+            mailbox,
+            layout: fault_loop.layout().clone(),
+            pid: fault_loop.identity().peer().map(Process::pid),
+            identity: Arc::downgrade(fault_loop.identity()),
+            tracking: fault_loop.tracking_in_use(),
+            is_kept: fault_loop.is_kept(),
+            next_prefault: AtomicU64::new(1),
+            ending: Arc::clone(&ending),
+        };
+        Ok((session, Runner { fault_loop: Some(fault_loop), ending }))
+    }
+
+    /// The guest's id: different for each handoff, and the same after a recovery.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the guest outlives this process: its ledger is in a state directory.
+    pub const fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// The guest's regions.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The process that connected, where it can be seen from here. Whether the guest's memory is
+    /// its own says [`owner`](Self::owner).
+    pub const fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// Whose memory it is, as far as that could be found out; `None` once the session has ended.
+    pub fn owner(&self) -> Option<Owner> {
+        Some(self.identity.upgrade()?.owner())
+    }
+
+    /// Whether and how dirty pages are tracked.
+    pub const fn tracking(&self) -> Tracking {
+        self.tracking
+    }
+
+    /// Installs pages before they are asked for, in the order given, while faults are served.
+    /// Answers when all of them are accounted for; see [`cancel_prefault`](Self::cancel_prefault).
+    pub fn prefault_with(
+        &self,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
+        self.ahead(PrefaultMode::Install, ranges, reply)
+    }
+
+    /// Brings pages into the host's memory and installs none, so that later faults on them wait
+    /// for no device. Otherwise like [`prefault_with`](Self::prefault_with).
+    pub fn read_ahead_with(
+        &self,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
+        self.ahead(PrefaultMode::Fetch, ranges, reply)
+    }
+
+    fn ahead(
+        &self,
+        mode: PrefaultMode,
+        ranges: Vec<PageRange>,
+        reply: Reply<PrefaultReport>,
+    ) -> Result<PrefaultId, NoSuchPages> {
+        for range in &ranges {
+            self.check_pages(*range)?;
+        }
+        let ranges = ranges.into_iter().filter(|range| !range.is_empty()).collect();
+        let id = PrefaultId(self.next_prefault.fetch_add(1, Ordering::Relaxed));
+        self.mailbox.command(Command::Prefault { id, mode, ranges, reply });
+        Ok(id)
+    }
+
+    fn check_pages(&self, range: PageRange) -> Result<(), NoSuchPages> {
+        let mut at = range.start.0;
+        for span in self.layout.spans(range) {
+            if span.pages.start.0 != at {
+                break;
+            }
+            at = span.pages.end.0;
+        }
+        if at >= range.end.0 {
+            return Ok(());
+        }
+        let regions = self.layout.regions().iter().map(|region| region.pages.to_string());
+        let layout = regions.collect::<Vec<_>>().join(", ");
+        Err(NoSuchPages { range, missing: at, layout })
+    }
+
+    /// [`prefault_with`](Self::prefault_with), waiting for the answer.
+    pub fn prefault(&self, ranges: Vec<PageRange>) -> Result<PrefaultReport, PrefaultError> {
+        let (reply, answer) = answer();
+        self.prefault_with(ranges, reply)?;
+        Ok(answer()?)
+    }
+
+    /// [`read_ahead_with`](Self::read_ahead_with), waiting for the answer.
+    pub fn read_ahead(&self, ranges: Vec<PageRange>) -> Result<PrefaultReport, PrefaultError> {
+        let (reply, answer) = answer();
+        self.read_ahead_with(ranges, reply)?;
+        Ok(answer()?)
+    }
+
+    /// Gives up a prefault; it answers with what it has done.
+    pub fn cancel_prefault(&self, id: PrefaultId) {
+        self.mailbox.command(Command::CancelPrefault(id));
+    }
+
+    /// The state of all pages at one moment. It is put together on a thread of its own, of which
+    /// the guest's faults feel nothing.
+    pub fn export_with(&self, reply: Reply<Export>) {
+        let Ok(pages) = usize::try_from(self.layout.page_end().0) else { return };
+        // Written to, so that it is in memory before the fault loop copies to it.
+        let room = vec![u8::MAX; pages];
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let answer = {
+            let reply = Arc::clone(&reply);
+            move |copied: Copied| {
+                let reply = reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(reply) = reply {
+                    reply.send(copied.export());
+                }
+            }
+        };
+        let (sender, receiver) = crossbeam_channel::bounded::<Copied>(1);
+        let built = {
+            let answer = answer.clone();
+            thread::Builder::new().name("uffd-export".to_owned()).spawn(move || {
+                if let Ok(copied) = receiver.recv() {
+                    answer(copied);
+                }
+            })
+        };
+        let deliver: Box<dyn FnOnce(Copied) + Send> = match built {
+            Ok(_) => Box::new(move |copied| drop(sender.send(copied))),
+            // No thread can be had: then the loop's own does it, and faults wait.
+            Err(_) => Box::new(answer),
+        };
+        self.mailbox.command(Command::Export(ExportJob { room, deliver }));
+    }
+
+    /// [`export_with`](Self::export_with), waiting for the answer.
+    pub fn export(&self) -> Result<Export, Ended> {
+        let (reply, answer) = answer();
+        self.export_with(reply);
+        answer()
+    }
+
+    /// Counters and latencies now.
+    pub fn stats_with(&self, reply: Reply<Stats>) {
+        self.mailbox.command(Command::Stats(reply));
+    }
+
+    /// [`stats_with`](Self::stats_with), waiting for the answer.
+    pub fn stats(&self) -> Result<Stats, Ended> {
+        let (reply, answer) = answer();
+        self.stats_with(reply);
+        answer()
+    }
+
+    /// The trace from its entry number `from` on, in order.
+    pub fn trace_with(&self, from: usize, reply: Reply<Vec<TraceEntry>>) {
+        self.mailbox.command(Command::Trace { from, reply });
+    }
+
+    /// [`trace_with`](Self::trace_with), waiting for the answer.
+    pub fn trace(&self, from: usize) -> Result<Vec<TraceEntry>, Ended> {
+        let (reply, answer) = answer();
+        self.trace_with(from, reply);
+        answer()
+    }
+
+    /// Answers once no fault is in hand and no event unread: with a paused guest, for good.
+    pub fn settle_with(&self, reply: Reply<()>) {
+        self.mailbox.command(Command::Settle(reply));
+    }
+
+    /// [`settle_with`](Self::settle_with), waiting for the answer.
+    pub fn settle(&self) -> Result<(), Ended> {
+        let (reply, answer) = answer();
+        self.settle_with(reply);
+        answer()
+    }
+
+    /// What the observer is told from now on: statistics every so often (a millisecond at least),
+    /// and the trace as it grows.
+    pub fn report(&self, stats_every: Option<Duration>, trace: bool) {
+        self.mailbox.command(Command::Report { stats_every, trace });
+    }
+
+    /// The observer can take more of the trace.
+    pub fn want_trace(&self) {
+        self.mailbox.command(Command::TraceWanted);
+    }
+
+    /// Ends the session: what is in hand is served as far as that goes at once, and every thread
+    /// that still waits is woken. Returns at once; may be called at any time, and again.
+    pub fn begin_stop(&self) {
+        self.mailbox.command(Command::Stop);
+    }
+
+    /// [`begin_stop`](Self::begin_stop), waiting for the end.
+    pub fn stop(&self) -> End {
+        self.begin_stop();
+        self.wait()
+    }
+
+    /// Leaves the guest to a successor: the loop stops at a turn's end, and what is in hand waits for
+    /// whoever takes the ledger. A guest without a ledger is stopped. Returns at once.
+    pub fn begin_hand_over(&self) {
+        self.mailbox.command(Command::HandOver);
+    }
+
+    /// Installs everything that is not zeros, while faults are served; then the guest needs no
+    /// handler any more, and the session ends as [`End::Released`]. With tracking it is refused
+    /// unless `ends_tracking`. What cannot be had gives it up; the guest is served as before then.
+    pub fn release_with(
+        &self,
+        ends_tracking: bool,
+        reply: Reply<Result<(), NotReleased>>,
+    ) -> Option<PrefaultId> {
+        if self.tracking.is_on() && !ends_tracking {
+            reply.send(Err(NotReleased::Tracked));
+            return None;
+        }
+        let id = PrefaultId(self.next_prefault.fetch_add(1, Ordering::Relaxed));
+        self.mailbox.command(Command::Release { id, reply });
+        Some(id)
+    }
+
+    /// [`release_with`](Self::release_with), waiting for the answer.
+    pub fn release(&self, ends_tracking: bool) -> Result<Result<(), NotReleased>, Ended> {
+        let (reply, answer) = answer();
+        self.release_with(ends_tracking, reply);
+        answer()
+    }
+
+    /// Sends SIGKILL to the guest's process, which ends the session. Says whether there was one to
+    /// kill: it can be seen from here, is known to be the guest's, has not exited, and is still
+    /// served.
+    pub fn kill(&self) -> bool {
+        self.identity.upgrade().is_some_and(|identity| identity.kill(&self.layout))
+    }
+
+    /// Waits for the end, and says why it came.
+    pub fn wait(&self) -> End {
+        let mut end = self.ending.end.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(end) = &*end {
+                return end.clone();
+            }
+            end = self.ending.known.wait(end).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why the session ended, if it has.
+    pub fn end(&self) -> Option<End> {
+        self.ending.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.begin_stop();
+        // An observer or a reply may let go of the last one, on the thread that would be waited for.
+        if self.ending.thread.get() != Some(&thread::current().id()) {
+            self.wait();
+        }
+    }
+}
+
+/// Why a prefault gave no report.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PrefaultError {
+    /// It asked for pages that do not exist.
+    #[error(transparent)]
+    NoSuchPages(#[from] NoSuchPages),
+    /// The session had ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+/// A reply, and a function that waits for it.
+fn answer<T: Send + 'static>() -> (Reply<T>, impl FnOnce() -> Result<T, Ended>) {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let reply = Reply::new(move |result| drop(sender.send(result)));
+    (reply, move || receiver.recv().unwrap_or(Err(Ended)))
+}
+
+/// A fault loop, and whom to tell of its end.
+pub(crate) struct Runner {
+    fault_loop: Option<FaultLoop>,
+    ending: Arc<Ending>,
+}
+
+/// Bytes that no other guest has, as a UUID.
+fn new_id() -> Result<String, SessionError> {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+    uuid.map(|text| text.trim().to_owned()).map_err(|error| SessionError::Resources {
+        what: "an id for the guest",
+        cause: error.to_string(),
+    })
+}
+
+impl Runner {
+    /// Runs on a thread of its own.
+    fn start(self) -> Result<(), SessionError> {
+        thread::Builder::new()
+            .name("uffd-guest".to_owned())
+            .stack_size(STACK)
+            .spawn(move || self.run())
+            .map(drop)
+            .map_err(|error| SessionError::Resources {
+                what: "a thread for its faults",
+                cause: error.to_string(),
+            })
+    }
+
+    /// Says early which thread will run it, so that nobody waits there for its end.
+    pub(crate) fn on_this_thread(&self) {
+        let _ = self.ending.thread.set(thread::current().id());
+    }
+
+    /// Serves the guest on this thread until its end.
+    pub(crate) fn run(mut self) {
+        self.on_this_thread();
+        let Some(mut fault_loop) = self.fault_loop.take() else { return };
+        let run = catch_unwind(AssertUnwindSafe(|| fault_loop.run()));
+        let end = run.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            End::Failed(SessionError::Panicked(text.unwrap_or("no message").to_owned()))
+        });
+        // An observer or a reply that panics must not keep the end from whoever waits for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.clean_up(&end)));
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.report_rest()));
+        let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));
+        self.ending.set(end);
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Its thread could not be started.
+        if self.fault_loop.take().is_some() {
+            self.ending.set(End::Stopped);
+        }
+    }
+}
+
+impl Ending {
+    fn set(&self, end: End) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        self.known.notify_all();
+    }
+}

@@ -1,0 +1,200 @@
+//! Keepers: servers in processes of their own, whose guests outlive them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use serde::{Deserialize, Serialize};
+use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions};
+use uffd_guest::driver::Guest;
+use uffd_guest::options::Options;
+use uffd_guest::pattern::Pattern;
+use uffd_guest::snapshot::ZeroPages;
+
+use crate::cast::Cast;
+use crate::facts::Exported;
+use crate::observe::DEADLINE;
+use crate::scenery::{Guests, Scenery};
+
+/// What a keeper is to keep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) socket: PathBuf,
+    pub(crate) snapshot: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    tracking: Option<bool>,
+    fault_around: bool,
+}
+
+impl Kept {
+    pub(crate) fn session(&self) -> SessionOptions {
+        let mut options = SessionOptions {
+            dirty_tracking: match self.tracking {
+                None => DirtyTracking::Auto,
+                Some(true) => DirtyTracking::On,
+                Some(false) => DirtyTracking::Off,
+            },
+            ..SessionOptions::default()
+        };
+        if !self.fault_around {
+            options.fault_around = FaultAround::Off;
+        }
+        options
+    }
+}
+
+/// A snapshot and a state directory.
+#[derive(Debug)]
+pub struct Keeping {
+    cast: Cast,
+    kept: Kept,
+    guests: Guests,
+    scenery: Scenery,
+}
+
+impl Keeping {
+    /// Guests of the program `guest`, with `regions` (in pages) of `pattern`; `tracking` as by
+    /// option, or as the VMM registers.
+    pub fn new(
+        cast: Cast,
+        guest: impl Into<PathBuf>,
+        pattern: Pattern,
+        regions: &[u64],
+        tracking: Option<bool>,
+    ) -> Self {
+        let scenery = Scenery::with(&pattern, regions.iter().sum(), ZeroPages::Holes, false);
+        let kept = Kept {
+            socket: scenery.socket(),
+            snapshot: scenery.snapshot(),
+            state_dir: scenery.dir().join("state"),
+            tracking,
+            fault_around: true,
+        };
+        let options = Options::new(scenery.socket(), regions.to_vec(), pattern);
+        let guests = Guests::new(guest.into(), Vec::new(), options);
+        Self { cast, kept, guests, scenery }
+    }
+
+    /// The state directory, which the first keeper makes.
+    pub fn state_dir(&self) -> &Path {
+        &self.kept.state_dir
+    }
+
+    /// The directory of everything.
+    pub fn dir(&self) -> &Path {
+        self.scenery.dir()
+    }
+
+    /// Starts a keeper, and waits until it serves what was left.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper_with(|_| {})
+    }
+
+    /// Starts a keeper whose process is made in another way.
+    pub fn keeper_with(&self, change: impl FnOnce(&mut Command)) -> Keeper {
+        let mut keeper = self.begin_keeper(change);
+        while keeper.recovered.is_none() {
+            let line = keeper.next().expect("a keeper gets ready");
+            match line.strip_prefix("ready ") {
+                Some(count) => keeper.recovered = count.parse().ok(),
+                None => keeper.left.push(line),
+            }
+        }
+        keeper
+    }
+
+    /// Starts a keeper, and does not wait for it: it may be killed before it is ready.
+    pub fn begin_keeper(&self, change: impl FnOnce(&mut Command)) -> Keeper {
+        let role = serde_json::to_string(&self.kept).expect("a role is plain data");
+        let mut command = Command::new(self.cast.program());
+        command.args(["keeper", &role]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        change(&mut command);
+        let mut process = command.spawn().expect("a keeper");
+        let said = BufReader::new(process.stdout.take().expect("its output"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            said.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let input = process.stdin.take().expect("its input");
+        Keeper { process, input, lines, recovered: None, left: Vec::new() }
+    }
+
+    /// A guest that hands off to `keeper`.
+    pub fn guest(&self, keeper: &Keeper, change: impl FnOnce(&mut Options)) -> Guest {
+        let guest = self.guests.spawn(change);
+        assert_eq!(keeper.next().as_deref(), Some("guest"));
+        guest
+    }
+}
+
+/// A process that keeps guests.
+#[derive(Debug)]
+pub struct Keeper {
+    process: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    recovered: Option<u64>,
+    left: Vec<String>,
+}
+
+impl Keeper {
+    /// How many guests it took over.
+    pub fn recovered(&self) -> u64 {
+        self.recovered.unwrap_or_default()
+    }
+
+    /// What it said of those that it did not take over.
+    pub fn left(&self) -> &[String] {
+        &self.left
+    }
+
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        self.process.id().cast_signed()
+    }
+
+    /// The next line it says; none if it has ended.
+    pub fn next(&self) -> Option<String> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => Some(line),
+            Err(error) => {
+                assert_eq!(error, std::sync::mpsc::RecvTimeoutError::Disconnected, "it hangs");
+                None
+            }
+        }
+    }
+
+    /// Asks it, and waits for the answer.
+    pub fn ask(&mut self, word: &str) -> String {
+        self.tell(word);
+        self.next().expect("an answer")
+    }
+
+    /// Tells it something.
+    pub fn tell(&mut self, word: &str) {
+        writeln!(self.input, "{word}").expect("it listens");
+    }
+
+    /// What it says of the pages of its guest.
+    pub fn export(&mut self) -> Exported {
+        serde_json::from_str(&self.ask("export")).expect("an export")
+    }
+
+    /// Sends SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

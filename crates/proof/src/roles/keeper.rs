@@ -1,0 +1,100 @@
+//! A server that keeps its guests in a state directory, and takes over those that were left there:
+//! to be killed at any moment. Asked a word a line, it answers a line; it ends with its input.
+
+use std::io::{self, BufRead, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uffd_core::ledger::{SnapshotPlace, StateDir};
+use uffd_core::recovery::{Keep, Spares, take_all};
+use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::session::{End, Observer, Session};
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_core::stats::Stats;
+
+use crate::facts::Exported;
+use crate::keeping::Kept;
+
+type Failure = Box<dyn std::error::Error>;
+
+pub(super) fn play(args: &[String]) -> Result<(), Failure> {
+    let [role] = args else { return Err("a keeper needs to know its role".into()) };
+    let role: Kept = serde_json::from_str(role)?;
+    let dir = Arc::new(StateDir::open(&role.state_dir)?);
+    let _claim = dir.claim(true)?;
+    let source = Arc::new(FileSource::open(&role.snapshot)?);
+    let snapshot = SnapshotPlace::of(&source)?;
+    let fetcher = Arc::new(Fetcher::new(source));
+    let sessions = Arc::new(Sessions::default());
+    let mut recovered = 0;
+    let (taken, others) = take_all(&dir, &snapshot, &mut Spares::new())?;
+    for error in others {
+        say(&format!("left {}", error.why.code()));
+    }
+    for left in taken {
+        let fetcher = Arc::clone(&fetcher);
+        sessions.add(Session::recover(left, fetcher, role.session(), Box::new(OfGuest))?);
+        recovered += 1;
+    }
+    let keep = Some(Keep { dir, snapshot });
+    let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
+    let _server = Server::start(&role.socket, fetcher, options, sessions.clone())?;
+    say(&format!("ready {recovered}"));
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        sessions.obey(&line);
+    }
+    // Its sessions go as if it had been killed.
+    std::process::exit(0);
+}
+
+#[derive(Default)]
+struct Sessions(Arc<Mutex<Vec<Session>>>);
+
+impl Sessions {
+    fn add(&self, session: Session) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+
+    fn obey(&self, line: &str) {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = sessions.last() else { return say("no guest") };
+        match line {
+            "id" => say(session.id()),
+            "export" => match session.export().map(Exported::from) {
+                Ok(export) => say(&serde_json::to_string(&export).unwrap_or_default()),
+                Err(error) => say(&error.to_string()),
+            },
+            "settle" => say(&format!("{:?}", session.settle())),
+            "release" => say(&format!("{:?}", session.release(false))),
+            "hand over" => session.begin_hand_over(),
+            "stop" => session.begin_stop(),
+            other => say(&format!("what is {other:?}?")),
+        }
+    }
+}
+
+struct OfGuest;
+
+impl Observer for OfGuest {
+    fn ended(&mut self, end: &End, _: Stats) {
+        say(&format!("end {end:?}"));
+    }
+}
+
+impl ServerObserver for Sessions {
+    fn arriving(&self) -> Arriving {
+        let sessions = Self(Arc::clone(&self.0));
+        let served = move |session| {
+            sessions.add(session);
+            say("guest");
+        };
+        Arriving { observer: Box::new(OfGuest), served: Box::new(served) }
+    }
+    fn refused(&self, refusal: Refusal) {
+        say(&format!("refused {refusal}"));
+    }
+}
+
+fn say(line: &str) {
+    // Whoever listened may be gone.
+    let _ = writeln!(io::stdout(), "{line}");
+}

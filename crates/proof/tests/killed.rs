@@ -1,0 +1,298 @@
+//! Whoever serves is killed, again and again, and the guest does not notice: no wrong byte, no page
+//! that was written and is not called dirty, nobody who waits for ever.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use uffd_guest::driver::Guest;
+use uffd_guest::options::{Options, Register};
+use uffd_guest::pattern::{Content, Pattern};
+use uffd_guest::protocol::{Expect, Soak};
+use uffd_proof::{Cast, HUGE, HugePages, Keeper, Keeping, SMALL};
+use userfaultfd_sys as sys;
+
+const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
+
+#[derive(Clone, Copy, Debug)]
+struct Mode {
+    page_size: u64,
+    tracking: bool,
+    kernel_tracks: bool,
+}
+
+const OFF: Mode = Mode { page_size: SMALL, tracking: false, kernel_tracks: false };
+const ON: Mode = Mode { tracking: true, ..OFF };
+const ASYNC: Mode = Mode { kernel_tracks: true, ..ON };
+
+impl Mode {
+    const fn huge(self) -> Self {
+        Self { page_size: HUGE, ..self }
+    }
+
+    fn pages(self) -> u64 {
+        if self.page_size == HUGE { 12 } else { 384 }
+    }
+
+    fn keep(self) -> (Option<HugePages>, Keeping) {
+        let pages = self.pages();
+        let pool = (self.page_size == HUGE).then(|| HugePages::reserve(pages).unwrap());
+        let pattern = Pattern::new(71, self.page_size).with_zero_runs(50).with_lone_zeros(50);
+        let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+        let regions = [pages / 3, pages - pages / 3];
+        (pool, Keeping::new(cast, GUEST, pattern, &regions, Some(self.tracking)))
+    }
+
+    fn guest(self, options: &mut Options) {
+        if self.kernel_tracks {
+            options.register = Register::WriteProtect;
+            options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP
+                | sys::UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+                | sys::UFFD_FEATURE_WP_ASYNC
+                | sys::UFFD_FEATURE_WP_UNPOPULATED;
+        }
+    }
+}
+
+/// Kills so many keepers while the guest is at work.
+fn kills(mode: Mode, kills: u32, millis: u64) {
+    let (_pool, keeping) = mode.keep();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |options| mode.guest(options));
+    let over = AtomicBool::new(false);
+    let mut killed = 0;
+    let report = std::thread::scope(|scope| {
+        let keeper = &mut keeper;
+        let work = scope.spawn(|| {
+            let report = guest.thread(0).random(Soak {
+                seed: 5,
+                threads: 4,
+                chunk: if mode.page_size == HUGE { 2 } else { 8 },
+                ops: u64::MAX,
+                millis: Some(millis),
+                madvise: 14,
+                ..Soak::default()
+            });
+            over.store(true, Ordering::Release);
+            report
+        });
+        let mut random = u64::from(kills) * 2_654_435_761 + mode.page_size;
+        while !over.load(Ordering::Acquire) && killed < kills {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // The moment of the kill is what this is about; nothing is waited for by it.
+            std::thread::sleep(Duration::from_micros(100 + (random >> 33) % 20_000));
+            keeper.kill();
+            // One in three is killed again before it serves, in the middle of taking over.
+            *keeper =
+                if random >> 20 & 3 == 0 { keeping.begin_keeper(|_| {}) } else { keeping.keeper() };
+            killed += 1;
+        }
+        keeper.kill();
+        *keeper = keeping.keeper();
+        work.join().unwrap().unwrap()
+    });
+    assert_eq!((report.wrong, &report.examples), (0, &vec![]), "after {killed} kills");
+    assert!(killed > 10, "{killed} kills");
+    assert_eq!(keeper.recovered(), 1, "{:?}", keeper.left());
+    nothing_is_lost(&mut keeper, &guest, mode);
+}
+
+/// What the guest holds agrees with what the last keeper says of it.
+fn nothing_is_lost(keeper: &mut Keeper, guest: &Guest, mode: Mode) {
+    assert_eq!(keeper.ask("settle"), "Ok(())");
+    let export = keeper.export();
+    assert_eq!(export.exact, mode.tracking);
+    for page in 0..mode.pages() {
+        let number = u32::try_from(page).unwrap();
+        let (dirty, empty) = (export.dirty.contains(&number), export.empty.contains(&number));
+        assert!(!(dirty && empty), "page {page}");
+        match guest.thread(0).read_page(page).unwrap() {
+            Content::Source => {}
+            Content::Zeros => assert!(dirty || empty || is_source(guest, page), "page {page}"),
+            other => assert!(dirty, "page {page} is {other:?}"),
+        }
+    }
+}
+
+/// Whether the snapshot has zeros there.
+fn is_source(guest: &Guest, page: u64) -> bool {
+    guest.thread(0).verify(page, 1, &[Expect::Source]).unwrap().wrong == 0
+}
+
+#[test]
+fn killed_while_small_pages_are_served() {
+    kills(OFF, 60, 4_000);
+}
+
+#[test]
+fn killed_while_small_pages_are_tracked() {
+    kills(ON, 60, 4_000);
+}
+
+#[test]
+fn killed_while_the_kernel_tracks_small_pages() {
+    kills(ASYNC, 60, 4_000);
+}
+
+#[test]
+fn killed_while_huge_pages_are_served() {
+    kills(OFF.huge(), 40, 4_000);
+}
+
+#[test]
+fn killed_while_huge_pages_are_tracked() {
+    kills(ON.huge(), 40, 4_000);
+}
+
+#[test]
+fn killed_while_the_kernel_tracks_huge_pages() {
+    kills(ASYNC.huge(), 40, 4_000);
+}
+
+#[test]
+fn a_hand_over_is_like_a_kill_that_was_meant() {
+    for mode in [OFF, ON, ASYNC] {
+        let (_pool, keeping) = mode.keep();
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |options| mode.guest(options));
+        let id = keeper.ask("id");
+        guest.thread(0).write(3, 2, 9).unwrap();
+        for _ in 0..5 {
+            assert_eq!(keeper.ask("hand over"), "end HandedOver");
+            // Asked for while nobody serves, and answered by the next.
+            let waiting = guest.thread(1).start_read(0, 2);
+            keeper.kill();
+            keeper = keeping.keeper();
+            assert_eq!((keeper.recovered(), keeper.ask("id")), (1, id.clone()));
+            waiting.get().unwrap();
+        }
+        assert_eq!(guest.thread(0).read_page(3).unwrap(), Content::Stamp(9));
+        nothing_is_lost(&mut keeper, &guest, mode);
+    }
+}
+
+#[test]
+fn a_released_guest_needs_nobody() {
+    for mode in [OFF, OFF.huge()] {
+        let (_pool, keeping) = mode.keep();
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |_| {});
+        guest.thread(0).write(1, 2, 9).unwrap();
+        guest.thread(0).madvise(5, 2).unwrap();
+        let mut answers = [keeper.ask("release"), keeper.next().unwrap()];
+        answers.sort();
+        assert_eq!(answers, ["Ok(Ok(()))", "end Released"]);
+        keeper.kill();
+        let keeper = keeping.keeper();
+        assert_eq!((keeper.recovered(), keeper.left()), (0, &[][..]));
+        drop(keeper);
+        let thread = guest.thread(0);
+        assert_eq!(thread.verify(0, 1, &[Expect::Source]).unwrap().wrong, 0);
+        assert_eq!(thread.verify(1, 2, &[Expect::Stamp(9)]).unwrap().wrong, 0);
+        assert_eq!(thread.verify(5, 2, &[Expect::Zeros]).unwrap().wrong, 0);
+        let rest = mode.pages() - 7;
+        assert_eq!(thread.verify(7, rest, &[Expect::Source]).unwrap().wrong, 0);
+        thread.madvise(8, 3).unwrap();
+        assert_eq!(thread.verify(8, 3, &[Expect::Zeros]).unwrap().wrong, 0);
+    }
+}
+
+#[test]
+fn a_tracked_guest_is_not_released() {
+    let (_pool, keeping) = ON.keep();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    assert_eq!(keeper.ask("release"), "Ok(Err(Tracked))");
+    assert_eq!(guest.thread(0).verify(0, 9, &[Expect::Source]).unwrap().wrong, 0);
+}
+
+fn ledgers(keeping: &Keeping) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(keeping.state_dir()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|suffix| suffix == "ledger")).collect()
+}
+
+#[test]
+fn a_guest_that_ended_leaves_nothing() {
+    let (_pool, keeping) = OFF.keep();
+    let mut keeper = keeping.keeper();
+    let mut guest = keeping.guest(&keeper, |_| {});
+    assert_eq!(ledgers(&keeping).len(), 1);
+    keeper.kill();
+    guest.kill().unwrap();
+    let keeper = keeping.keeper();
+    assert_eq!(
+        (keeper.recovered(), keeper.left()),
+        (0, &["left ERR_UFFD_RECOVERY_ENDED".to_owned()][..])
+    );
+    assert_eq!(ledgers(&keeping), Vec::<PathBuf>::new());
+}
+
+/// Each way of damaging it is refused by name, and leaves the guest to whoever has the right one.
+#[test]
+fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
+    let (_pool, keeping) = OFF.keep();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    guest.thread(0).write(1, 1, 9).unwrap();
+    keeper.kill();
+    let path = ledgers(&keeping).remove(0);
+    let good = std::fs::read(&path).unwrap();
+    let text_at = good.windows(8).position(|bytes| bytes == b"\"started").unwrap();
+    type Damage = (&'static str, Box<dyn Fn(&mut Vec<u8>)>, &'static str);
+    let damages: Vec<Damage> = vec![
+        ("cut", Box::new(|bytes| bytes.truncate(5000)), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("cut short", Box::new(|bytes| bytes.truncate(3)), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("longer", Box::new(|bytes| bytes.extend([0; 4096])), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("zeros", Box::new(|bytes| bytes.fill(0)), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("noise", Box::new(|bytes| bytes.fill(0xa5)), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("another version", Box::new(|bytes| bytes[8] += 1), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("changed", Box::new(move |bytes| bytes[text_at + 12] ^= 1), "ERR_UFFD_RECOVERY_LEDGER"),
+    ];
+    for (what, damage, code) in damages {
+        let mut bad = good.clone();
+        damage(&mut bad);
+        std::fs::write(&path, bad).unwrap();
+        let keeper = keeping.keeper();
+        let expected = [format!("left {code}")];
+        assert_eq!((keeper.recovered(), keeper.left()), (0, &expected[..]), "{what}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(keeping.keeper().left(), ["left ERR_UFFD_RECOVERY_LEDGER"]);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let other = keeping.dir().join("other");
+    std::fs::hard_link(&path, &other).unwrap();
+    assert_eq!(keeping.keeper().left(), ["left ERR_UFFD_RECOVERY_LEDGER"]);
+    std::fs::remove_file(&other).unwrap();
+    std::fs::rename(&path, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    assert_eq!(keeping.keeper().left(), ["left ERR_UFFD_RECOVERY_LEDGER"]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+
+    let mut keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 1, "{:?}", keeper.left());
+    assert_eq!(guest.thread(0).read_page(1).unwrap(), Content::Stamp(9));
+    nothing_is_lost(&mut keeper, &guest, OFF);
+}
+
+/// Frozen is not dead: its guest stays its own.
+#[test]
+fn a_frozen_owner_is_still_the_owner() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use uffd_core::recovery::{Left, Obstruction, Spares};
+    let (_pool, keeping) = OFF.keep();
+    let keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let pid = Pid::from_raw(keeper.pid());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let waiting = guest.thread(0).start_read(0, 1);
+    let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
+    assert!(matches!(refused.why, Obstruction::Served), "{refused}");
+    kill(pid, Signal::SIGCONT).unwrap();
+    waiting.get().unwrap();
+}

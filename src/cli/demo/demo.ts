@@ -1,0 +1,46 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { exitStatus } from '../exit-status.js'
+import { onSignals } from '../serve/signals.js'
+import { Checks } from './checks.js'
+import { checkHost } from './host.js'
+import { Report } from './report.js'
+import { firstRun, secondRun } from './runs.js'
+import { Stage } from './stage.js'
+
+/** Shows what the package does on a guest of its own; resolves with the exit status. */
+export async function demo(): Promise<number> {
+  checkHost()
+  const directory = mkdtempSync(join(tmpdir(), 'uffd-rs-demo-'))
+  // Also when a second signal ends the process at once.
+  const remove = () => rmSync(directory, { recursive: true, force: true })
+  process.on('exit', remove)
+  const controller = new AbortController()
+  const forget = onSignals(() => controller.abort())
+  try {
+    return await show(directory, controller.signal)
+  } catch (error) {
+    if (!controller.signal.aborted) throw error
+    process.stderr.write('Ended before it was done\n')
+    return exitStatus.failed
+  } finally {
+    remove()
+    process.off('exit', remove)
+    forget()
+  }
+}
+
+async function show(directory: string, signal: AbortSignal): Promise<number> {
+  const report = new Report(process.stdout)
+  const checks = new Checks()
+  const stage = new Stage(directory, signal)
+  await report.snapshot(stage.snapshot)
+  const trace = join(directory, 'first-run.trace')
+  const first = await firstRun(stage, checks, trace)
+  report.firstRun(first)
+  const second = await secondRun(stage, checks, trace)
+  report.secondRun(first, second)
+  report.verdict(checks)
+  return checks.wrong === 0 ? exitStatus.ok : exitStatus.failed
+}
