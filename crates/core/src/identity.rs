@@ -3,11 +3,12 @@
 //! Whoever connects may have got the handoff from somebody else. That its memory is the guest's is
 //! proved by effect: a page that was absent from its page map before an install is there after it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::contract::Owner;
-use crate::kernel::{Pagemap, Process};
+use crate::kernel::{Pagemap, Process, Registration, is_shortage};
 use crate::layout::Layout;
 use crate::units::GuestAddr;
 
@@ -64,14 +65,39 @@ impl Identity {
     /// Finds out whether the peer has memory registered with a userfaultfd in all the places of the
     /// guest's, where nothing has been installed yet that could prove it. May take milliseconds.
     pub(crate) fn look_at_maps(&self, layout: &Layout) {
-        let (Owner::Unproven, Some(peer)) = (self.owner(), &self.peer) else { return };
+        if self.owner() != Owner::Unproven {
+            return;
+        }
+        match self.shows(layout, Registration::Missing) {
+            Ok(Some(true)) => self.conclude(Owner::Peer),
+            Ok(Some(false)) => self.conclude(Owner::Other),
+            Ok(None) => self.conclude(Owner::Unknowable),
+            // Nothing is known yet, and it can be asked again.
+            Err(_) => {}
+        }
+    }
+
+    /// Whether all of the guest's memory is registered for write protection, if it is the peer's and
+    /// its mappings can be looked at. Changes nothing. May take milliseconds. An error if there is
+    /// no descriptor or memory to look with.
+    pub(crate) fn is_registered_for_writes(&self, layout: &Layout) -> io::Result<Option<bool>> {
+        if self.shows(layout, Registration::Missing)? != Some(true) {
+            return Ok(None);
+        }
+        self.conclude(Owner::Peer);
+        self.shows(layout, Registration::WriteProtect)
+    }
+
+    /// `None` where its mappings cannot be looked at; an error only where that will pass.
+    fn shows(&self, layout: &Layout, how: Registration) -> io::Result<Option<bool>> {
+        let Some(peer) = &self.peer else { return Ok(None) };
         let size = layout.page_size();
         let regions: Vec<_> =
             layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
-        match peer.has_registered(&regions) {
-            Ok(true) => self.conclude(Owner::Peer),
-            Ok(false) => self.conclude(Owner::Other),
-            Err(_) => self.conclude(Owner::Unknowable),
+        match peer.has_registered(&regions, how) {
+            Ok(shown) => Ok(Some(shown)),
+            Err(error) if is_shortage(&error) => Err(error),
+            Err(_) => Ok(None),
         }
     }
 

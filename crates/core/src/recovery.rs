@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
-use crate::kernel::{Outcome, Process, Uffd};
+use crate::kernel::{Outcome, Process, Registration, Uffd};
 use crate::layout::Layout;
 use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
@@ -337,7 +337,7 @@ fn check(
     let regions: Vec<_> =
         layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
     // Where the process may not be looked into, the descriptor came from whoever had it before.
-    if matches!(process.has_registered(&regions), Ok(false)) {
+    if matches!(process.has_registered(&regions, Registration::Missing), Ok(false)) {
         return Err(wrong("/proc/PID/smaps shows other mappings there".to_owned()));
     }
     for region in layout.regions() {

@@ -243,9 +243,12 @@ impl FaultLoop {
         }
     }
 
-    /// Whether every region is registered for write protection. There is nothing to ask but the
-    /// ioctl itself, which changes the first page where it is there already: so that a page that
-    /// was not written may count as written, and never the other way round.
+    /// Whether every region is registered for write protection.
+    ///
+    /// The ioctl that tells changes the first page, where it is registered and the page is there
+    /// already. Where that could be taken for a write, or the kernel refuses to be asked, the
+    /// mappings of the guest's process are looked at instead; where they cannot be, a page that was
+    /// not written may count as written, and never the other way round.
     fn is_registered_for_writes(
         &mut self,
         tracking: Tracking,
@@ -253,13 +256,30 @@ impl FaultLoop {
     ) -> Result<bool, SessionError> {
         let len = self.guest.memory.page_size().bytes();
         let layout = self.guest.memory.layout().clone();
+        let identity = self.guest.memory.identity().clone();
+        let shown = || {
+            let shown = identity.is_registered_for_writes(&layout);
+            shown.map_err(|error| resources("a look at its mappings", error))
+        };
+        if tracking == Tracking::Async
+            && let Some(registered) = shown()?
+        {
+            return Ok(registered);
+        }
         for region in layout.regions() {
-            let outcome = self.when_settled(until, |uffd| match tracking {
+            let ask = |uffd: &Uffd| match tracking {
                 // The kernel takes a page that is not protected for one that was written.
                 Tracking::Async | Tracking::Off => uffd.clear_protection(region.base, len),
                 // The next write to it is reported.
                 Tracking::Sync => uffd.protect(region.base, len),
-            })?;
+            };
+            let outcome = match self.guest.memory.insist(ask) {
+                Outcome::Again => match shown()? {
+                    Some(registered) => return Ok(registered),
+                    None => self.when_settled(until, ask)?,
+                },
+                outcome => outcome,
+            };
             if !matches!(outcome, Outcome::Done(_)) {
                 return Ok(false);
             }

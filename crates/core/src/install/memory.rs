@@ -274,6 +274,8 @@ impl GuestMemory {
         if self.page_size() == PageSize::Small {
             return Some(true);
         }
+        // Nothing may have been installed yet that proves whose page map it is.
+        self.identity.look_at_maps(&self.layout);
         let bits = self.identity.page_map()?.bits(self.addr(page)).ok()?;
         Some(bits.is_populated())
     }

@@ -29,7 +29,7 @@ pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
 pub use pagemap::{PageBits, Pagemap};
 pub(crate) use parting::close_at_end_of_thread;
-pub use process::{Process, Waker};
+pub use process::{Process, Registration, Waker};
 pub(crate) use process_id::ProcessId;
 pub(crate) use same_file::is_same_file;
 pub use shared::{Part, SharedMemory};

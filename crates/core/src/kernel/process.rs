@@ -14,6 +14,15 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::units::GuestAddr;
 
+/// For what memory is registered with a userfaultfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// Missing pages.
+    Missing,
+    /// Writes to protected pages.
+    WriteProtect,
+}
+
 /// A process that cannot be mistaken for another one that got its number later.
 #[derive(Debug)]
 pub struct Process {
@@ -122,9 +131,17 @@ impl Process {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Whether all of `ranges` is memory of this process that is registered with a userfaultfd for
-    /// missing pages, as `/proc/PID/smaps` shows it (VmFlags, proc(5)). Takes the right to trace it.
-    pub fn has_registered(&self, ranges: &[(GuestAddr, GuestAddr)]) -> std::io::Result<bool> {
+    /// Whether all of `ranges` is memory of this process that is registered with a userfaultfd like
+    /// this, as `/proc/PID/smaps` shows it (VmFlags, proc(5)). Takes the right to trace it.
+    pub fn has_registered(
+        &self,
+        ranges: &[(GuestAddr, GuestAddr)],
+        how: Registration,
+    ) -> std::io::Result<bool> {
+        let wanted = match how {
+            Registration::Missing => "um",
+            Registration::WriteProtect => "uw",
+        };
         proc_is_ours()?;
         let smaps = File::open(format!("/proc/{}/smaps", self.pid))?;
         let mut covered = vec![0; ranges.len()];
@@ -132,7 +149,7 @@ impl Process {
         for line in BufReader::new(smaps).lines() {
             let line = line?;
             if let Some(flags) = line.strip_prefix("VmFlags:") {
-                if flags.split_whitespace().any(|flag| flag == "um") {
+                if flags.split_whitespace().any(|flag| flag == wanted) {
                     for ((start, end), covered) in ranges.iter().zip(&mut covered) {
                         let (from, to) = (mapping.0.max(start.0), mapping.1.min(end.0));
                         *covered += to.saturating_sub(from);
