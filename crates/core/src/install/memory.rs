@@ -118,10 +118,12 @@ impl GuestMemory {
             None => drop(self.states.doubt(page)),
             Some((false, ..)) => {}
             Some((true, true, _)) => self.states.set_one(page, PageState::Dirty),
+            // It was accounted for before the end came, or is now: it holds what the source has.
+            Some((true, false, _)) if before == PageState::Clean => {}
             Some((true, false, true)) if before == PageState::Unfaulted => {
                 self.states.set_one(page, PageState::Clean);
             }
-            // Whatever it was before, it was absent, and is filled with zeros.
+            // It was given back or is a hole, and is filled with zeros.
             Some((true, false, _)) => self.states.set_one(page, PageState::Zero),
         }
     }
