@@ -69,12 +69,17 @@ impl Identity {
             return;
         }
         match self.shows(layout, Registration::Missing) {
-            Ok(Some(true)) => self.conclude(Owner::Peer),
-            Ok(Some(false)) => self.conclude(Owner::Other),
+            Ok(Some(is_peers)) => self.seen(is_peers),
             Ok(None) => self.conclude(Owner::Unknowable),
             // Nothing is known yet, and it can be asked again.
             Err(_) => {}
         }
+    }
+
+    /// The peer was seen to have, or not to have, memory registered with a userfaultfd in all the
+    /// places of the guest's.
+    pub(crate) fn seen(&self, is_peers: bool) {
+        self.conclude(if is_peers { Owner::Peer } else { Owner::Other });
     }
 
     /// Whether all of the guest's memory is registered for write protection, if it is the peer's and

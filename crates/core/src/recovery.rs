@@ -17,6 +17,7 @@ use crate::kernel::{Outcome, Process, Registration, Uffd};
 use crate::layout::Layout;
 use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
+    UnownedFile,
 };
 
 /// Where a guest's ledger is kept, and what it says of the snapshot.
@@ -172,20 +173,34 @@ impl Obstruction {
     }
 }
 
-/// A guest whose ledger is ours, with all it takes to serve it.
+/// A guest that somebody serves or has left, with all it takes to serve it but the right to: that is
+/// the lock on its ledger. Nothing of the guest is touched by this, so that it can be had long
+/// before the guest is left.
 #[derive(Debug)]
-pub struct Left {
-    pub(crate) file: LedgerFile,
-    pub(crate) header: Header,
-    pub(crate) ledger: Ledger,
-    pub(crate) layout: Arc<Layout>,
-    pub(crate) process: Process,
-    pub(crate) uffd: Uffd,
+pub struct Prospect {
+    file: UnownedFile,
+    path: PathBuf,
+    header: Header,
+    /// Mapped, and neither read nor written: it is its owner's.
+    ledger: Ledger,
+    layout: Arc<Layout>,
+    process: Process,
+    uffd: Uffd,
+    /// Whether the process showed that the guest's memory is its own, where that could be seen.
+    shown: Option<bool>,
 }
 
-impl Left {
-    /// Takes over the guest of the ledger at `path`. From then on it is ours: dropped, it is left
-    /// again.
+/// Why a prospect did not become ours.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// Somebody serves the guest; it can be tried again.
+    Served(Box<Prospect>),
+    /// It cannot be served here.
+    Not(NotRecovered),
+}
+
+impl Prospect {
+    /// Gets ready to take over the guest of the ledger at `path`.
     pub fn find(path: &Path, spares: &mut Spares) -> Result<Self, NotRecovered> {
         find(path, spares).map_err(|why| NotRecovered { path: path.to_owned(), why })
     }
@@ -200,19 +215,91 @@ impl Left {
         &self.header.snapshot
     }
 
-    /// The options its session had, without the ones about tracking, which stay as they were.
-    pub fn options(&self) -> SessionOptions {
-        self.header.options()
-    }
-
-    /// Refuses a guest of another snapshot than `served`; it is left again.
+    /// Refuses a guest of another snapshot than `served`.
     pub fn of_snapshot(self, served: &SnapshotPlace) -> Result<Self, NotRecovered> {
         if self.header.snapshot.is_same(served) {
             return Ok(self);
         }
-        let snapshot = self.header.snapshot.clone();
-        let path = self.file.path().to_owned();
-        Err(NotRecovered { path, why: Obstruction::OtherSnapshot { snapshot } })
+        let snapshot = self.header.snapshot;
+        Err(NotRecovered { path: self.path, why: Obstruction::OtherSnapshot { snapshot } })
+    }
+
+    /// Takes the guest over, if whoever served it is gone or has let go of it. From then on it is
+    /// ours: dropped, it is left again.
+    pub fn take(self) -> Result<Left, NotTaken> {
+        let Self { file, path, header, ledger, layout, process, uffd, mut shown } = self;
+        let not = |why| NotTaken::Not(NotRecovered { path: path.clone(), why });
+        let file = match file.own() {
+            Ok(file) => file,
+            Err((Some(file), LedgerError::Owned)) => {
+                let it = Self { file, path, header, ledger, layout, process, uffd, shown };
+                return Err(NotTaken::Served(Box::new(it)));
+            }
+            Err((_, error)) => return Err(not(Obstruction::Ledger(error))),
+        };
+        let pid = header.pid;
+        if process.has_exited() {
+            file.remove();
+            return Err(not(Obstruction::Ended { pid }));
+        }
+        if ledger.is_releasing() {
+            // Some of it is registered with nobody any more, as it is meant to be.
+            shown = None;
+        } else {
+            // What was seen in advance may have been seen too early.
+            if shown == Some(false) {
+                shown = is_shown(&process, &layout);
+            }
+            match check(&process, &layout, &uffd, shown) {
+                Ok(()) => {}
+                Err(why) => return Err(not(why)),
+            }
+        }
+        Ok(Left { file, header, ledger, layout, process, uffd, shown })
+    }
+}
+
+/// A guest whose ledger is ours, with all it takes to serve it.
+#[derive(Debug)]
+pub struct Left {
+    pub(crate) file: LedgerFile,
+    pub(crate) header: Header,
+    pub(crate) ledger: Ledger,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) process: Process,
+    pub(crate) uffd: Uffd,
+    /// Whether the process showed that the guest's memory is its own, where that could be seen.
+    pub(crate) shown: Option<bool>,
+}
+
+impl Left {
+    /// Takes over the guest of the ledger at `path`. From then on it is ours: dropped, it is left
+    /// again.
+    pub fn find(path: &Path, spares: &mut Spares) -> Result<Self, NotRecovered> {
+        Prospect::find(path, spares)?.take().map_err(|error| match error {
+            NotTaken::Served(_) => NotRecovered { path: path.to_owned(), why: Obstruction::Served },
+            NotTaken::Not(error) => error,
+        })
+    }
+
+    /// The guest's id.
+    pub fn id(&self) -> &str {
+        &self.header.id
+    }
+
+    /// The snapshot it was restored from.
+    pub const fn snapshot(&self) -> &SnapshotPlace {
+        &self.header.snapshot
+    }
+
+    /// Its ledger.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The options its session had, without the ones about tracking, which stay as they were.
+    pub fn options(&self) -> SessionOptions {
+        self.header.options()
     }
 }
 
@@ -222,65 +309,93 @@ const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
 /// Takes over every guest of `served` that was left in `dir`, and says why not of the others. For
 /// whoever has the directory's [claim](StateDir::claim): the server before has ended, or has handed
 /// over, and what it still has the lock on is about to be let go of.
-pub fn take_all(
+///
+/// Each guest is handed to `serve` as soon as it is ours: none waits for the others.
+pub fn take_over(
     dir: &StateDir,
     served: &SnapshotPlace,
     spares: &mut Spares,
-) -> io::Result<(Vec<Left>, Vec<NotRecovered>)> {
-    let (mut taken, mut others) = (Vec::new(), Vec::new());
-    let mut paths = dir.ledgers()?;
+    mut serve: impl FnMut(Left),
+) -> io::Result<Vec<NotRecovered>> {
+    let mut others = Vec::new();
+    let mut note = |error: NotRecovered| {
+        // It was removed by whoever had the lock: its guest has ended.
+        if !matches!(error.why, Obstruction::Ledger(LedgerError::Gone)) {
+            others.push(error);
+        }
+    };
+    let mut prospects = Vec::new();
+    for path in dir.ledgers()? {
+        match Prospect::find(&path, spares).and_then(|prospect| prospect.of_snapshot(served)) {
+            Ok(prospect) => prospects.push(prospect),
+            Err(error) => note(error),
+        }
+    }
     let until = Instant::now() + LETS_GO_WITHIN;
-    while !paths.is_empty() {
+    while !prospects.is_empty() {
         let over = Instant::now() >= until;
         let mut locked = Vec::new();
-        for path in paths {
-            match Left::find(&path, spares).and_then(|left| left.of_snapshot(served)) {
-                Ok(left) => taken.push(left),
-                Err(NotRecovered { why: Obstruction::Served, .. }) if !over => locked.push(path),
-                // It was removed by whoever had the lock: its guest has ended.
-                Err(NotRecovered { why: Obstruction::Ledger(LedgerError::Gone), .. }) => {}
-                Err(other) => others.push(other),
+        for prospect in prospects {
+            match prospect.take() {
+                Ok(left) => serve(left),
+                Err(NotTaken::Served(prospect)) if !over => locked.push(*prospect),
+                Err(NotTaken::Served(prospect)) => {
+                    note(NotRecovered { path: prospect.path, why: Obstruction::Served });
+                }
+                Err(NotTaken::Not(error)) => note(error),
             }
         }
-        paths = locked;
-        if !paths.is_empty() {
+        prospects = locked;
+        if !prospects.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    Ok((taken, others))
+    Ok(others)
 }
 
-fn find(path: &Path, spares: &mut Spares) -> Result<Left, Obstruction> {
-    let unusable = |error| match error {
-        LedgerError::Owned => Obstruction::Served,
-        other => Obstruction::Ledger(other),
-    };
-    let (file, header, size) = LedgerFile::open(path).map_err(unusable)?;
+fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
+    let (file, header) = UnownedFile::open(path).map_err(unusable)?;
     let here = Host::here().map_err(|cause| {
         let doing = "cannot find out which boot this is";
         Obstruction::Ledger(LedgerError::Io { doing, cause })
     })?;
     if header.boot != here.boot {
-        file.remove();
-        return Err(Obstruction::OtherBoot);
+        return Err(ended(file, Obstruction::OtherBoot));
     }
     let pid = header.pid;
     if header.pid_namespace != here.pid_namespace {
         return Err(Obstruction::OtherNamespace { pid });
     }
     let layout = header.layout().map_err(|error| unusable(error.into()))?;
-    let ledger = file.recover(&layout, size).map_err(unusable)?;
+    let ledger = file.map(&layout).map_err(unusable)?;
     let process = match Process::find(pid, header.started) {
         Ok(process) => process,
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {
-            file.remove();
-            return Err(Obstruction::Ended { pid });
+            return Err(ended(file, Obstruction::Ended { pid }));
         }
         Err(error) => return Err(Obstruction::Descriptor { pid, cause: error.to_string() }),
     };
     let uffd = descriptor(&process, &header, spares)?;
-    let uffd = check(&process, &layout, uffd, ledger.is_releasing())?;
-    Ok(Left { file, header, ledger, layout: Arc::new(layout), process, uffd })
+    let uffd = Uffd::new(uffd)
+        .map_err(|errno| Obstruction::Descriptor { pid, cause: errno.to_string() })?;
+    let shown = is_shown(&process, &layout);
+    let (path, layout) = (path.to_owned(), Arc::new(layout));
+    Ok(Prospect { file, path, header, ledger, layout, process, uffd, shown })
+}
+
+fn unusable(error: LedgerError) -> Obstruction {
+    match error {
+        LedgerError::Owned => Obstruction::Served,
+        other => Obstruction::Ledger(other),
+    }
+}
+
+/// Sweeps the ledger of a guest that has ended, unless somebody still serves it, who will.
+fn ended(file: UnownedFile, why: Obstruction) -> Obstruction {
+    match file.remove() {
+        Ok(()) => why,
+        Err(error) => unusable(error),
+    }
 }
 
 /// The guest's userfaultfd: from its process, or from whoever kept a copy.
@@ -319,25 +434,27 @@ fn descriptor(
     }
 }
 
+/// Whether the guest's memory is the process's, and registered, as far as that can be seen. Reads
+/// what the process has mapped, which takes the longer the more that is.
+fn is_shown(process: &Process, layout: &Layout) -> Option<bool> {
+    let size = layout.page_size();
+    let regions: Vec<_> =
+        layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
+    process.has_registered(&regions, Registration::Missing).ok()
+}
+
 /// Whether the guest's memory is registered with this very userfaultfd.
 fn check(
     process: &Process,
     layout: &Layout,
-    uffd: OwnedFd,
-    releasing: bool,
-) -> Result<Uffd, Obstruction> {
+    uffd: &Uffd,
+    shown: Option<bool>,
+) -> Result<(), Obstruction> {
     let pid = process.pid();
     let wrong = |cause: String| Obstruction::NotItsMemory { pid, cause };
-    let uffd = Uffd::new(uffd).map_err(|errno| wrong(errno.to_string()))?;
-    if releasing {
-        // Some of it is registered with nobody any more, as it is meant to be.
-        return Ok(uffd);
-    }
     let size = layout.page_size();
-    let regions: Vec<_> =
-        layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
     // Where the process may not be looked into, the descriptor came from whoever had it before.
-    if matches!(process.has_registered(&regions, Registration::Missing), Ok(false)) {
+    if shown == Some(false) {
         return Err(wrong("/proc/PID/smaps shows other mappings there".to_owned()));
     }
     for region in layout.regions() {
@@ -350,7 +467,7 @@ fn check(
             other => return Err(wrong(format!("{other:?}"))),
         }
     }
-    Ok(uffd)
+    Ok(())
 }
 
 impl From<HeaderError> for Obstruction {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
-use uffd_core::recovery::{Keep, NotRecovered, Spares, take_all};
+use uffd_core::recovery::{Keep, NotRecovered, Spares, take_over};
 use uffd_core::server::{Arriving, Refusal, ServerObserver};
 use uffd_core::session::{Session, SessionOptions};
 use uffd_core::source::Fetcher;
@@ -100,9 +100,8 @@ impl Reception {
         fetcher: &Arc<Fetcher>,
         options: SessionOptions,
     ) -> std::io::Result<()> {
-        let (taken, others) = take_all(&keep.dir, &keep.snapshot, &mut Spares::new())?;
-        for left in taken {
-            let path = keep.dir.path().join(left.id());
+        let others = take_over(&keep.dir, &keep.snapshot, &mut Spares::new(), |left| {
+            let path = left.path().to_owned();
             let Arriving { observer, served } = self.receive(true);
             match Session::recover(left, Arc::clone(fetcher), options, observer) {
                 Ok(session) => served(session),
@@ -111,7 +110,7 @@ impl Reception {
                     self.outbox.tell(News::NotRecovered((&NotRecovered { path, why }).into()));
                 }
             }
-        }
+        })?;
         for other in &others {
             self.outbox.tell(News::NotRecovered(other.into()));
         }

@@ -110,7 +110,7 @@ impl Setup {
 
     /// Makes the loop for a guest that a predecessor left.
     pub(crate) fn recover(self, left: Left) -> Result<FaultLoop, SessionError> {
-        let Left { file, header, ledger, layout, process, uffd } = left;
+        let Left { file, header, ledger, layout, process, uffd, shown } = left;
         check_size(&layout)?;
         let now = boot_time();
         let since = now
@@ -126,7 +126,7 @@ impl Setup {
             ledger,
             file: Some(file),
         })?;
-        fault_loop.take_over(features)?;
+        fault_loop.take_over(features, shown)?;
         Ok(fault_loop)
     }
 
@@ -201,9 +201,12 @@ impl FaultLoop {
 
     /// Finishes what a predecessor left: first the events it has read and not dealt with, then the
     /// installs it had in hand. Then all threads that wait look again.
-    fn take_over(&mut self, features: Features) -> Result<(), SessionError> {
+    fn take_over(&mut self, features: Features, shown: Option<bool>) -> Result<(), SessionError> {
         let layout = Arc::clone(self.guest.memory.layout());
-        self.guest.memory.identity().look_at_maps(&layout);
+        match shown {
+            Some(is_peers) => self.guest.memory.identity().seen(is_peers),
+            None => self.guest.memory.identity().look_at_maps(&layout),
+        }
         self.guest.memory.counters = self.live.counters();
         match self.live.tracking() {
             Some(tracking) => self.guest.memory.set_tracking(tracking),

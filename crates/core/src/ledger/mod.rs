@@ -125,6 +125,7 @@ pub enum LedgerError {
 /// The file of a ledger, locked: whoever has this owns the guest.
 #[derive(Debug)]
 pub(crate) struct LedgerFile {
+    #[allow(dead_code, reason = "held for its lock")]
     lock: Flock<File>,
     path: PathBuf,
 }
@@ -152,8 +153,41 @@ impl LedgerFile {
         make(file).inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
 
-    /// Opens a ledger that is there, unless its owner lives. Nothing of it is changed.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Header, usize), LedgerError> {
+    fn map(file: &File, header: usize, pages: usize, is_recovered: bool) -> io::Result<Ledger> {
+        let mut memory = SharedMemory::of(file)?;
+        memory.take(header);
+        let ledger = Ledger::of(memory, pages, is_recovered);
+        if let Some(events) = &ledger.events {
+            // The kernel takes an event off its queue before it writes it here.
+            events.lock()?;
+        }
+        Ok(ledger)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The guest needs no ledger any more.
+    pub(crate) fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The file of a ledger that may have an owner. What never changes of it may be looked at, and it
+/// can be mapped in advance; what is mapped is read and written by whoever owns it.
+#[derive(Debug)]
+pub(crate) struct UnownedFile {
+    file: File,
+    path: PathBuf,
+    /// Bytes before the note.
+    header: usize,
+}
+
+impl UnownedFile {
+    /// Opens a ledger that is there, whoever owns it. Nothing of it is changed.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Header), LedgerError> {
         let io = |doing| move |cause| LedgerError::Io { doing, cause };
         let file = OpenOptions::new()
             .read(true)
@@ -176,52 +210,50 @@ impl LedgerFile {
             );
             return Err(LedgerError::Foreign { user, found });
         }
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(LedgerError::Owned),
-            Err((_, errno)) => return Err(io("cannot lock it")(errno.into())),
-        };
-        // Its last owner may have removed it before the lock was ours.
-        let still = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == about.ino());
-        if !still {
-            return Err(LedgerError::Gone);
-        }
-        let len = lock.metadata().map_err(io("cannot look at it"))?.len();
-        let (header, size) = Header::decode(len, |bytes, at| lock.read_exact_at(bytes, at))?;
-        Ok((Self { lock, path: path.to_owned() }, header, size))
+        let (header, size) =
+            Header::decode(about.len(), |bytes, at| file.read_exact_at(bytes, at))?;
+        Ok((Self { file, path: path.to_owned(), header: size }, header))
     }
 
-    /// Maps what a predecessor has left, after a header of `size` bytes.
-    pub(crate) fn recover(&self, layout: &Layout, size: usize) -> Result<Ledger, LedgerError> {
+    /// Maps what its owner writes.
+    pub(crate) fn map(&self, layout: &Layout) -> Result<Ledger, LedgerError> {
         let io = |cause| LedgerError::Io { doing: "cannot map it", cause };
         let pages = pages(layout).map_err(io)?;
-        let found = self.lock.metadata().map_err(io)?.len();
-        let said = (size + FIXED + pages) as u64;
+        let found = self.file.metadata().map_err(io)?.len();
+        let said = (self.header + FIXED + pages) as u64;
         if found != said {
             return Err(HeaderError::Length { found, said }.into());
         }
-        Self::map(&self.lock, size, pages, true).map_err(io)
+        LedgerFile::map(&self.file, self.header, pages, true).map_err(io)
     }
 
-    fn map(file: &File, header: usize, pages: usize, is_recovered: bool) -> io::Result<Ledger> {
-        let mut memory = SharedMemory::of(file)?;
-        memory.take(header);
-        let ledger = Ledger::of(memory, pages, is_recovered);
-        if let Some(events) = &ledger.events {
-            // The kernel takes an event off its queue before it writes it here.
-            events.lock()?;
+    /// Becomes its owner, unless that one lives. With the error comes what can be tried again.
+    pub(crate) fn own(self) -> Result<LedgerFile, (Option<Self>, LedgerError)> {
+        let Self { file, path, header } = self;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((file, errno)) => {
+                let error = match errno {
+                    Errno::EWOULDBLOCK => LedgerError::Owned,
+                    _ => LedgerError::Io { doing: "cannot lock it", cause: errno.into() },
+                };
+                return Err((Some(Self { file, path, header }), error));
+            }
+        };
+        // Its last owner may have removed it before the lock was ours.
+        let is_there = |about: fs::Metadata| {
+            fs::symlink_metadata(&path)
+                .is_ok_and(|now| (now.dev(), now.ino()) == (about.dev(), about.ino()))
+        };
+        if !lock.metadata().is_ok_and(is_there) {
+            return Err((None, LedgerError::Gone));
         }
-        Ok(ledger)
+        Ok(LedgerFile { lock, path })
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The guest needs no ledger any more.
-    pub(crate) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+    /// Removes it, its guest having ended, unless somebody else is about to.
+    pub(crate) fn remove(self) -> Result<(), LedgerError> {
+        self.own().map(LedgerFile::remove).map_err(|(_, error)| error)
     }
 }
 

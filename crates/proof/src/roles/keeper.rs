@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::ledger::{SnapshotPlace, StateDir};
-use uffd_core::recovery::{Keep, Spares, take_all};
+use uffd_core::recovery::{Keep, Spares, take_over};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Observer, Session};
 use uffd_core::source::{Fetcher, FileSource};
@@ -26,14 +26,20 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let fetcher = Arc::new(Fetcher::new(source));
     let sessions = Arc::new(Sessions::default());
     let mut recovered = 0;
-    let (taken, others) = take_all(&dir, &snapshot, &mut Spares::new())?;
+    let mut failed = None;
+    let others = take_over(&dir, &snapshot, &mut Spares::new(), |left| {
+        let fetcher = Arc::clone(&fetcher);
+        match Session::recover(left, fetcher, role.session(), Box::new(OfGuest)) {
+            Ok(session) => sessions.add(session),
+            Err(error) => failed = Some(error),
+        }
+        recovered += 1;
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     for error in others {
         say(&format!("left {}", error.why.code()));
-    }
-    for left in taken {
-        let fetcher = Arc::clone(&fetcher);
-        sessions.add(Session::recover(left, fetcher, role.session(), Box::new(OfGuest))?);
-        recovered += 1;
     }
     let keep = Some(Keep { dir, snapshot });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
