@@ -56,6 +56,46 @@ pub fn own_userfaultfd() -> io::Result<OwnedFd> {
     uffd.as_fd().try_clone_to_owned()
 }
 
+/// Memory of this process that is registered with a userfaultfd. Whoever touches it waits for
+/// somebody who serves it.
+#[derive(Debug)]
+pub struct Registered {
+    /// The userfaultfd.
+    pub uffd: OwnedFd,
+    /// It is mapped apart from other memory, and nobody has touched it.
+    memory: Vec<u8>,
+    /// Where its first whole page begins.
+    start: usize,
+}
+
+const PAGE: usize = 4096;
+
+/// Enough for the allocator to map it apart.
+const ROOM: usize = 4 << 20;
+
+impl Registered {
+    /// So many pages of 4 KiB.
+    pub fn new(pages: usize) -> io::Result<Self> {
+        let uffd = create_user_mode_only(sys::UFFD_FEATURE_EVENT_REMOVE)?;
+        let mut memory = vec![0; ROOM];
+        // Not the first page, which the allocator has written to.
+        let start = memory.as_ptr().align_offset(PAGE) + PAGE;
+        let registered = memory[start..start + pages * PAGE].as_mut_ptr();
+        uffd.register(registered.cast(), pages * PAGE).map_err(io::Error::other)?;
+        Ok(Self { uffd: uffd.as_fd().try_clone_to_owned()?, memory, start })
+    }
+
+    /// The address of its first page.
+    pub fn base(&self) -> u64 {
+        self.memory[self.start..].as_ptr().addr() as u64
+    }
+
+    /// Reads a byte of a page, which waits for whoever serves it.
+    pub fn touch(&self, page: usize) -> u8 {
+        self.memory[self.start + page * PAGE]
+    }
+}
+
 /// A userfaultfd for nothing yet: nobody has said which features it is to have.
 pub fn raw_userfaultfd() -> io::Result<OwnedFd> {
     Ok(create_uninitialised()?)

@@ -2,6 +2,7 @@
 //! over the real socket.
 
 mod apart;
+mod attacker;
 mod case;
 mod cast;
 mod crowd;
@@ -9,6 +10,7 @@ mod facts;
 mod hugelimit;
 mod hugepages;
 mod keeping;
+pub mod malice;
 mod observe;
 mod others;
 mod peer;
@@ -22,6 +24,7 @@ pub mod sources;
 mod stage;
 
 pub use apart::{Apart, ApartStage, Refused, ServedApart, Sight};
+pub use attacker::Attacker;
 pub use case::{Case, HUGE, SMALL, Setting};
 pub use cast::Cast;
 pub use crowd::Crowd;

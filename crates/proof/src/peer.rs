@@ -1,7 +1,8 @@
 //! Peers of a server that need be no VMM: they send what they like, and pass on what is another's.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -24,21 +25,41 @@ impl Peer {
 
     /// Sends one piece of a message, with descriptors.
     pub fn send(&self, bytes: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send_with(bytes, fds, MsgFlags::empty())
+        self.send_all(bytes.as_bytes(), &numbers(fds), MsgFlags::empty())
     }
 
     /// The same for the last byte out of band.
     pub fn send_out_of_band(&self, byte: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send_with(byte, fds, MsgFlags::MSG_OOB)
+        self.send_all(byte.as_bytes(), &numbers(fds), MsgFlags::MSG_OOB)
     }
 
-    fn send_with(&self, bytes: &str, fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
-        let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+    /// Sends all of `bytes`, however long the server takes to read them; the descriptors go with
+    /// the first.
+    pub(crate) fn send_all(&self, bytes: &[u8], fds: &[RawFd], flags: MsgFlags) -> io::Result<()> {
+        let rights = [ControlMessage::ScmRights(fds)];
+        let mut rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
         let (stream, flags) = (self.0.as_raw_fd(), flags | MsgFlags::MSG_NOSIGNAL);
-        let sent = sendmsg::<()>(stream, &[IoSlice::new(bytes.as_bytes())], rights, flags, None)?;
-        if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let sent = sendmsg::<()>(stream, &[IoSlice::new(rest)], rights, flags, None)?;
+            (rest, rights) = (&rest[sent..], &[]);
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be said.
+    pub(crate) fn hang_up(&self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Write)
+    }
+}
+
+fn numbers(fds: &[BorrowedFd<'_>]) -> Vec<RawFd> {
+    fds.iter().map(AsRawFd::as_raw_fd).collect()
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

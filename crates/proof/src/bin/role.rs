@@ -5,7 +5,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     uffd_proof::roles::play(&args).unwrap_or_else(|| {
-        eprintln!("usage: uffd-proof-role guest|handler|keeper|drain|relay ...");
+        eprintln!("usage: uffd-proof-role guest|attacker|handler|keeper|drain|relay ...");
         ExitCode::from(2)
     })
 }

@@ -1,5 +1,6 @@
 //! What a process of a proof can be: the guest, a handler apart, or somebody who gets in the way.
 
+mod attacker;
 mod drain;
 mod handler;
 mod keeper;
@@ -16,6 +17,7 @@ pub fn play(args: &[OsString]) -> Option<ExitCode> {
         "guest" => return Some(uffd_guest::program::main(args.iter().cloned())),
         "handler" => handler::play(&texts()),
         "keeper" => keeper::play(&texts()),
+        "attacker" => attacker::play(&texts()),
         "drain" => drain::play(&texts()),
         "relay" => relay::play(&texts()),
         _ => return None,
