@@ -35,6 +35,10 @@ export declare class NativeGuest {
   trace(): number
   /** The whole trace, of a guest that has ended; two words an entry. */
   keptTrace(): BigUint64Array
+  /** First touches of this guest, two words each, as a trace of its snapshot. */
+  takeDown(words: BigUint64Array): Promise<NativeTrace | ErrorInfo>
+  /** Why a trace cannot be used for this guest, if it cannot. */
+  checkTrace(trace: NativeTrace): Promise<ErrorInfo | undefined>
   /** Answers once no fault is in hand. */
   settle(): number
   /** Kills the guest's process; tells whether there was one to kill. */
@@ -49,26 +53,6 @@ export declare class NativePrefault {
   get request(): number
   /** Gives the rest up; the report comes all the same. */
   cancel(): void
-}
-
-/** The trace of one snapshot. Never changes. */
-export declare class NativeSavedTrace {
-  /** The snapshot it belongs to. */
-  get snapshot(): TraceSnapshot
-  /** The program that made it, and its version. */
-  get createdBy(): string
-  /** What it amounts to. */
-  summary(): TraceSummary
-  /** Its entries, two words each. */
-  words(): BigUint64Array
-  /** The pages to prefault, in order: pairs of a first page and the page after the last. */
-  ranges(): Float64Array
-  /** The view for people. */
-  toJson(): string
-  /** This trace and others of the same snapshot as one. */
-  merge(how: MergeOption, others: Array<NativeSavedTrace>): NativeSavedTrace
-  /** Saves it, all or nothing: resolves when it is on disk, or with why it is not. */
-  save(path: string): Promise<ErrorInfo | undefined>
 }
 
 /**
@@ -92,6 +76,30 @@ export declare class NativeServer {
    * tells nobody.
    */
   abandon(): void
+}
+
+/** The trace of one snapshot. Never changes. */
+export declare class NativeTrace {
+  /** The page size of the guest it was recorded from, in bytes. */
+  get pageSize(): number
+  /** Whether the memory file at this path is the snapshot it belongs to. */
+  belongsTo(snapshot: string): Promise<boolean | ErrorInfo>
+  /** The snapshot it belongs to. */
+  get snapshot(): TraceSnapshot
+  /** The program that made it, and its version. */
+  get createdBy(): string
+  /** What it amounts to. */
+  summary(): TraceSummary
+  /** Its entries, two words each. */
+  words(): BigUint64Array
+  /** The pages to prefault, in order: pairs of a first page and the page after the last. */
+  ranges(): Float64Array
+  /** The view for people. */
+  toJson(): string
+  /** This trace and others of the same snapshot as one. */
+  merge(how: MergeOption, others: Array<NativeTrace>): NativeTrace
+  /** Saves it, all or nothing: resolves when it is on disk, or with why it is not. */
+  save(path: string): Promise<ErrorInfo | undefined>
 }
 
 /**
@@ -189,7 +197,7 @@ export interface Latency {
 }
 
 /** Loads a trace from a file; with a snapshot, refuses the trace of any other. */
-export declare function loadTrace(path: string, snapshot?: string | undefined | null): Promise<NativeSavedTrace | ErrorInfo>
+export declare function loadTrace(path: string, snapshot?: string | undefined | null): Promise<NativeTrace | ErrorInfo>
 
 /** Which pages of several traces are kept. */
 export type MergeOption = 'union' | 'intersection'
@@ -312,7 +320,7 @@ export interface PrefaultReport {
 export declare function probeHost(): Host
 
 /** Makes a trace of first touches, two words each, and of the snapshot they were made on. */
-export declare function recordTrace(snapshot: string, pageSize: number, words: BigUint64Array): Promise<NativeSavedTrace | ErrorInfo>
+export declare function recordTrace(snapshot: string, pageSize: number, words: BigUint64Array): Promise<NativeTrace | ErrorInfo>
 
 /** A run of guest memory that is contiguous both in the guest process and in the snapshot. */
 export interface Region {
@@ -395,8 +403,6 @@ export interface Stats {
 export interface TraceSnapshot {
   /** The length of the memory file in bytes. */
   length: bigint
-  /** The page size of its guests in bytes. */
-  pageSize: number
   /** A hash of samples of its contents. */
   fingerprint: string
 }

@@ -80,10 +80,10 @@ export const errorCodes = {
   ERR_UFFD_TRACE_INVALID: 'the trace has an impossible field: its writer is at fault',
   ERR_UFFD_TRACE_ENTRY: 'a page of the trace is not of the snapshot, or comes twice',
   ERR_UFFD_TRACE_JSON: 'the JSON view of a trace is not one',
-  ERR_UFFD_TRACE_WRONG_SNAPSHOT: 'the trace belongs to another snapshot',
+  ERR_UFFD_TRACE_WRONG_SNAPSHOT: 'the trace is of another snapshot, or of pages of another size',
   ERR_UFFD_TRACE_NO_SPACE: 'there is no room to save the trace',
   ERR_UFFD_TRACE_SAVE: 'the trace cannot be saved for another reason',
-  ERR_UFFD_TRACE_SNAPSHOT: 'the snapshot cannot be read to tell which it is',
+  ERR_UFFD_TRACE_SNAPSHOT: 'the snapshot cannot be read to tell which it is, or was replaced',
 
   ERR_UFFD_INVALID_TEMPLATE: 'a sandbox template cannot be read or one of its fields is wrong',
   ERR_UFFD_FIRECRACKER_ABORTED: 'the AbortSignal of a request fired before its answer came',

@@ -14,12 +14,13 @@ export {
   type PageStates,
   type RegionStates,
 } from './guest/page-states.js'
-export { type PageRange, type Pages } from './guest/pages.js'
-export { SavedTrace, type LoadTraceOptions, type RecordedOn } from './saved-trace.js'
+export { type Pages } from './guest/pages.js'
+export { type PageRange } from './page-range.js'
 export { listen } from './server/listen.js'
 export { type ListenOptions } from './server/options.js'
 export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'
-export { Trace, type FilledWith, type TraceEntry } from './trace.js'
+export { type FilledWith, type TraceEntry } from './trace/entries.js'
+export { Trace, type LoadTraceOptions, type PageSize, type RecordedOn } from './trace/trace.js'
 export {
   type EndReason,
   type GuestOwner,

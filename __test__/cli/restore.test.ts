@@ -2,7 +2,7 @@
 import { existsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { SavedTrace } from '../../src/index.js'
+import { Trace } from '../../src/index.js'
 import { CommandProcess, runCommand } from '../support/command.js'
 import { Firecracker, type Played } from '../support/firecracker.js'
 import { withApi } from '../support/with-api.js'
@@ -30,7 +30,7 @@ test('it restores, serves, saves the trace and ends with the guest', async (t) =
   t.is(status, 0)
   t.like(await command.event('end'), { reason: 'guest-exited' })
   t.like(await command.event('summary'), { exited: 1, failed: 0 })
-  t.true((await SavedTrace.load(trace, { snapshot: firecracker.snapshot })).summary.pages > 0)
+  t.true((await Trace.load(trace, { snapshot: firecracker.snapshot })).summary.pages > 0)
 
   const again = await place(t)
   const other = ['--snapshot', firecracker.snapshot, '--prefetch', trace]

@@ -5,10 +5,11 @@ import { once } from 'node:events'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import native from '#native'
-import { type Stats } from '../../src/index.js'
+import { type Stats, Trace } from '../../src/index.js'
 import { cli, CommandProcess, runCommand } from '../support/command.js'
 import { deadlineMs, GuestProcess } from '../support/guest.js'
 import { snapshotFile } from '../support/stage.js'
+import { touches } from '../support/touches.js'
 
 const pages = 256
 
@@ -156,13 +157,14 @@ test('the traces of several guests become one', async (t) => {
 test('the trace of another snapshot is refused before anything is served', async (t) => {
   const { args, socket, snapshot } = place(t)
   const trace = join(dirname(snapshot), 'boot.trace')
-  const { SavedTrace, Trace } = await import('../../src/index.js')
-  const touches = Trace.of(BigUint64Array.of(1n, 0n))
-  await (await SavedTrace.record(touches, { snapshot })).save(trace)
+  await (await Trace.record(touches(1), { snapshot, pageSize: 4096 })).save(trace)
   native.writeGuestSnapshot({ path: snapshot, pages, seed: 9 })
   const { status, stderr } = await runCommand(t, ...args, '--prefetch', trace)
   t.is(status, 1)
-  t.regex(stderr, /recorded on another snapshot.*\(ERR_UFFD_TRACE_WRONG_SNAPSHOT\)/)
+  t.regex(
+    stderr,
+    /was recorded on a snapshot with other contents.*\(ERR_UFFD_TRACE_WRONG_SNAPSHOT\)/,
+  )
   t.false(existsSync(socket))
 })
 

@@ -1,18 +1,18 @@
 import { appendFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { SavedTrace, Trace } from '../../src/index.js'
+import { Trace } from '../../src/index.js'
 import { runCommand } from '../support/command.js'
 import { snapshotFile } from '../support/stage.js'
+import { touches } from '../support/touches.js'
 
 /** A snapshot, and a trace of it for each list of pages. */
 async function traces(t: ExecutionContext, ...lists: number[][]) {
   const snapshot = snapshotFile(t, 32)
   const files = lists.map((_, index) => join(dirname(snapshot), `${index}.trace`))
   for (const [index, pages] of lists.entries()) {
-    const words = BigUint64Array.from(pages.flatMap((page, at) => [BigInt(page), BigInt(at)]))
-    const saved = await SavedTrace.record(Trace.of(words), { snapshot })
-    await saved.save(files[index]!)
+    const trace = await Trace.record(touches(...pages), { snapshot, pageSize: 4096 })
+    await trace.save(files[index]!)
   }
   return { snapshot, files }
 }
@@ -51,7 +51,7 @@ test('a trace is checked, alone and against a snapshot', async (t) => {
 test('traces are merged', async (t) => {
   const { files } = await traces(t, [1, 2], [2, 3])
   const into = `${files[0]}.merged`
-  const pages = async () => [...(await SavedTrace.load(into)).trace].map(({ page }) => page)
+  const pages = async () => [...(await Trace.load(into))].map(({ page }) => page)
   const union = await runCommand(t, 'trace', 'merge', ...files, '--into', into)
   t.is(union.status, 0)
   t.deepEqual(await pages(), [1, 2, 3])

@@ -6,9 +6,10 @@ import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pathToFileURL, fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { SavedTrace, Trace } from '../../src/index.js'
+import { Trace } from '../../src/index.js'
 import { Firecracker, type Played } from '../support/firecracker.js'
 import { CommandProcess } from '../support/command.js'
+import { touches } from '../support/touches.js'
 
 const root = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 const page = readFileSync(root('docs/firecracker.md'), 'utf8')
@@ -80,9 +81,8 @@ test('restoring', async (t) => {
 })
 
 async function saveTrace(snapshot: string) {
-  const trace = Trace.of(new BigUint64Array([3n, 0n, 9n, 0n]))
-  const saved = await SavedTrace.record(trace, { snapshot })
-  await saved.save(join(dirname(snapshot), 'boot.trace'))
+  const trace = await Trace.record(touches(3, 9), { snapshot, pageSize: 4096 })
+  await trace.save(join(dirname(snapshot), 'boot.trace'))
 }
 
 test('restoring by a template, with a trace', async (t) => {

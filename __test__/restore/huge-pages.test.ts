@@ -1,9 +1,10 @@
 // A microVM with pages of 2 MiB, from its template to its next snapshot.
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { parseTemplate, pauseAndSnapshot, SavedTrace, Trace } from '../../src/index.js'
+import { parseTemplate, pauseAndSnapshot, Trace } from '../../src/index.js'
 import { Firecracker } from '../support/firecracker.js'
 import { reserveHugePages } from '../support/huge-pages.js'
+import { touches } from '../support/touches.js'
 
 const pages = 8
 const pageSize = 2_097_152
@@ -26,9 +27,8 @@ const template = parseTemplate({ firecracker: '1.16.1', memSizeMib: 16, hugePage
 
 test.serial('it is restored, prefetched and served, and gives pages back', async (t) => {
   const firecracker = await start(t)
-  const touches = Trace.of(new BigUint64Array([4n, 0n, 1n, 0n]))
   const { snapshot } = firecracker
-  const prefetch = await SavedTrace.record(touches, { snapshot, pageSize })
+  const prefetch = await Trace.record(touches(4, 1), { snapshot, pageSize })
   const vm = await firecracker.restore({ template, prefetch })
   t.is(vm.guest.pageSize, pageSize)
   t.like(await vm.prefetched, { requested: 2, installed: 2 })

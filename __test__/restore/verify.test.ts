@@ -6,13 +6,13 @@ import {
   parseTemplate,
   restore,
   type RestoreError,
-  SavedTrace,
   type TemplateInput,
   Trace,
 } from '../../src/index.js'
 import { minorOf, releases } from '../support/firecracker-api/published.js'
 import { Firecracker } from '../support/firecracker.js'
 import { snapshotFile, temporaryDirectory } from '../support/stage.js'
+import { touches } from '../support/touches.js'
 
 const reporting = { amount_mib: 0, deflate_on_oom: true, free_page_reporting: true }
 const plain = { ...reporting, free_page_reporting: false }
@@ -148,18 +148,17 @@ const wanted = [3, 4, 5, 20]
 
 /** A trace of these pages, as a file. */
 async function traceFile(t: ExecutionContext, snapshot: string, pageSize: 4096 | 2097152 = 4096) {
-  const words = new BigUint64Array(wanted.flatMap((page) => [BigInt(page), 0n]))
-  const saved = await SavedTrace.record(Trace.of(words), { snapshot, pageSize })
+  const trace = await Trace.record(touches(...wanted), { snapshot, pageSize })
   const file = join(temporaryDirectory(t), 'boot.trace')
-  await saved.save(file)
-  return { saved, file }
+  await trace.save(file)
+  return { trace, file }
 }
 
-for (const given of ['file', 'saved'] as const) {
+for (const given of ['file', 'trace'] as const) {
   test(`a trace given as ${given} is prefetched`, async (t) => {
     const firecracker = await Firecracker.start(t)
-    const trace = await traceFile(t, firecracker.snapshot)
-    const vm = await firecracker.restore({ prefetch: trace[given] })
+    const traces = await traceFile(t, firecracker.snapshot)
+    const vm = await firecracker.restore({ prefetch: traces[given] })
     t.like(await vm.prefetched, { requested: wanted.length, installed: wanted.length, failed: 0 })
     const states = await vm.guest.pageStates()
     for (const page of wanted) t.is(states.stateOf(page), 'faulted')
@@ -168,9 +167,9 @@ for (const given of ['file', 'saved'] as const) {
 
   test(`a trace of another snapshot given as ${given}: nothing is started`, async (t) => {
     const firecracker = await Firecracker.start(t)
-    const trace = await traceFile(t, snapshotFile(t, firecracker.pages + 1))
+    const traces = await traceFile(t, snapshotFile(t, firecracker.pages + 1))
     const error = await t.throwsAsync<RestoreError>(
-      firecracker.restore({ prefetch: trace[given] }),
+      firecracker.restore({ prefetch: traces[given] }),
       { code: 'ERR_UFFD_RESTORE_PREFETCH' },
     )
     t.like(error.cause, { code: 'ERR_UFFD_TRACE_WRONG_SNAPSHOT' })
@@ -184,7 +183,7 @@ test('a trace of pages of another size is refused once the guest tells its own',
   const { file } = await traceFile(t, firecracker.snapshot, 2097152)
   const error = await t.throwsAsync<RestoreError>(firecracker.restore({ prefetch: file }), {
     code: 'ERR_UFFD_RESTORE_PREFETCH',
-    message: /the trace has pages of 2097152 bytes, and the guest has pages of 4096/,
+    message: /trace was recorded with pages of 2 MiB, and pages are of 4 KiB here/,
   })
   t.is(error.vm, 'unusable')
 })

@@ -241,7 +241,7 @@ test('the package can be required', async (t) => {
   await ends(
     t,
     `const uffd = require(${JSON.stringify(dist('cjs/index.js'))})
-    console.log(typeof uffd.listen, typeof uffd.Trace.of, uffd.UffdError.name)`,
+    console.log(typeof uffd.listen, typeof uffd.Trace.load, uffd.UffdError.name)`,
     'function function UffdError',
   )
 })

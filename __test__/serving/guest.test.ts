@@ -115,7 +115,9 @@ test('a trace has each first touch once, in order, and prefaults the next guest'
   )
 
   const next = await stage.guest()
-  t.like(await next.guest.prefault(trace), { requested: 5, installed: 5 })
+  const requested = trace.pages.reduce((sum, { start, end }) => sum + end - start, 0)
+  t.true(requested >= 5)
+  t.like(await next.guest.prefault(trace), { requested, installed: requested })
   for (const page of touched) await next.process.ask({ op: 'touch', page })
   t.is((await next.guest.stats()).faults, 0)
 })

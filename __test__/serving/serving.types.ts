@@ -10,6 +10,7 @@ import {
   type Server,
   type Stats,
   Trace,
+  type TraceEntry,
   type UffdError,
 } from '../../src/index.js'
 import { same, type Same } from '../support/types.js'
@@ -43,7 +44,7 @@ void listen({ socket: 's', snapshot: 'm', onUnservable: 'ignore' })
 void listen({ socket: 's', snapshot: 'm', once: true })
 
 guest.on('stats', ({ latency, pages }) => void [latency.p99.toFixed(), pages.faulted])
-guest.on('trace', (entries) => same<Same<typeof entries, Trace>>())
+guest.on('trace', (entries) => same<Same<typeof entries, readonly TraceEntry[]>>())
 guest.on('notice', (notice) => same<Same<typeof notice, Notice>>())
 guest.on('end', (end) => same<Same<typeof end, GuestEnd>>())
 server.on('refused', (error, unseen) => void [error.code, unseen.toFixed()])
@@ -51,8 +52,11 @@ server.on('refused', (error, unseen) => void [error.code, unseen.toFixed()])
 void guest.prefault('all', { signal: AbortSignal.timeout(1) })
 void guest.prefault([1, { start: 2, end: 4 }])
 void guest.prefault(new Set([1]))
-void guest.prefault(Trace.of(new BigUint64Array()))
+declare const trace: Trace
+void guest.prefault(trace)
+same<Same<ReturnType<typeof guest.trace>, Promise<Trace>>>()
+same<Same<ReturnType<typeof guest.accepts>, Promise<boolean>>>()
 // @ts-expect-error: pages, not text
 void guest.prefault(['1'])
-// @ts-expect-error: a trace is made by Trace.of
-void new Trace(new BigUint64Array())
+// @ts-expect-error: page numbers mean nothing without a page size
+void Trace.record([], { snapshot: 'm' })

@@ -11,10 +11,12 @@ import {
 } from '#native'
 import { orAborted } from '../abort.js'
 import { type KeepAlive } from '../keep-alive.js'
+import { type UffdError } from '../errors.js'
 import { calling, fromNative } from '../native-errors.js'
 import { tell } from '../tell.js'
-import { Trace } from '../trace.js'
-import { abortSignal, boolean, object, optional, options } from '../validate.js'
+import { fromWords, type TraceEntry } from '../trace/entries.js'
+import { type PageSize, Trace } from '../trace/trace.js'
+import { abortSignal, boolean, type Check, object, optional, options } from '../validate.js'
 import { warn } from '../warn.js'
 import { guestEnd, type GuestEnd } from './end.js'
 import { PageStates, type DirtyPages } from './page-states.js'
@@ -29,7 +31,7 @@ export interface GuestEvents {
    */
   stats: [stats: Stats]
   /** First touches in order, in batches. None is lost, however late they are taken. */
-  trace: [entries: Trace]
+  trace: [entries: readonly TraceEntry[]]
   /**
    * Something worth a line in a log. Up to 64 are kept for the first listener.
    */
@@ -71,6 +73,9 @@ const checkReleaseOptions = object<ReleaseOptions>({
   signal: optional(abortSignal),
 })
 
+const checkTrace: Check<Trace> = (value, at) =>
+  value instanceof Trace ? value : at.expected('a trace', value)
+
 /** Where the server reaches its guests, out of users' sight. */
 export const internals = new WeakMap<Guest, (event: GuestEvent) => void>()
 
@@ -102,7 +107,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly regions: readonly Region[]
 
   /** Its page size in bytes: 4096 or 2097152. */
-  readonly pageSize: number
+  readonly pageSize: PageSize
 
   /** How its dirty pages are tracked: not (`off`), by faults (`sync`), by the kernel (`async`). */
   readonly tracking: Tracking
@@ -116,7 +121,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.id = native.handoffId
     this.pid = native.pid ?? undefined
     this.regions = native.regions
-    this.pageSize = native.pageSize
+    this.pageSize = native.pageSize as PageSize
     this.tracking = native.tracking
     let resolveEnded: (end: GuestEnd) => void
     this.#ended = new Promise((resolve) => {
@@ -153,8 +158,9 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
    * over a page the guest gave back. Its report accounts for every page. If the signal fires,
    * the rest is counted as `skipped`: that is an answer, not an error.
    *
-   * @throws {UffdError} ERR_UFFD_NO_SUCH_PAGES if the guest lacks one of the pages; then nothing
-   * is installed. ERR_UFFD_GUEST_ENDED if it has ended.
+   * @throws {UffdError} ERR_UFFD_TRACE_WRONG_SNAPSHOT if the trace is of another snapshot or page
+   * size, ERR_UFFD_NO_SUCH_PAGES if the guest lacks one of the pages; then nothing is installed.
+   * ERR_UFFD_GUEST_ENDED if it has ended.
    */
   async prefault(pages: Pages, abortable: Abortable = {}): Promise<PrefaultReport> {
     return await this.#ahead('prefault', pages, abortable)
@@ -177,6 +183,11 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     const ranges = pageRanges(pages, this.regions, options().field('pages'))
     const { signal } = checkAbortable(abortable, options())
     this.#throwIfEnded()
+    if (pages instanceof Trace) {
+      const refusal = await this.#refusalOf(pages)
+      if (refusal !== undefined) throw refusal
+      this.#throwIfEnded()
+    }
     const prefault = calling(() => this.#native[how](ranges))
     const cancel = () => prefault.cancel()
     if (signal?.aborted) cancel()
@@ -189,11 +200,35 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     }
   }
 
-  /** First touches so far, in order; of a guest that has ended, all of them. */
+  /**
+   * First touches so far, in order, as a trace of the guest's snapshot; of a guest that has ended,
+   * all of them. Reads at most 4 MiB of the snapshot, the first time for a server.
+   *
+   * @throws {UffdError} ERR_UFFD_TRACE_SNAPSHOT if the snapshot cannot be read, or was replaced
+   * after its last guest had ended.
+   */
   async trace(): Promise<Trace> {
-    if (this.#end !== undefined) return Trace.of(calling(() => this.#native.keptTrace()))
+    const words = await this.#touches()
+    return Trace.fromNative(await this.#surroundings.keepAlive.during(this.#native.takeDown(words)))
+  }
+
+  async #touches(): Promise<BigUint64Array> {
+    if (this.#end !== undefined) return calling(() => this.#native.keptTrace())
     const { words } = await this.#answer('traced', this.#native.trace())
-    return Trace.of(words)
+    return words
+  }
+
+  /** Whether a trace is of this guest's snapshot and page size, so that it can be prefaulted. */
+  async accepts(trace: Trace): Promise<boolean> {
+    const refusal = await this.#refusalOf(checkTrace(trace, options().field('trace')))
+    if (refusal !== undefined && refusal.code !== 'ERR_UFFD_TRACE_WRONG_SNAPSHOT') throw refusal
+    return refusal === undefined
+  }
+
+  async #refusalOf(trace: Trace): Promise<UffdError | undefined> {
+    const { keepAlive } = this.#surroundings
+    const refusal = await keepAlive.during(this.#native.checkTrace(trace.native))
+    return refusal ? fromNative(refusal) : undefined
   }
 
   /** The states of all pages at one moment. */
@@ -330,7 +365,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
       case 'stats':
         return tell(this, 'stats', event.stats)
       case 'trace':
-        tell(this, 'trace', Trace.of(event.words))
+        tell(this, 'trace', fromWords(event.words))
         if (!event.last) this.#native.wantTrace()
         return
       case 'notice':

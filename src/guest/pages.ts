@@ -1,17 +1,12 @@
 import { type Region } from '#native'
+import { type PageRange } from '../page-range.js'
 import { type Place } from '../place.js'
 import { show } from '../show.js'
-import { Trace } from '../trace.js'
-
-/** Pages `start` to `end`, the last one excluded. */
-export interface PageRange {
-  readonly start: number
-  readonly end: number
-}
+import { Trace } from '../trace/trace.js'
 
 /**
- * Which pages are meant, in the order they are wanted: a trace (pages that its guest had given
- * back before it touched them are left out), pages and ranges of pages, or `'all'`.
+ * Which pages are meant, in the order they are wanted: those of a trace (see {@link Trace.pages}),
+ * pages and ranges of pages, or `'all'`.
  */
 export type Pages = 'all' | Trace | Iterable<number | PageRange>
 
@@ -28,7 +23,7 @@ export function pageRanges(pages: Pages, regions: readonly Region[], at: Place):
   if (pages === 'all') {
     for (const { firstPage, pageCount } of regions) add(firstPage, firstPage + pageCount)
   } else if (pages instanceof Trace) {
-    for (const { page, filledWith } of pages) if (filledWith !== 'zeros') add(page, page + 1)
+    for (const { start, end } of pages.pages) add(start, end)
   } else {
     let index = 0
     for (const item of iterable(pages, at)) addItem(item, at.item(index++), add)

@@ -3,15 +3,15 @@ import { type PrefaultReport } from '#native'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
-import { type SavedTrace } from '../saved-trace.js'
 import { listen } from '../server/listen.js'
 import { listenShape, type ListenOptions } from '../server/options.js'
 import { type Server } from '../server/server.js'
+import { type Trace } from '../trace/trace.js'
 import { endOf } from './end-of.js'
 import { requireFresh } from './fresh.js'
 import { endAfterHangUp } from './hang-up.js'
 import { type CheckedRestore } from './options.js'
-import { requirePageSize, traceFor } from './prefetch.js'
+import { traceFor } from './prefetch.js'
 import { RestoreError, type RestoreStep, type VmAfterRestore } from './restore-error.js'
 import { RestoredVm } from './restored-vm.js'
 import { Steps } from './steps.js'
@@ -108,7 +108,7 @@ export class Attempt {
   }
 
   /** Firecracker answers the load after the handoff, so both are waited for at once. */
-  async #load(server: Server, { load }: Wanted, trace: SavedTrace | undefined): Promise<Guest> {
+  async #load(server: Server, { load }: Wanted, trace: Trace | undefined): Promise<Guest> {
     const { client, options } = this.#checked
     const { loadMs, handoffMs = defaultHandoffMs } = options.timeouts ?? {}
     const handoff = this.#steps.take('handoff', async (signal) => {
@@ -126,7 +126,7 @@ export class Attempt {
     return (came as PromiseFulfilledResult<Guest>).value
   }
 
-  async #take(guest: Guest, trace: SavedTrace | undefined): Promise<void> {
+  async #take(guest: Guest, trace: Trace | undefined): Promise<void> {
     this.#guest = guest
     guest.on('end', this.#onEnd)
     // It may have ended before anybody listened.
@@ -138,9 +138,8 @@ export class Attempt {
     await this.#server?.close()
   }
 
-  #prefetch(guest: Guest, trace: SavedTrace): void {
-    requirePageSize(trace, guest)
-    this.#prefetched = guest.prefault(trace.pages, { signal: this.#prefetching.signal })
+  #prefetch(guest: Guest, trace: Trace): void {
+    this.#prefetched = guest.prefault(trace, { signal: this.#prefetching.signal })
     // Pages that could not be had are in the report; the guest's end is told by the guest.
     this.#prefetched.catch((error: unknown) => {
       const ended = error instanceof UffdError && error.code === 'ERR_UFFD_GUEST_ENDED'

@@ -4,8 +4,8 @@ import { type FreePageChoice } from '../firecracker/reporting.js'
 import { loadShape, type SnapshotLoad } from '../firecracker/snapshot.js'
 import { type Template } from '../firecracker/template.js'
 import { FirecrackerVersion } from '../firecracker/version.js'
-import { SavedTrace } from '../saved-trace.js'
 import { listenShape, type ListenOptions } from '../server/options.js'
+import { Trace } from '../trace/trace.js'
 import {
   boolean,
   type Check,
@@ -107,7 +107,7 @@ export interface RestoreOptions
    * faults are served. The trace of another snapshot is refused before anything is started.
    * @default none
    */
-  readonly prefetch?: SavedTrace | string | undefined
+  readonly prefetch?: Trace | string | undefined
   /**
    * Whether the guest runs afterwards. `true`: once everything was checked. `'at-load'`: a few
    * requests sooner, and it is checked while it runs. `false`: it stays paused.
@@ -142,8 +142,8 @@ const template: Check<Template | string> = (value, at) => {
     : at.expected('a file or what readTemplate and parseTemplate return', value)
 }
 
-const prefetch: Check<SavedTrace | string> = (value, at) => {
-  if (value instanceof SavedTrace) return value
+const prefetch: Check<Trace | string> = (value, at) => {
+  if (value instanceof Trace) return value
   return typeof value === 'string' ? filePath(value, at) : at.expected('a trace or a file', value)
 }
 

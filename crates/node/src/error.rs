@@ -10,7 +10,7 @@ use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Refusal, ServerError};
 use uffd_core::session::{NoSuchPages, NotReleased, SessionError};
 use uffd_core::source::SnapshotError;
-use uffd_core::trace::{EntryError, TraceError};
+use uffd_core::trace::{EntryError, TraceError, WrongSnapshot};
 
 /// An exception with a code of ours.
 pub(crate) type Thrown = napi::Error<&'static str>;
@@ -117,6 +117,12 @@ impl From<&SnapshotError> for ErrorInfo {
 impl From<TraceError> for ErrorInfo {
     fn from(error: TraceError) -> Self {
         Self::new(error.code(), error)
+    }
+}
+
+impl From<WrongSnapshot> for ErrorInfo {
+    fn from(mismatch: WrongSnapshot) -> Self {
+        Self::new(mismatch.code(), format!("The trace was {mismatch}"))
     }
 }
 

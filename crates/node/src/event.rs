@@ -61,8 +61,8 @@ impl NativeEvent {
             News::Listening => Self::Listening,
             News::ListenFailed(error) => Self::ListenFailed { error },
             News::Closed => Self::Closed,
-            News::Arrived { about, session, recovered } => {
-                Self::Arrived { guest: NativeGuest::new(about, &session), recovered }
+            News::Arrived { about, session, snapshot, recovered } => {
+                Self::Arrived { guest: NativeGuest::new(about, &session, snapshot), recovered }
             }
             News::StateDirOnDisk => Self::StateDirOnDisk,
             News::NotRecovered(error) => Self::NotRecovered { error },

@@ -2,7 +2,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use napi::Env;
-use napi::bindgen_prelude::{BigUint64Array, Float64Array, ObjectFinalize};
+use napi::bindgen_prelude::{AsyncTask, BigUint64Array, Float64Array, ObjectFinalize};
 use napi_derive::napi;
 use uffd_core::policy;
 use uffd_core::session::{Ended, NoSuchPages, Owner, PrefaultId, PrefaultReport, Reply, Session};
@@ -12,6 +12,9 @@ use crate::error::{Thrown, invalid_option, no_such_pages};
 use crate::outbox::{About, Answer, News};
 use crate::prefault::NativePrefault;
 use crate::region::Region;
+use crate::snapshot::Snapshot;
+use crate::trace::NativeTrace;
+use crate::trace::tasks::{CheckTrace, TakeDown};
 use crate::trace_words::to_words;
 
 /// Who learns of the first write to a page that was filled for a read.
@@ -54,6 +57,7 @@ pub struct NativeGuest {
     page_size: PageSize,
     regions: Vec<Region>,
     tracking: policy::Tracking,
+    snapshot: Arc<Snapshot>,
 }
 
 impl ObjectFinalize for NativeGuest {
@@ -63,7 +67,7 @@ impl ObjectFinalize for NativeGuest {
 }
 
 impl NativeGuest {
-    pub(crate) fn new(about: Arc<About>, session: &Arc<Session>) -> Self {
+    pub(crate) fn new(about: Arc<About>, session: &Arc<Session>, snapshot: Arc<Snapshot>) -> Self {
         let page_size = session.layout().page_size();
         let region = |region| Region::new(region, page_size);
         Self {
@@ -74,6 +78,7 @@ impl NativeGuest {
             page_size,
             regions: session.layout().regions().iter().map(region).collect(),
             tracking: session.tracking(),
+            snapshot,
         }
     }
 
@@ -233,6 +238,20 @@ impl NativeGuest {
     #[napi(catch_unwind)]
     pub fn kept_trace(&self) -> BigUint64Array {
         self.about.with_kept_trace(to_words)
+    }
+
+    /// First touches of this guest, two words each, as a trace of its snapshot.
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeTrace | ErrorInfo>")]
+    pub fn take_down(&self, words: BigUint64Array) -> AsyncTask<TakeDown> {
+        let snapshot = Arc::clone(&self.snapshot);
+        AsyncTask::new(TakeDown::new(snapshot, self.page_size, &words))
+    }
+
+    /// Why a trace cannot be used for this guest, if it cannot.
+    #[napi(catch_unwind, ts_return_type = "Promise<ErrorInfo | undefined>")]
+    pub fn check_trace(&self, trace: &NativeTrace) -> AsyncTask<CheckTrace> {
+        let snapshot = Arc::clone(&self.snapshot);
+        AsyncTask::new(CheckTrace { trace: trace.shared(), snapshot, page_size: self.page_size })
     }
 
     /// Answers once no fault is in hand.

@@ -12,6 +12,7 @@ use uffd_core::trace::TraceEntry;
 use crate::bell::{Bell, Ring};
 use crate::end_report::EndReport;
 use crate::error::ErrorInfo;
+use crate::snapshot::Snapshot;
 
 /// Refusals that wait to be collected; more are only counted.
 const MOST_REFUSALS: usize = 256;
@@ -31,6 +32,7 @@ pub(crate) enum News {
     Arrived {
         about: Arc<About>,
         session: Arc<Session>,
+        snapshot: Arc<Snapshot>,
         recovered: bool,
     },
     /// The state directory is not in memory.

@@ -12,6 +12,7 @@ use uffd_core::source::Fetcher;
 use crate::error::ErrorInfo;
 use crate::outbox::{News, Outbox};
 use crate::reporter::Reporter;
+use crate::snapshot::Snapshot;
 
 /// The sessions of a server that have not ended, as far as JavaScript knows.
 ///
@@ -78,6 +79,7 @@ impl Sessions {
 pub(crate) struct Reception {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl Reception {
@@ -85,10 +87,11 @@ impl Reception {
         let about = self.outbox.new_guest();
         let observer = Box::new(Reporter(Arc::clone(&about)));
         let (outbox, sessions) = (Arc::clone(&self.outbox), Arc::clone(&self.sessions));
+        let snapshot = Arc::clone(&self.snapshot);
         let served = move |session| {
             let session = Arc::new(session);
             sessions.add(about.id, Arc::clone(&session));
-            outbox.tell(News::Arrived { about, session, recovered });
+            outbox.tell(News::Arrived { about, session, snapshot, recovered });
         };
         Arriving { observer, served: Box::new(served) }
     }

@@ -16,6 +16,7 @@ use crate::event::NativeEvent;
 use crate::listen_options::NativeListenOptions;
 use crate::outbox::{News, Outbox};
 use crate::reception::{Ending, Reception, Sessions};
+use crate::snapshot::Snapshot;
 
 /// A server and the guests it received. Starting and closing happen on threads of their own,
 /// and nothing here waits.
@@ -169,7 +170,8 @@ impl Shared {
         let fetcher = Arc::new(Fetcher::new(source.clone()));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
-        let reception = Arc::new(Reception { outbox, sessions });
+        let shown = Snapshot::new(&source).map_err(ErrorInfo::resources)?;
+        let reception = Arc::new(Reception { outbox, sessions, snapshot: Arc::new(shown) });
         if let Some((path, wait)) = state_dir {
             let dir = StateDir::open(&path).map_err(|error| ErrorInfo::from(&error))?;
             if !dir.is_in_memory() {

@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { type Guest, listen, type PrefaultReport, SavedTrace, type Server } from 'uffd-rs'
+import { type Guest, listen, type PrefaultReport, type Server, Trace } from 'uffd-rs'
 
 /** A VMM with a microVM that is loaded from the snapshot and paused. */
 export interface Vm {
@@ -35,14 +35,14 @@ export interface Clone {
 export class Clones {
   readonly #options: CloneOptions
   readonly #server: Server
-  readonly #trace: SavedTrace | undefined
+  readonly #trace: Trace | undefined
   readonly #running: Clone[] = []
   readonly #vms = new Set<Vm>()
   /** Guests that came, by the process they came from. */
   readonly #guests = new Map<number, Guest>()
   readonly #arrivals = new EventEmitter()
 
-  private constructor(options: CloneOptions, server: Server, trace: SavedTrace | undefined) {
+  private constructor(options: CloneOptions, server: Server, trace: Trace | undefined) {
     this.#options = options
     this.#server = server
     this.#trace = trace
@@ -52,7 +52,7 @@ export class Clones {
   static async open(options: CloneOptions): Promise<Clones> {
     const { snapshot, socket, trace } = options
     // A trace of another snapshot is refused here, before any VMM is started.
-    const loaded = existsSync(trace) ? await SavedTrace.load(trace, { snapshot }) : undefined
+    const loaded = existsSync(trace) ? await Trace.load(trace, { snapshot }) : undefined
     const server = await listen({ snapshot, socket })
     return new Clones(options, server, loaded)
   }
@@ -76,11 +76,8 @@ export class Clones {
 
   /** Saves what the clones so far needed first, for the clones to come. */
   async saveTrace(): Promise<number> {
-    const { snapshot, trace } = this.#options
-    const own: SavedTrace[] = []
-    for (const { guest } of this.#running) {
-      own.push(await SavedTrace.record(await guest.trace(), { snapshot }))
-    }
+    const { trace } = this.#options
+    const own = await Promise.all(this.#running.map(({ guest }) => guest.trace()))
     // What was prefetched was touched as well, and is no first touch any more.
     const [first, ...others] = this.#trace === undefined ? own : [this.#trace, ...own]
     if (first === undefined) return 0
@@ -100,7 +97,7 @@ export class Clones {
     this.#vms.add(vm)
     const guest = await this.#guestOf(vm)
     // The guest may run meanwhile too: its faults go first. Here it starts with warm memory.
-    const prefetched = this.#trace && (await guest.prefault(this.#trace.pages))
+    const prefetched = this.#trace && (await guest.prefault(this.#trace))
     await vm.resume()
     return { vm, guest, prefetched }
   }

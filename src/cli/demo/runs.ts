@@ -1,4 +1,4 @@
-import { SavedTrace, type PageCounts, type PrefaultReport, type Stats } from '../../index.js'
+import { Trace, type PageCounts, type PrefaultReport, type Stats } from '../../index.js'
 import type { Checks } from './checks.js'
 import type { GuestProcess } from './guest-process.js'
 import { pages, type Stage } from './stage.js'
@@ -50,7 +50,7 @@ export async function firstRun(stage: Stage, checks: Checks, trace: string): Pro
   return await stage.withGuest({ faultAround: false }, async (process, guest) => {
     const touches = await startUp(process)
     const stats = await guest.stats()
-    const saved = await SavedTrace.record(await guest.trace(), { snapshot: stage.snapshot })
+    const saved = await guest.trace()
     await saved.save(trace)
 
     await process.ask('write', { ...written, stamp })
@@ -77,9 +77,8 @@ export async function firstRun(stage: Stage, checks: Checks, trace: string): Pro
 /** Another guest of the same snapshot, whose pages are there before it asks. */
 export async function secondRun(stage: Stage, checks: Checks, trace: string): Promise<SecondRun> {
   return await stage.withGuest({}, async (process, guest) => {
-    const { snapshot } = stage
     const before = performance.now()
-    const prefault = await guest.prefault((await SavedTrace.load(trace, { snapshot })).pages)
+    const prefault = await guest.prefault(await Trace.load(trace))
     const prefaultMillis = performance.now() - before
     const touches = await startUp(process)
     const stats = await guest.stats()

@@ -1,4 +1,4 @@
-import type { Guest, PrefaultReport, SavedTrace, UffdError } from '../../index.js'
+import type { Guest, PrefaultReport, Trace, UffdError } from '../../index.js'
 import { several, whole } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 
@@ -9,11 +9,11 @@ import type { Output } from '../output/output.js'
 export async function prefetchInto(
   guest: Guest,
   number: number,
-  trace: SavedTrace,
+  trace: Trace,
   mode: 'install' | 'fetch' | undefined,
   output: Output,
 ): Promise<void> {
-  const { pageSize } = trace.snapshot
+  const { pageSize } = trace
   if (pageSize !== guest.pageSize) {
     return output.tell(
       'warn',
@@ -22,7 +22,7 @@ export async function prefetchInto(
         `has pages of ${guest.pageSize}`,
     )
   }
-  const ahead = mode === 'fetch' ? guest.readAhead(trace.pages) : guest.prefault(trace.pages)
+  const ahead = mode === 'fetch' ? guest.readAhead(trace) : guest.prefault(trace)
   await tellPrefetch(ahead, number, output)
 }
 

@@ -1,4 +1,4 @@
-import { SavedTrace } from '../../index.js'
+import { Trace } from '../../index.js'
 import { exitStatus } from '../exit-status.js'
 import { humanOutput } from '../output/human.js'
 import { jsonOutput } from '../output/json.js'
@@ -16,7 +16,7 @@ export interface Serving {
   readonly tally: Tally
   readonly service: Service
   /** The trace to prefetch. */
-  readonly prefetch: SavedTrace | undefined
+  readonly prefetch: Trace | undefined
   /** Fires when a signal asks for the end; the signal is its reason. */
   readonly ending: AbortSignal
 }
@@ -47,9 +47,9 @@ async function run(
   work: (serving: Serving) => Promise<void>,
 ): Promise<number> {
   const prefetch =
-    values.prefetch === undefined ? undefined : await SavedTrace.load(values.prefetch, { snapshot })
+    values.prefetch === undefined ? undefined : await Trace.load(values.prefetch, { snapshot })
   const traceFile =
-    values.trace === undefined ? undefined : await TraceFile.open(values.trace, snapshot, prefetch)
+    values.trace === undefined ? undefined : await TraceFile.open(values.trace, prefetch)
   warnOfHost(output)
 
   const tally = new Tally()

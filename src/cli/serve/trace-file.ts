@@ -1,4 +1,4 @@
-import { type Guest, SavedTrace } from '../../index.js'
+import { type Guest, type Trace } from '../../index.js'
 import { checkSaveTo } from '../trace/check-save.js'
 
 /**
@@ -8,20 +8,18 @@ import { checkSaveTo } from '../trace/check-save.js'
  */
 export class TraceFile {
   readonly path: string
-  readonly #snapshot: string
-  #trace: SavedTrace | undefined
+  #trace: Trace | undefined
   #last: Promise<unknown> = Promise.resolve()
 
-  private constructor(path: string, snapshot: string, prefetched: SavedTrace | undefined) {
+  private constructor(path: string, prefetched: Trace | undefined) {
     this.path = path
-    this.#snapshot = snapshot
     this.#trace = prefetched
   }
 
   /** Finds out now, and not at the end of the first guest, that there is no way to save. */
-  static async open(path: string, snapshot: string, prefetched: SavedTrace | undefined) {
+  static async open(path: string, prefetched: Trace | undefined) {
     await checkSaveTo(path)
-    return new TraceFile(path, snapshot, prefetched)
+    return new TraceFile(path, prefetched)
   }
 
   /**
@@ -35,12 +33,8 @@ export class TraceFile {
   }
 
   async #add(guest: Guest): Promise<number | undefined> {
-    const touches = await guest.trace()
-    if (touches.length === 0) return undefined
-    const own = await SavedTrace.record(touches, {
-      snapshot: this.#snapshot,
-      pageSize: guest.pageSize as 4096 | 2097152,
-    })
+    const own = await guest.trace()
+    if (own.length === 0) return undefined
     const all = this.#trace === undefined ? own : this.#trace.merge('union', [own])
     await all.save(this.path)
     this.#trace = all

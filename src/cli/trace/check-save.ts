@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { access, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { SavedTrace, UffdError } from '../../index.js'
+import { Trace, UffdError } from '../../index.js'
 
 /**
  * Finds out whether a trace can be saved at a path. What is there has to be a trace: a slip of
@@ -30,7 +30,7 @@ async function whyNot(path: string): Promise<string | undefined> {
 /** Also if it cannot be read any more: then it may be replaced. */
 async function startsLikeTrace(path: string): Promise<boolean> {
   try {
-    await SavedTrace.load(path)
+    await Trace.load(path)
     return true
   } catch (error) {
     return (error as UffdError).code !== 'ERR_UFFD_TRACE_NOT_A_TRACE'

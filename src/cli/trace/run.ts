@@ -1,4 +1,4 @@
-import { SavedTrace } from '../../index.js'
+import { Trace } from '../../index.js'
 import { exitStatus } from '../exit-status.js'
 import { bytes, micros, several, whole } from '../output/numbers.js'
 import { checkSaveTo } from './check-save.js'
@@ -6,14 +6,14 @@ import { checkSaveTo } from './check-save.js'
 const print = (text: string) => void process.stdout.write(`${text}\n`)
 
 export async function show(file: string, json: boolean): Promise<number> {
-  const trace = await SavedTrace.load(file)
+  const trace = await Trace.load(file)
   if (json) print(trace.toText().trimEnd())
   else print(`${file}\n${description(trace)}`)
   return exitStatus.ok
 }
 
 export async function check(file: string, snapshot: string | undefined): Promise<number> {
-  const trace = await SavedTrace.load(file, { snapshot })
+  const trace = await Trace.load(file, { snapshot })
   const whose = snapshot === undefined ? '' : ` and belongs to ${snapshot}`
   print(`${file} is whole${whose}: ${several(trace.summary.pages, 'page')}`)
   return exitStatus.ok
@@ -25,21 +25,21 @@ export async function merge(
   how: 'union' | 'intersection',
 ): Promise<number> {
   await checkSaveTo(into)
-  const traces: SavedTrace[] = []
-  for (const file of files) traces.push(await SavedTrace.load(file))
+  const traces: Trace[] = []
+  for (const file of files) traces.push(await Trace.load(file))
   const merged = traces[0]!.merge(how, traces.slice(1))
   await merged.save(into)
   print(`${into}: ${several(merged.summary.pages, 'page')} of ${several(files.length, 'trace')}`)
   return exitStatus.ok
 }
 
-function description({ summary, snapshot, createdBy }: SavedTrace): string {
+function description({ summary, snapshot, pageSize, createdBy }: Trace): string {
   const { pages, writes, replayed, spanMicros } = summary
   const rows = {
     pages: `${whole(pages)} (${bytes(Number(summary.bytes))}), ${whole(writes)} first written`,
     replayed: several(replayed, 'page'),
     time: `${micros(spanMicros)} from the first touch to the last`,
-    snapshot: `${bytes(Number(snapshot.length))} in pages of ${bytes(snapshot.pageSize)}`,
+    snapshot: `${bytes(Number(snapshot.length))} in pages of ${bytes(pageSize)}`,
     fingerprint: snapshot.fingerprint,
     'made by': createdBy,
   }

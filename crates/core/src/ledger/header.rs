@@ -105,7 +105,7 @@ impl SnapshotPlace {
     /// The snapshot that `source` serves: the very file that is open, whatever is at its path by
     /// now. Up to 4 MiB of it are read.
     pub fn of(source: &FileSource) -> std::io::Result<Self> {
-        let id = SnapshotId::of_file(source.file(), PageSize::Small)?;
+        let id = SnapshotId::of_source(source, PageSize::Small)?;
         let path = std::path::absolute(source.path())?;
         Ok(Self { path, length: id.length, fingerprint: id.fingerprint.to_string() })
     }

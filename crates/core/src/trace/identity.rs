@@ -17,6 +17,7 @@ use thiserror::Error;
 use twox_hash::XxHash3_128;
 
 use super::file::TraceError;
+use crate::source::FileSource;
 use crate::units::PageSize;
 
 /// Bytes of one sample.
@@ -84,6 +85,11 @@ impl SnapshotId {
         Ok(Self { length, page_size, fingerprint: fingerprint(file, length)? })
     }
 
+    /// The identity of the very file that is being served, whatever is at its path by now.
+    pub fn of_source(source: &FileSource, page_size: PageSize) -> io::Result<Self> {
+        Self::of_file(source.file(), page_size)
+    }
+
     /// The same snapshot for guests with pages of another size.
     pub const fn with_page_size(self, page_size: PageSize) -> Self {
         Self { page_size, ..self }
@@ -104,10 +110,7 @@ impl fmt::Display for SnapshotId {
 
 /// A trace was recorded on another snapshot than the one it is to be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error(
-    "recorded on another snapshot: the trace's has {recorded}; this one has {given}; their {} \
-     differ: record a trace of this snapshot, or use the snapshot it belongs to", self.what()
-)]
+#[error("{}", self.explained())]
 pub struct WrongSnapshot {
     /// The snapshot the trace was recorded on.
     pub recorded: SnapshotId,
@@ -121,13 +124,25 @@ impl WrongSnapshot {
         "ERR_UFFD_TRACE_WRONG_SNAPSHOT"
     }
 
-    fn what(&self) -> &'static str {
-        if self.recorded.length != self.given.length {
-            "lengths"
-        } else if self.recorded.page_size != self.given.page_size {
-            "page sizes"
+    /// Follows "the trace was".
+    fn explained(&self) -> String {
+        const WAY_OUT: &str = "record a trace of this one, or use the snapshot it belongs to";
+        let Self { recorded, given } = self;
+        if recorded.length != given.length {
+            let (there, here) = (recorded.length, given.length);
+            format!("recorded on a snapshot of {there} bytes, not of {here}: {WAY_OUT}")
+        } else if recorded.page_size != given.page_size {
+            let (there, here) = (recorded.page_size, given.page_size);
+            format!(
+                "recorded with pages of {there}, and pages are of {here} here, so its page numbers \
+                 mean other memory: record a trace of a guest with such pages"
+            )
         } else {
-            "contents"
+            let (there, here) = (recorded.fingerprint, given.fingerprint);
+            format!(
+                "recorded on a snapshot with other contents (fingerprint {there}, not {here}): \
+                 {WAY_OUT}"
+            )
         }
     }
 }

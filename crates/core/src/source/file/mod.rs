@@ -121,7 +121,7 @@ impl FileSource {
     }
 
     /// The file itself.
-    pub(crate) const fn file(&self) -> &File {
+    pub const fn file(&self) -> &File {
         &self.file
     }
 

@@ -1,7 +1,7 @@
-//! Traces as files keep them. What reads or writes a file runs off the JavaScript thread.
+//! Traces. What reads or writes a file runs off the JavaScript thread.
 
 mod info;
-mod tasks;
+pub(crate) mod tasks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use napi_derive::napi;
 use uffd_core::trace::{Merge, Trace};
 
 use self::info::{TraceSnapshot, TraceSummary};
-use self::tasks::{LoadTrace, RecordTrace, SaveTrace};
+use self::tasks::{BelongsTo, LoadTrace, RecordTrace, SaveTrace};
 use crate::error::{ErrorInfo, Thrown};
 use crate::trace_words::to_words;
 
@@ -27,24 +27,30 @@ pub enum MergeOption {
 
 /// The trace of one snapshot. Never changes.
 #[napi]
-pub struct NativeSavedTrace {
+pub struct NativeTrace {
     trace: Arc<Trace>,
 }
 
-impl From<Trace> for NativeSavedTrace {
+impl From<Trace> for NativeTrace {
     fn from(trace: Trace) -> Self {
         Self { trace: Arc::new(trace) }
     }
 }
 
+impl NativeTrace {
+    pub(crate) fn shared(&self) -> Arc<Trace> {
+        Arc::clone(&self.trace)
+    }
+}
+
 /// Loads a trace from a file; with a snapshot, refuses the trace of any other.
-#[napi(catch_unwind, ts_return_type = "Promise<NativeSavedTrace | ErrorInfo>")]
+#[napi(catch_unwind, ts_return_type = "Promise<NativeTrace | ErrorInfo>")]
 pub fn load_trace(path: String, snapshot: Option<String>) -> AsyncTask<LoadTrace> {
     AsyncTask::new(LoadTrace { path: path.into(), snapshot: snapshot.map(PathBuf::from) })
 }
 
 /// Makes a trace of first touches, two words each, and of the snapshot they were made on.
-#[napi(catch_unwind, ts_return_type = "Promise<NativeSavedTrace | ErrorInfo>")]
+#[napi(catch_unwind, ts_return_type = "Promise<NativeTrace | ErrorInfo>")]
 pub fn record_trace(
     snapshot: String,
     page_size: u32,
@@ -54,7 +60,19 @@ pub fn record_trace(
 }
 
 #[napi]
-impl NativeSavedTrace {
+impl NativeTrace {
+    /// The page size of the guest it was recorded from, in bytes.
+    #[napi(getter, catch_unwind)]
+    pub fn page_size(&self) -> f64 {
+        self.trace.snapshot().page_size.bytes() as f64
+    }
+
+    /// Whether the memory file at this path is the snapshot it belongs to.
+    #[napi(catch_unwind, ts_return_type = "Promise<boolean | ErrorInfo>")]
+    pub fn belongs_to(&self, snapshot: String) -> AsyncTask<BelongsTo> {
+        AsyncTask::new(BelongsTo { trace: self.shared(), path: snapshot.into() })
+    }
+
     /// The snapshot it belongs to.
     #[napi(getter, catch_unwind)]
     pub fn snapshot(&self) -> TraceSnapshot {
@@ -97,7 +115,7 @@ impl NativeSavedTrace {
     pub fn merge(
         &self,
         how: MergeOption,
-        others: Vec<ClassInstance<NativeSavedTrace>>,
+        others: Vec<ClassInstance<NativeTrace>>,
     ) -> Result<Self, Thrown> {
         let how = match how {
             MergeOption::Union => Merge::Union,
@@ -106,14 +124,14 @@ impl NativeSavedTrace {
         let others: Vec<Trace> = others.iter().map(|other| Trace::clone(&other.trace)).collect();
         match self.trace.merge(how, &others) {
             Ok(merged) => Ok(merged.into()),
-            Err(error) => Err(Thrown::new(error.code(), error.to_string())),
+            Err(error) => Err(Thrown::new(error.code(), format!("A trace to merge was {error}"))),
         }
     }
 
     /// Saves it, all or nothing: resolves when it is on disk, or with why it is not.
     #[napi(catch_unwind, ts_return_type = "Promise<ErrorInfo | undefined>")]
     pub fn save(&self, path: String) -> AsyncTask<SaveTrace> {
-        AsyncTask::new(SaveTrace { trace: Arc::clone(&self.trace), path: path.into() })
+        AsyncTask::new(SaveTrace { trace: self.shared(), path: path.into() })
     }
 }
 

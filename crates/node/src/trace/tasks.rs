@@ -8,11 +8,12 @@ use napi::{Either, Env, Task};
 use uffd_core::trace::{SnapshotId, Trace, TraceEntry, TraceError};
 use uffd_core::units::PageSize;
 
-use super::{NativeSavedTrace, Outcome};
+use super::{NativeTrace, Outcome};
 use crate::error::ErrorInfo;
+use crate::snapshot::Snapshot;
 use crate::trace_words::from_words;
 
-type TraceOrError = Either<NativeSavedTrace, ErrorInfo>;
+type TraceOrError = Either<NativeTrace, ErrorInfo>;
 
 fn answer(outcome: Outcome<Trace>) -> TraceOrError {
     match outcome {
@@ -83,6 +84,66 @@ task!(
         Ok(Trace::new(snapshot, std::mem::take(&mut task.entries))?)
     },
     answer
+);
+
+pub struct TakeDown {
+    snapshot: Arc<Snapshot>,
+    page_size: PageSize,
+    entries: Vec<TraceEntry>,
+}
+
+impl TakeDown {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, page_size: PageSize, words: &[u64]) -> Self {
+        Self { snapshot, page_size, entries: from_words(words) }
+    }
+}
+
+task!(
+    TakeDown,
+    Trace => TraceOrError,
+    |task| {
+        let snapshot = task.snapshot.id(task.page_size)?;
+        Ok(Trace::new(snapshot, std::mem::take(&mut task.entries))?)
+    },
+    answer
+);
+
+pub struct CheckTrace {
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) page_size: PageSize,
+}
+
+task!(
+    CheckTrace,
+    () => Option<ErrorInfo>,
+    |task| {
+        // What differs in its page size is told without a look at the file.
+        let id = match task.trace.snapshot().page_size == task.page_size {
+            true => task.snapshot.id(task.page_size)?,
+            false => task.trace.snapshot().with_page_size(task.page_size),
+        };
+        Ok(task.trace.check(&id)?)
+    },
+    Result::err
+);
+
+pub struct BelongsTo {
+    pub(super) trace: Arc<Trace>,
+    pub(super) path: PathBuf,
+}
+
+task!(
+    BelongsTo,
+    bool => Either<bool, ErrorInfo>,
+    |task| {
+        let id = SnapshotId::of_path(&task.path, task.trace.snapshot().page_size)?;
+        Ok(task.trace.check(&id).is_ok())
+    },
+    |outcome| match outcome {
+        Ok(belongs) => Either::A(belongs),
+        Err(error) => Either::B(error),
+    }
 );
 
 pub struct SaveTrace {

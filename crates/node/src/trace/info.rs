@@ -7,19 +7,13 @@ use uffd_core::trace::{SnapshotId, TraceStats};
 pub struct TraceSnapshot {
     /// The length of the memory file in bytes.
     pub length: u64,
-    /// The page size of its guests in bytes.
-    pub page_size: f64,
     /// A hash of samples of its contents.
     pub fingerprint: String,
 }
 
 impl From<SnapshotId> for TraceSnapshot {
     fn from(id: SnapshotId) -> Self {
-        Self {
-            length: id.length,
-            page_size: id.page_size.bytes() as f64,
-            fingerprint: id.fingerprint.to_string(),
-        }
+        Self { length: id.length, fingerprint: id.fingerprint.to_string() }
     }
 }
 
