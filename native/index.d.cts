@@ -209,7 +209,7 @@ export type NativeEvent =
   | { type: 'closed' }
   | { type: 'arrived'; guest: NativeGuest; recovered: boolean }
   | { type: 'stateDirOnDisk' }
-  | { type: 'notRecovered'; error: ErrorInfo }
+  | { type: 'notRecovered'; path: string; error: ErrorInfo; swept: boolean }
   | { type: 'refused'; error: ErrorInfo; unseen: number }
   | { type: 'troubled'; error: ErrorInfo; forGood: boolean }
   | { type: 'stats'; guest: number; stats: Stats }

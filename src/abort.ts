@@ -28,3 +28,19 @@ export async function orAborted<T>(
     given.abort()
   }
 }
+
+/** Does work with a signal that fires as the given one does, and never once the work is done. */
+export async function whileAtWork<T>(
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const ending = new AbortController()
+  const abort = () => ending.abort(signal.reason)
+  if (signal.aborted) abort()
+  signal.addEventListener('abort', abort, { once: true })
+  try {
+    return await work(ending.signal)
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}

@@ -16,6 +16,7 @@ export {
 } from './guest/page-states.js'
 export { type Pages } from './guest/pages.js'
 export { type PageRange } from './page-range.js'
+export { type NotRecovered } from './server/left.js'
 export { listen } from './server/listen.js'
 export { type ListenOptions } from './server/options.js'
 export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'

@@ -1,91 +1,21 @@
 // Guests that outlive the process that serves them. That process is a Node of its own, which is
 // killed or ends in its own way; a server of this process takes its guests over.
-import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-import test, { type ExecutionContext } from 'ava'
-import { listen, type ListenOptions, type Server } from '../../src/index.js'
-import { deadlineMs, GuestProcess } from '../support/guest.js'
+import test from 'ava'
+import { type Guest, listen, type NotRecovered, type Server } from '../../src/index.js'
+import { live, isAsItWas, pages, Place } from '../support/place.js'
 import { snapshotFile, temporaryDirectory } from '../support/stage.js'
-
-const index = fileURLToPath(new URL('../../dist/cjs/index.js', import.meta.url))
-
-const pages = 64
-
-/** What outlives every server of a test. */
-class Place {
-  readonly stateDir: string
-  readonly #t: ExecutionContext
-  readonly #snapshot: string
-  #sockets = 0
-
-  constructor(t: ExecutionContext) {
-    t.timeout(deadlineMs)
-    this.#t = t
-    this.stateDir = join(temporaryDirectory(t), 'state')
-    this.#snapshot = snapshotFile(t, pages)
-  }
-
-  options(): ListenOptions {
-    const socket = join(temporaryDirectory(this.#t), `${this.#sockets++}.sock`)
-    return { socket, snapshot: this.#snapshot, stateDir: this.stateDir }
-  }
-
-  /** A server in a Node of its own; `then` is what it does once a guest was touched. */
-  async elsewhere(then = ''): Promise<{ child: ChildProcess; socket: string }> {
-    const options = this.options()
-    const script = `
-      const { listen } = require(${JSON.stringify(index)})
-      listen(${JSON.stringify(options)}).then(async (server) => {
-        console.log('ready')
-        process.stdin.once('data', () => { ${then} })
-      })`
-    const child = spawn(process.execPath, ['-e', script], { stdio: ['pipe', 'pipe', 'pipe'] })
-    this.#t.teardown(() => child.kill('SIGKILL'))
-    child.stderr.resume()
-    await once(createInterface({ input: child.stdout }), 'line')
-    return { child, socket: options.socket }
-  }
-
-  async guest(socket: string): Promise<GuestProcess> {
-    const guest = await GuestProcess.start(socket, String(pages))
-    this.#t.teardown(() => guest.kill())
-    return guest
-  }
-
-  /** A server here. */
-  async here(more: Partial<ListenOptions> = {}): Promise<Server> {
-    const server = await listen({ ...this.options(), ...more })
-    this.#t.teardown(() => server.stop())
-    return server
-  }
-}
-
-/** Writes to some pages, and gives others back. */
-async function live(guest: GuestProcess): Promise<void> {
-  await guest.ask({ op: 'write', page: 3, count: 2, stamp: 9 })
-  await guest.ask({ op: 'madvise', page: 8, count: 4 })
-}
-
-/** Nothing of that is lost, and all the rest is the snapshot. */
-async function isAsItWas(t: ExecutionContext, guest: GuestProcess): Promise<void> {
-  t.is(await guest.wrong(0, 3, 'source'), 0)
-  const op = { op: 'verify', page: 3, count: 2, expect: [{ stamp: 9 }] }
-  t.is((await guest.ask<{ wrong: number }>(op)).wrong, 0)
-  t.is(await guest.wrong(8, 4, 'zeros'), 0)
-  t.is(await guest.wrong(12, pages - 12, 'source'), 0)
-}
+import { warnings } from '../support/warnings.js'
 
 test('a Node that serves ten guests is killed, and another takes them over', async (t) => {
   const place = new Place(t)
-  const { child, socket } = await place.elsewhere()
+  const { socket, end } = await place.elsewhere()
   const guests = await Promise.all(Array.from({ length: 10 }, () => place.guest(socket)))
   await Promise.all(guests.map(live))
-  child.kill('SIGKILL')
-  await once(child, 'exit')
+  await end()
   // They ask while nobody answers.
   const waiting = guests.map((guest) => guest.wrong(20, 1, 'source'))
 
@@ -146,14 +76,149 @@ test('two servers do not share a state directory: the second is refused, or wait
   const [process] = await Promise.all([place.guest(one.socket), one.accept()])
   await live(process)
   await t.throwsAsync(place.here(), { code: 'ERR_UFFD_STATE_DIR_IN_USE' })
-  const abort = AbortSignal.abort()
-  await t.throwsAsync(place.here({ stateDirWait: true, signal: abort }), {
-    code: 'ERR_UFFD_ABORTED',
-  })
   const second = place.here({ stateDirWait: true })
   t.is(await one.handOver(), 1)
   t.is((await second).recovered.length, 1)
   await isAsItWas(t, process)
+})
+
+test('a wait for another server can be given up, and leaves nothing behind', async (t) => {
+  const place = new Place(t)
+  const one = await place.here()
+  const [process] = await Promise.all([place.guest(one.socket), one.accept()])
+  await live(process)
+  const giveUp = new AbortController()
+  const waiting = [AbortSignal.abort(), giveUp.signal].map((signal) =>
+    t.throwsAsync(place.here({ stateDirWait: true, signal }), { code: 'ERR_UFFD_ABORTED' }),
+  )
+  giveUp.abort()
+  await Promise.all(waiting)
+  t.is(await one.handOver(), 1)
+  t.is((await place.here()).recovered.length, 1)
+  await isAsItWas(t, process)
+})
+
+test('a server on the socket of the one before waits for its end, and has it then', async (t) => {
+  const place = new Place(t)
+  const one = await place.here()
+  const [process] = await Promise.all([place.guest(one.socket), one.accept()])
+  await live(process)
+  const second = place.here({ socket: one.socket, stateDirWait: true })
+  await one.handOver()
+  const [other] = await Promise.all([place.guest((await second).socket), (await second).accept()])
+  t.is(await other.wrong(0, pages, 'source'), 0)
+  await isAsItWas(t, process)
+})
+
+test('a server that cannot listen takes nobody over, and can be started again at once', async (t) => {
+  const place = new Place(t)
+  const guest = await place.left()
+  const { socket } = place.options()
+  const other = createServer().listen(socket)
+  await once(other, 'listening')
+  t.teardown(() => other.close())
+  await t.throwsAsync(place.here({ socket }), { code: 'ERR_UFFD_SOCKET_IN_USE' })
+  const server = await place.here()
+  t.is(server.recovered.length, 1)
+  await isAsItWas(t, guest)
+})
+
+test('a server that is given up at any moment of its start leaves guests where they were', async (t) => {
+  const place = new Place(t)
+  const guest = await place.left()
+  const started: Server[] = []
+  for (let turns = 1; ; turns *= 2) {
+    const giveUp = new AbortController()
+    const starting = place.here({ signal: giveUp.signal }).then((server) => started.push(server))
+    for (let turn = 0; turn < turns && started.length === 0; turn++) {
+      await new Promise(setImmediate)
+    }
+    if (started.length > 0) break
+    giveUp.abort()
+    await t.throwsAsync(starting, { code: 'ERR_UFFD_ABORTED' })
+    t.is(ledgers(place).length, 1)
+  }
+  t.is(started[0]!.recovered.length, 1)
+  await isAsItWas(t, guest)
+})
+
+test('a Node whose event loop is blocked, as by a debugger, serves its guests on', async (t) => {
+  const place = new Place(t)
+  const { child, socket, line, end } = await place.elsewhere(
+    'require("fs").writeSync(1, "blocked\\n")\n' +
+      'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)',
+  )
+  const guest = await place.guest(socket)
+  child.stdin!.write('now\n')
+  t.is(await line(), 'blocked')
+  await live(guest)
+  await isAsItWas(t, guest)
+  await end()
+  t.is((await place.here()).recovered.length, 1)
+  await isAsItWas(t, guest)
+})
+
+test('each guest that was left is an event for whoever listens, and the ledger of one that has ended is swept', async (t) => {
+  const place = new Place(t)
+  const { socket, end } = await place.elsewhere()
+  const guests = await Promise.all([1, 2, 3].map(() => place.guest(socket)))
+  await Promise.all(guests.map(live))
+  await end()
+  const before = ledgers(place)
+  await guests[2]!.kill()
+  const damaged = join(place.stateDir, 'damaged.ledger')
+  writeFileSync(damaged, 'no ledger')
+
+  const server = await place.here()
+  const [recovered, notRecovered]: [Guest[], NotRecovered[]] = [[], []]
+  server.on('recovered', (guest) => recovered.push(guest))
+  server.on('notRecovered', (left) => notRecovered.push(left))
+  await new Promise(setImmediate)
+  t.is(recovered.length, 2)
+  t.true(guests.slice(0, 2).every(({ pid }) => recovered.some((guest) => guest.pid === pid)))
+  t.deepEqual(recovered, [...server.recovered])
+  t.deepEqual(
+    notRecovered.map(({ path }) => path),
+    [damaged],
+  )
+  t.is(server.swept.length, 1)
+  t.deepEqual([...ledgers(place), ...server.swept].toSorted(), [...before, damaged].toSorted())
+})
+
+test.serial('a guest that is not taken over is no secret', async (t) => {
+  const place = new Place(t)
+  await place.left()
+  const seen = warnings(t)
+  await place.here({ snapshot: snapshotFile(t, pages + 1) })
+  let told
+  do told = await seen.next()
+  while (told.code !== 'ERR_UFFD_RECOVERY_SNAPSHOT')
+  t.regex(told.message, /not the snapshot served here/)
+})
+
+test('what is no ledger is refused by code, named, and left alone', async (t) => {
+  const place = new Place(t)
+  const guest = await place.left()
+  const wrong = ['nothing', 'zeros', 'text', 'directory', 'link'].map((what) =>
+    join(place.stateDir, `${what}.ledger`),
+  )
+  const [nothing, zeros, text, directory, link] = wrong
+  writeFileSync(nothing!, '')
+  writeFileSync(zeros!, new Uint8Array(65_536))
+  writeFileSync(text!, 'no ledger at all\n'.repeat(2000))
+  mkdirSync(directory!)
+  symlinkSync(zeros!, link!)
+
+  const server = await place.here()
+  t.deepEqual(server.notRecovered.map(({ path }) => path).toSorted(), wrong.toSorted())
+  for (const { path, error } of server.notRecovered) {
+    t.is(error.code, 'ERR_UFFD_RECOVERY_LEDGER')
+    t.true(error.message.includes(path))
+  }
+  t.is(server.recovered.length, 1)
+  await isAsItWas(t, guest)
+  await server.stop()
+  t.deepEqual(ledgers(place), wrong.toSorted())
 })
 
 test('a released guest needs no server', async (t) => {
@@ -186,17 +251,12 @@ test('a tracked guest is released only by name, and one that is given up is serv
 
 test('a guest of another snapshot is refused by name, and left to its own', async (t) => {
   const place = new Place(t)
-  const { child, socket } = await place.elsewhere()
-  const guest = await place.guest(socket)
-  await live(guest)
-  child.kill('SIGKILL')
-  await once(child, 'exit')
+  const guest = await place.left()
   const other = await place.here({ snapshot: snapshotFile(t, pages + 1) })
   t.deepEqual(other.recovered, [])
-  t.deepEqual(
-    other.notRecovered.map(({ code }) => code),
-    ['ERR_UFFD_RECOVERY_SNAPSHOT'],
-  )
+  const [refused] = other.notRecovered
+  t.is(refused!.error.code, 'ERR_UFFD_RECOVERY_SNAPSHOT')
+  t.true(existsSync(refused!.path))
   await other.stop()
   t.is((await place.here()).recovered.length, 1)
   await isAsItWas(t, guest)
@@ -225,3 +285,8 @@ test('a directory that cannot keep guests is refused by name', async (t) => {
   t.teardown(() => server.stop())
   await t.throwsAsync(server.handOver(), { code: 'ERR_UFFD_NO_STATE_DIR' })
 })
+
+function ledgers({ stateDir }: Place): string[] {
+  const names = readdirSync(stateDir).filter((name) => name.endsWith('.ledger'))
+  return names.map((name) => join(stateDir, name)).toSorted()
+}

@@ -7,8 +7,8 @@ import { type Guest, listen, type ListenOptions, type Server } from '../../src/i
 import { deadlineMs, GuestProcess } from './guest.js'
 
 /** A directory that is gone after the test. */
-export function temporaryDirectory(t: ExecutionContext): string {
-  const directory = mkdtempSync(join(tmpdir(), 'uffd-rs-'))
+export function temporaryDirectory(t: ExecutionContext, within = tmpdir()): string {
+  const directory = mkdtempSync(join(within, 'uffd-rs-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   return directory
 }

@@ -1,5 +1,6 @@
 import { chown } from 'node:fs/promises'
 import { type PrefaultReport } from '#native'
+import { whileAtWork } from '../abort.js'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
@@ -72,7 +73,7 @@ export class Attempt {
       await requireFresh(client, this.#request)
       return answer
     })
-    const server = await steps.take('listen', () => this.#listen(wanted))
+    const server = await steps.take('listen', (signal) => this.#listen(wanted, signal))
     const guest = await this.#load(server, wanted, trace)
     const found = await steps.take('verify', () => verify(client, wanted, this.#request))
     if (resume === true) await steps.take('resume', () => client.resume(this.#request))
@@ -94,13 +95,16 @@ export class Attempt {
     return { signal: this.#steps.signal, timeoutMs: requestMs }
   }
 
-  async #listen({ snapshot }: Wanted): Promise<Server> {
+  async #listen({ snapshot }: Wanted, ending: AbortSignal): Promise<Server> {
     const { options, socket } = this.#checked
     // The caller's signal ends the attempt, and that ends the server.
     const { signal: _, ...more } = Object.fromEntries(
       Object.entries(options).filter(([name]) => Object.hasOwn(listenShape, name)),
     ) as Partial<ListenOptions>
-    this.#server = await listen({ ...more, snapshot, socket })
+    this.#server = await whileAtWork(
+      ending,
+      async (signal) => await listen({ ...more, snapshot, socket, signal }),
+    )
     this.#server.on('refused', this.#onRefused)
     const { socketOwner } = options
     if (socketOwner !== undefined) await chown(socket, socketOwner.uid, socketOwner.gid)

@@ -17,9 +17,10 @@ export async function listen(listenOptions: ListenOptions): Promise<Server> {
   try {
     await server.listening()
   } catch (error) {
+    await server.gone()
     throw signal?.aborted ? aborted(what, signal) : error
   }
   if (!signal?.aborted) return server
-  await server.stop()
+  await server.gone()
   throw aborted(what, signal)
 }

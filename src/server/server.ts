@@ -11,6 +11,7 @@ import { abortSignal, type Check, milliseconds, object, optional, options } from
 import { warn } from '../warn.js'
 import { Arrivals } from './arrivals.js'
 import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
+import { Left, type NotRecovered } from './left.js'
 import { type CheckedOptions } from './options.js'
 
 /** What a server tells; the values are the arguments of the listeners. */
@@ -25,6 +26,16 @@ export interface ServerEvents {
    * A connection could not be accepted; the server goes on trying. With no listener, a warning.
    */
   trouble: [error: UffdError]
+  /**
+   * A guest was taken over that another process had left in the state directory. That happens
+   * before `listen` resolves, so it is kept for the first listener.
+   */
+  recovered: [guest: Guest]
+  /**
+   * A guest that was left is not taken over, and why; kept for the first listener. If nobody
+   * listens or reads `notRecovered`, it becomes a warning of the process.
+   */
+  notRecovered: [left: NotRecovered]
   /** The server accepts no more, and its socket is gone. */
   close: []
 }
@@ -61,11 +72,13 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #requests = new Requests()
   readonly #arrivals = new Arrivals()
   readonly #guests = new Map<number, Guest>()
-  readonly #recovered: Guest[] = []
-  readonly #notRecovered: UffdError[] = []
+  readonly #left = new Left(this)
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
-  readonly #onAbort = () => void this.stop()
+  readonly #gone = deferred<void>()
+  readonly #onAbort = () => void (this.#hasListened ? this.stop() : this.#giveUp())
+  #hasListened = false
+  #handedOver = 0
   #lastRefusal: UffdError | undefined
   #refusals = 0
   #state: 'open' | 'closing' | 'closed' = 'open'
@@ -102,16 +115,20 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    * resolves. They come through `accept` and iteration as well, before all others.
    */
   get recovered(): readonly Guest[] {
-    return [...this.#recovered]
+    return this.#left.recovered
   }
 
   /**
-   * Why guests in the state directory were not taken over, all of it once `listen` resolves; the
-   * messages name the ledgers. Of a guest that has ended (`ERR_UFFD_RECOVERY_ENDED`) the ledger
-   * is removed; nothing of the others was changed.
+   * The guests in the state directory that were not taken over, and why, all of them once
+   * `listen` resolves. Nothing of them was changed: whoever can serve them may still do so.
    */
-  get notRecovered(): readonly UffdError[] {
-    return [...this.#notRecovered]
+  get notRecovered(): readonly NotRecovered[] {
+    return this.#left.notRecovered
+  }
+
+  /** Ledgers of guests that had ended: their files, which are gone now. */
+  get swept(): readonly string[] {
+    return this.#left.swept
   }
 
   /**
@@ -167,12 +184,13 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   async stop(): Promise<void> {
     await this.close()
     await Promise.all(this.guests.map((guest) => guest.stop()))
+    await this.gone()
   }
 
   /**
    * Closes the server and leaves its guests in the state directory, to whoever serves it next:
    * each ends as `handed-over`, and waits at the next page it misses until then. Resolves with
-   * how many there were.
+   * how many were left, once the next server can have them; may be called again.
    *
    * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if the server has no state directory.
    */
@@ -183,11 +201,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         `The server on ${this.socket} keeps no guests: listen with \`stateDir\` to hand them over`,
       )
     }
-    const guests = this.guests
     this.#native.handOver()
     await this.close()
-    const ends = await this.#keepAlive.during(Promise.all(guests.map((guest) => guest.ended)))
-    return ends.filter(({ reason }) => reason === 'handed-over').length
+    await this.gone()
+    return this.#handedOver
   }
 
   /** The same as {@link stop}: nothing is left behind. */
@@ -214,14 +231,28 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     await this.#keepAlive.during(this.#listening.promise)
   }
 
+  /** @internal Resolves when it is closed, its guests have ended, and the next may have its place. */
+  async gone(): Promise<void> {
+    await this.#keepAlive.during(this.#gone.promise)
+  }
+
+  /** Nobody has got this server: guests that it takes over are left again. */
+  async #giveUp(): Promise<void> {
+    this.#native.handOver()
+    await this.close()
+  }
+
   #collect(): void {
     for (const event of this.#native.collect()) this.#take(event)
     this.#hold()
+    if (this.#state === 'closed' && this.#guests.size === 0) this.#gone.resolve()
   }
 
   #take(event: NativeEvent): void {
     switch (event.type) {
       case 'listening':
+        this.#hasListened = true
+        this.#left.complete()
         return this.#listening.resolve()
       case 'listenFailed':
         return this.#listening.reject(fromNative(event.error))
@@ -229,7 +260,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         return this.#finish()
       case 'arrived': {
         const guest = new Guest(event.guest, this.#surroundings())
-        if (event.recovered) this.#recovered.push(guest)
+        if (event.recovered) this.#left.takenOver(guest)
         return this.#arrive(guest, event.guest.id)
       }
       case 'stateDirOnDisk':
@@ -239,8 +270,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
           'ERR_UFFD_STATE_DIR',
         )
       case 'notRecovered':
-        this.#notRecovered.push(fromNative(event.error))
-        return
+        if (event.swept) return this.#left.ended(event.path)
+        return this.#left.leftAlone(event.path, fromNative(event.error))
       case 'refused':
         return this.#refuse(fromNative(event.error), event.unseen)
       case 'troubled':
@@ -250,7 +281,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'notice':
       case 'ended': {
         const guest = this.#guests.get(event.guest)
-        if (event.type === 'ended') this.#guests.delete(event.guest)
+        if (event.type === 'ended') {
+          this.#guests.delete(event.guest)
+          if (event.end.reason === 'handed-over') this.#handedOver++
+        }
         if (guest !== undefined) internals.get(guest)?.(event)
         return
       }

@@ -76,7 +76,7 @@ impl Session {
         observer: Box<dyn Observer>,
     ) -> Result<Self, SessionError> {
         let (session, runner) = Self::prepare(handoff, fetcher, options, observer, None)?;
-        runner.start()?;
+        runner.start(())?;
         Ok(session)
     }
 
@@ -88,10 +88,21 @@ impl Session {
         options: SessionOptions,
         observer: Box<dyn Observer>,
     ) -> Result<Self, SessionError> {
+        Self::take_over(left, fetcher, options, observer, ())
+    }
+
+    /// The same with something that is held until the guest's thread ends.
+    pub(crate) fn take_over(
+        left: Left,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+        held: impl Send + 'static,
+    ) -> Result<Self, SessionError> {
         let id = left.id().to_owned();
         let (session, runner) =
             Self::of(id, fetcher, options, observer, |setup, _| setup.recover(left))?;
-        runner.start()?;
+        runner.start(held)?;
         Ok(session)
     }
 
@@ -433,12 +444,15 @@ fn new_id() -> Result<String, SessionError> {
 }
 
 impl Runner {
-    /// Runs on a thread of its own.
-    fn start(self) -> Result<(), SessionError> {
+    /// Runs on a thread of its own, which holds something until it ends.
+    fn start(self, held: impl Send + 'static) -> Result<(), SessionError> {
         thread::Builder::new()
             .name("uffd-guest".to_owned())
             .stack_size(STACK)
-            .spawn(move || self.run())
+            .spawn(move || {
+                let _held = held;
+                self.run();
+            })
             .map(drop)
             .map_err(|error| SessionError::Resources {
                 what: "a thread for its faults",

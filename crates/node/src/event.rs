@@ -24,8 +24,8 @@ pub enum NativeEvent {
     Arrived { guest: NativeGuest, recovered: bool },
     /// The state directory is on a disk, to which every fault will write.
     StateDirOnDisk,
-    /// A guest that was left is not taken over.
-    NotRecovered { error: ErrorInfo },
+    /// A guest that was left is not taken over; `swept`, it has ended, and its ledger is gone.
+    NotRecovered { path: String, error: ErrorInfo, swept: bool },
     /// A guest was refused, and so many before it that are not reported.
     Refused { error: ErrorInfo, unseen: u32 },
     /// A connection could not be accepted; with `forGood`, none will be.
@@ -65,7 +65,11 @@ impl NativeEvent {
                 Self::Arrived { guest: NativeGuest::new(about, &session, snapshot), recovered }
             }
             News::StateDirOnDisk => Self::StateDirOnDisk,
-            News::NotRecovered(error) => Self::NotRecovered { error },
+            News::NotRecovered(other) => Self::NotRecovered {
+                path: other.path.to_string_lossy().into_owned(),
+                error: ErrorInfo::from(&other),
+                swept: other.why.is_ended(),
+            },
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },
             News::Stats(about) => {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
+use uffd_core::recovery::NotRecovered;
 use uffd_core::session::{Ended, Export, NotReleased, Notice, PrefaultReport, Session};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
@@ -37,7 +38,7 @@ pub(crate) enum News {
     },
     /// The state directory is not in memory.
     StateDirOnDisk,
-    NotRecovered(ErrorInfo),
+    NotRecovered(NotRecovered),
     Refused {
         error: ErrorInfo,
         unseen: u32,

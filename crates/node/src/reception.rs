@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
-use uffd_core::recovery::{Keep, NotRecovered, Spares, take_over};
+use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Arriving, Refusal, ServerObserver};
-use uffd_core::session::{Session, SessionOptions};
-use uffd_core::source::Fetcher;
+use uffd_core::session::Session;
 
 use crate::error::ErrorInfo;
 use crate::outbox::{News, Outbox};
@@ -95,35 +94,19 @@ impl Reception {
         };
         Arriving { observer, served: Box::new(served) }
     }
-
-    /// Serves on the guests that were left in a state directory.
-    pub(crate) fn recover(
-        &self,
-        keep: &Keep,
-        fetcher: &Arc<Fetcher>,
-        options: SessionOptions,
-    ) -> std::io::Result<()> {
-        let others = take_over(&keep.dir, &keep.snapshot, &mut Spares::new(), |left| {
-            let path = left.path().to_owned();
-            let Arriving { observer, served } = self.receive(true);
-            match Session::recover(left, Arc::clone(fetcher), options, observer) {
-                Ok(session) => served(session),
-                Err(error) => {
-                    let why = error.into();
-                    self.outbox.tell(News::NotRecovered((&NotRecovered { path, why }).into()));
-                }
-            }
-        })?;
-        for other in &others {
-            self.outbox.tell(News::NotRecovered(other.into()));
-        }
-        Ok(())
-    }
 }
 
 impl ServerObserver for Reception {
     fn arriving(&self) -> Arriving {
         self.receive(false)
+    }
+
+    fn recovering(&self) -> Arriving {
+        self.receive(true)
+    }
+
+    fn not_recovered(&self, other: NotRecovered) {
+        self.outbox.tell(News::NotRecovered(other));
     }
 
     fn refused(&self, refusal: Refusal) {

@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
-use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
-use uffd_core::recovery::Keep;
+use uffd_core::kernel::Waker;
+use uffd_core::ledger::{Claim, SnapshotPlace, StateDir};
+use uffd_core::recovery::{Keep, Spares};
 use uffd_core::server::{Server, ServerOptions};
 use uffd_core::source::{Fetcher, FileSource};
 
@@ -37,6 +37,8 @@ struct Shared {
     keeps: bool,
     /// Keeps other servers from the state directory, until the last guest has ended.
     claim: Mutex<Option<Claim>>,
+    /// Ends a wait for another server to leave the state directory.
+    given_up: Waker,
 }
 
 enum Phase {
@@ -58,16 +60,18 @@ impl NativeServer {
         let (socket, snapshot) = options.paths();
         let state_dir = options.state_dir();
         let options = options.server()?;
+        let given_up = Waker::new().map_err(internal)?;
         let shared = Arc::new(Shared {
             outbox: Outbox::new(ring),
             sessions: Arc::default(),
             phase: Mutex::new(Phase::Starting),
             keeps: state_dir.is_some(),
             claim: Mutex::default(),
+            given_up,
         });
         let hook = env
             .add_env_cleanup_hook(Arc::clone(&shared), |shared| shared.abandon())
-            .map_err(|error| Thrown::new("ERR_UFFD_INTERNAL", error.reason.to_string()))?;
+            .map_err(|error| internal(error.reason))?;
         let starting = Arc::clone(&shared);
         let started = thread::Builder::new()
             .name("uffd-listen".to_owned())
@@ -98,7 +102,7 @@ impl NativeServer {
         if self.closed && self.shared.sessions.is_empty() {
             self.shared.outbox.finish();
             // Whoever waits for the directory finds all guests there.
-            self.shared.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.shared.let_go();
             if let Some(hook) = self.hook.take() {
                 // It can only fail if the environment is ending.
                 let _ = env.remove_env_cleanup_hook(hook);
@@ -158,6 +162,8 @@ impl Shared {
         }
     }
 
+    /// In this order: nobody is taken over by a server that cannot listen, and who connects while
+    /// guests are taken over waits for that, and is not refused.
     fn serve(
         &self,
         socket: &Path,
@@ -167,59 +173,59 @@ impl Shared {
     ) -> Result<Server, ErrorInfo> {
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
         let source = Arc::new(source);
-        let fetcher = Arc::new(Fetcher::new(source.clone()));
+        if let Some((path, wait)) = state_dir {
+            options.keep = Some(self.keep(&path, wait, &source)?);
+        }
+        let shown = Snapshot::new(&source).map_err(ErrorInfo::resources)?;
+        let fetcher = Arc::new(Fetcher::new(source));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
-        let shown = Snapshot::new(&source).map_err(ErrorInfo::resources)?;
         let reception = Arc::new(Reception { outbox, sessions, snapshot: Arc::new(shown) });
-        if let Some((path, wait)) = state_dir {
-            let dir = StateDir::open(&path).map_err(|error| ErrorInfo::from(&error))?;
-            if !dir.is_in_memory() {
-                self.outbox.tell(News::StateDirOnDisk);
-            }
-            let claim = self.claim(&dir, wait)?;
-            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-            let identity = SnapshotPlace::of(&source).map_err(ErrorInfo::resources)?;
-            let keep = Keep { dir: Arc::new(dir), snapshot: identity };
-            // Before anything else: they have been waiting.
-            let recovered = reception.recover(&keep, &fetcher, options.session);
-            recovered.map_err(ErrorInfo::resources)?;
-            options.keep = Some(keep);
+        let bound = Server::bind(socket, fetcher, options, reception)
+            .map_err(|error| ErrorInfo::from(&error))?;
+        bound.take_over(&mut Spares::new()).map_err(ErrorInfo::resources)?;
+        Ok(bound.open())
+    }
+
+    /// Makes this server the one of the state directory; a wait for another one ends with it.
+    fn keep(&self, path: &Path, wait: bool, source: &FileSource) -> Result<Keep, ErrorInfo> {
+        let snapshot = SnapshotPlace::of(source).map_err(ErrorInfo::resources)?;
+        let dir = StateDir::open(path).map_err(|error| ErrorInfo::from(&error))?;
+        if !dir.is_in_memory() {
+            self.outbox.tell(News::StateDirOnDisk);
         }
-        Server::start(socket, fetcher, options, reception).map_err(|error| ErrorInfo::from(&error))
+        let claim = if wait { dir.claim_unless(&self.given_up) } else { dir.claim(false) };
+        let claim = claim.map_err(|error| ErrorInfo::from(&error))?;
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+        Ok(Keep { dir: Arc::new(dir), snapshot })
     }
 
-    /// Makes this server the one of the directory; a wait for another one ends with the server.
-    fn claim(&self, dir: &StateDir, wait: bool) -> Result<Claim, ErrorInfo> {
-        const LOOK_EVERY: Duration = Duration::from_millis(20);
-        loop {
-            match dir.claim(false) {
-                Err(StateDirError::InUse { .. }) if wait && !self.is_closed() => {
-                    thread::sleep(LOOK_EVERY);
-                }
-                claim => return claim.map_err(|error| ErrorInfo::from(&error)),
-            }
-        }
+    fn let_go(&self) {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn is_closed(&self) -> bool {
-        matches!(*self.phase.lock().unwrap_or_else(PoisonError::into_inner), Phase::Closed)
-    }
-
+    /// It serves no guest, and has none.
     fn fail(&self, error: ErrorInfo) {
+        self.let_go();
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Phase::Closed;
         self.outbox.tell(News::ListenFailed(error));
         self.outbox.tell(News::Closed);
     }
 
     /// Waits until the socket is gone, whoever removes it. A server that is just starting sees to
-    /// that itself.
+    /// that itself, and leaves again whom it takes over.
     fn close(&self) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        let was = std::mem::replace(&mut *phase, Phase::Closed);
-        if let Phase::Open(server) = was {
-            server.stop();
-            self.outbox.tell(News::Closed);
+        match std::mem::replace(&mut *phase, Phase::Closed) {
+            Phase::Open(server) => {
+                server.stop();
+                self.outbox.tell(News::Closed);
+            }
+            Phase::Starting => {
+                self.sessions.begin(Ending::HandOver);
+                self.given_up.wake();
+            }
+            Phase::Closed => {}
         }
     }
 
@@ -230,4 +236,8 @@ impl Shared {
         self.sessions.begin(ending);
         self.close();
     }
+}
+
+fn internal(error: impl std::fmt::Display) -> Thrown {
+    Thrown::new("ERR_UFFD_INTERNAL", error.to_string())
 }

@@ -33,6 +33,11 @@ impl Peer {
         self.send_all(byte.as_bytes(), &numbers(fds), MsgFlags::MSG_OOB)
     }
 
+    /// Hands off memory that lies like this, with its userfaultfd.
+    pub fn hand_off(&self, layout: &Layout, uffd: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(&regions(layout), &[uffd])
+    }
+
     /// Sends all of `bytes`, however long the server takes to read them; the descriptors go with
     /// the first.
     pub(crate) fn send_all(&self, bytes: &[u8], fds: &[RawFd], flags: MsgFlags) -> io::Result<()> {

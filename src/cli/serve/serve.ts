@@ -1,3 +1,4 @@
+import { whileAtWork } from '../../abort.js'
 import { listen, type Server } from '../../index.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../output/numbers.js'
@@ -11,20 +12,28 @@ import type { Tally } from './tally.js'
 
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
-  const { snapshot, once, 'prefetch-mode': mode } = values
-  if (values['hand-over'] && values['state-dir'] === undefined) {
+  const { snapshot, once, 'state-dir': stateDir, 'prefetch-mode': mode } = values
+  if (values['hand-over'] && stateDir === undefined) {
     throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
   }
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
-    const leaves = (signal: unknown) =>
-      values['state-dir'] !== undefined && (values['hand-over'] || signal === 'SIGUSR2')
-    const server = await listenFor(values, ending)
-    const end = () => void (leaves(ending.reason) ? server.handOver() : server.stop())
-    if (ending.aborted) end()
-    ending.addEventListener('abort', end, { once: true })
+    const server = await whileAtWork(
+      ending,
+      async (signal) => await listen({ ...listenOptions(values), signal }),
+    )
+    const leaves = () =>
+      stateDir !== undefined && (values['hand-over'] || ending.reason === 'SIGUSR2')
+    let ended: Promise<void> | undefined
+    const end = async () => {
+      ended ??= leaves() ? leave(server, stateDir!, output) : stop(server, output)
+      await ended
+    }
+    const onSignal = () => void end()
+    if (ending.aborted) onSignal()
+    ending.addEventListener('abort', onSignal, { once: true })
     try {
       watch(server, once, output, tally)
-      tellRecovered(server, output)
+      tellLeft(server, output)
       await tellReady(values, output)
       await service.serve(
         server,
@@ -33,29 +42,35 @@ export async function serveGuests(values: ServeValues): Promise<number> {
       )
     } finally {
       // Whatever failed: an open server would keep the process alive.
-      if (leaves(ending.reason)) await server.handOver()
-      else await server.stop()
+      await end()
     }
   })
 }
 
-/** Listens; a signal gives up the wait for another server. */
-async function listenFor(values: ServeValues, ending: AbortSignal): Promise<Server> {
-  const waiting = new AbortController()
-  const giveUp = () => waiting.abort(ending.reason)
-  if (ending.aborted) giveUp()
-  ending.addEventListener('abort', giveUp, { once: true })
-  try {
-    return await listen({ ...listenOptions(values), signal: waiting.signal })
-  } finally {
-    ending.removeEventListener('abort', giveUp)
-  }
+/** Leaves all guests to the next server of the state directory, and says so. */
+async function leave(server: Server, stateDir: string, output: Output): Promise<void> {
+  const count = await server.handOver()
+  const text = `Left ${several(count, 'guest')} in ${stateDir} to the next server`
+  output.tell('info', { event: 'handed-over', guests: count, stateDir }, text)
 }
 
-function tellRecovered({ recovered, notRecovered }: Server, output: Output): void {
-  for (const { code, message } of notRecovered) {
-    const level = code === 'ERR_UFFD_RECOVERY_ENDED' ? 'info' : 'warn'
-    output.tell(level, { event: 'not-recovered', code }, message)
+/** Stops all guests, and says what becomes of those that still run. */
+async function stop(server: Server, output: Output): Promise<void> {
+  const count = server.guests.length
+  await server.stop()
+  if (count === 0) return
+  const text = `Stopped ${several(count, 'guest')}: each waits at the next page it misses`
+  output.tell('info', { event: 'stopped', guests: count }, text)
+}
+
+function tellLeft({ recovered, notRecovered, swept }: Server, output: Output): void {
+  for (const { path, error } of notRecovered) {
+    const { code, message } = error
+    output.tell('warn', { event: 'not-recovered', ledger: path, code }, message)
+  }
+  if (swept.length > 0) {
+    const text = `Removed ${several(swept.length, 'ledger')} of guests that had ended`
+    output.tell('info', { event: 'swept', ledgers: swept }, text)
   }
   if (recovered.length === 0) return
   const ids = recovered.map(({ id }) => id)

@@ -1,7 +1,7 @@
 //! Which process it is, without its number: that may be another one's later, and cannot be seen at
 //! all from another pid namespace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
@@ -47,6 +47,15 @@ impl ProcessId {
         Ok((pid > 0).then_some(Self(Known::Number(pid, pidfd))))
     }
 
+    /// The process of this pidfd, which has this number here.
+    pub(crate) fn of(pidfd: BorrowedFd<'_>, pid: i32) -> std::io::Result<Self> {
+        let known = match inode(pidfd) {
+            Some(inode) => Known::Inode(inode),
+            None => Known::Number(pid, pidfd.try_clone_to_owned()?),
+        };
+        Ok(Self(known))
+    }
+
     /// Whether both are one process.
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
@@ -61,10 +70,10 @@ impl ProcessId {
     }
 }
 
-fn inode(pidfd: &OwnedFd) -> Option<u64> {
-    let system = fstatfs(pidfd).ok()?;
+fn inode(pidfd: impl AsFd) -> Option<u64> {
+    let system = fstatfs(&pidfd).ok()?;
     let is_pidfs = u64::try_from(system.f_type) == Ok(PIDFS);
-    is_pidfs.then(|| fstat(pidfd).ok().map(|stat| stat.st_ino)).flatten()
+    is_pidfs.then(|| fstat(&pidfd).ok().map(|stat| stat.st_ino)).flatten()
 }
 
 /// Whether the process has not been reaped yet. It need not be one that we may send a signal.

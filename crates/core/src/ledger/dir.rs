@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::statfs::fstatfs;
@@ -153,35 +152,8 @@ impl StateDir {
         })
     }
 
-    /// Makes this process the one that serves the directory's guests, for as long as the guard
-    /// lives. If there is another one: waits for it, or refuses.
-    pub fn claim(&self, wait: bool) -> Result<Claim, StateDirError> {
-        self.lock("server.lock", wait).map(Claim)
-    }
-
-    fn lock(&self, name: &str, wait: bool) -> Result<Flock<File>, StateDirError> {
-        let path = self.path.join(name);
-        let io = |doing, cause| StateDirError::Io { path: path.clone(), doing, cause };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|error| io("open", error))?;
-        let how = if wait { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
-        loop {
-            match Flock::lock(file, how) {
-                Ok(lock) => return Ok(lock),
-                Err((returned, Errno::EINTR)) => file = returned,
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(StateDirError::InUse { path: self.path.clone() });
-                }
-                Err((_, errno)) => return Err(io("lock", errno.into())),
-            }
-        }
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.path.join("server.lock")
     }
 
     /// The ledgers in it, in no order, whoever serves their guests. Those that were being made when
@@ -216,10 +188,6 @@ impl StateDir {
         self.path.join(format!("{id}.{SUFFIX}"))
     }
 }
-
-/// Keeps other servers from a state directory.
-#[derive(Debug)]
-pub struct Claim(#[allow(dead_code, reason = "held for its lock")] Flock<File>);
 
 pub(super) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
@@ -268,20 +236,6 @@ mod tests {
             let error = StateDir::open(&path).unwrap_err().to_string();
             assert!(error.contains(&*path.to_string_lossy()), "{error}");
         }
-    }
-
-    #[test]
-    fn one_server_at_a_time_has_it() {
-        let parent = tempfile::tempdir().unwrap();
-        let dir = StateDir::open(parent.path()).unwrap();
-        let claim = dir.claim(false).unwrap();
-        assert!(matches!(dir.claim(false), Err(StateDirError::InUse { .. })));
-        let waiting = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| dir.claim(true).map(drop));
-            drop(claim);
-            waiting.join().unwrap()
-        });
-        waiting.unwrap();
     }
 
     #[test]

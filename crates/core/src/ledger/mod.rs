@@ -8,6 +8,7 @@
 //! lock on the file owns the guest: the kernel gives it up when the last thread of its holder is
 //! gone, and no install of that one can be under way then.
 
+mod claim;
 mod dir;
 mod header;
 mod live;
@@ -23,7 +24,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use thiserror::Error;
 
-pub use dir::{Claim, StateDir, StateDirError};
+pub use claim::Claim;
+pub use dir::{StateDir, StateDirError};
 pub(crate) use header::{Header, Subject};
 pub use header::{HeaderError, SnapshotPlace};
 pub(crate) use live::Live;

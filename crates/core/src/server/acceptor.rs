@@ -24,6 +24,8 @@ const MOST_HANDOFFS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) stop: Waker,
+    /// Guests that were left have been taken over: others may come.
+    pub(super) opened: Waker,
     /// A handoff has ended, so that there is room for another.
     room: Waker,
     handoffs: AtomicUsize,
@@ -33,9 +35,9 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(guests: Arc<Guests>) -> nix::Result<Self> {
-        let (stop, room) = (Waker::new()?, Waker::new()?);
+        let (stop, opened, room) = (Waker::new()?, Waker::new()?, Waker::new()?);
         let (handoffs, gate) = (AtomicUsize::new(0), Arc::default());
-        Ok(Self { stop, room, handoffs, gate, guests })
+        Ok(Self { stop, opened, room, handoffs, gate, guests })
     }
 }
 
@@ -50,13 +52,14 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) fn run(self) {
         let (shared, observer) = (Arc::clone(&self.shared), Arc::clone(&self.observer));
+        wait_for_any([&shared.opened, &shared.stop]);
         self.accept();
         // The socket is gone. A server whose socket broke goes on with what is under way.
-        wait_for(&shared.stop);
+        wait_for_any([&shared.stop]);
         shared.gate.close(|| observer.refused(HandoffError::Cancelled.into()));
         // Whoever was in the middle of a handoff is told to give it up, and does so at once.
         while shared.handoffs.load(Ordering::Acquire) > 0 {
-            wait_for(&shared.room);
+            wait_for_any([&shared.room]);
             shared.room.clear();
         }
     }
@@ -120,8 +123,9 @@ impl Drop for UnderWay {
     }
 }
 
-fn wait_for(waker: &Waker) {
-    while !waker.is_awake() {
-        let _ = poll(&mut [PollFd::new(waker.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+fn wait_for_any<const N: usize>(wakers: [&Waker; N]) {
+    while !wakers.iter().any(|waker| waker.is_awake()) {
+        let mut fds = wakers.map(|waker| PollFd::new(waker.as_fd(), PollFlags::POLLIN));
+        let _ = poll(&mut fds, PollTimeout::NONE);
     }
 }

@@ -1,7 +1,7 @@
 //! Which guests a server lets in: not more than it may have, not more of one process than that may
 //! hand off, and none twice.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -10,6 +10,7 @@ use super::claims::{Claim, ClaimError};
 use super::{AdmissionError, Refusal};
 use crate::handoff::Handoff;
 use crate::kernel::ProcessId;
+use crate::recovery::Obstruction;
 use crate::session::SessionError;
 
 /// More guests than this are not expected of one snapshot on one host.
@@ -75,6 +76,24 @@ impl Guests {
         Ok(Admission { guests: Arc::clone(self), process, _claim: claim })
     }
 
+    /// Counts a guest that was left by a server which had let it in.
+    pub(super) fn readmit(
+        self: &Arc<Self>,
+        pidfd: BorrowedFd<'_>,
+        pid: i32,
+        uffd: BorrowedFd<'_>,
+    ) -> Result<Admission, Obstruction> {
+        let process = ProcessId::of(pidfd, pid)
+            .map_err(|error| shortage("a descriptor of its process", error))?;
+        let process = Some(Arc::new(process));
+        let claim = Claim::new(uffd).map_err(|error| match error {
+            ClaimError::Refused(_) => Obstruction::Served,
+            ClaimError::Shortage(error) => shortage("a copy of its userfaultfd", error).into(),
+        })?;
+        self.lock().push(process.clone());
+        Ok(Admission { guests: Arc::clone(self), process, _claim: claim })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Option<Arc<ProcessId>>>> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,5 +114,9 @@ impl Drop for Admission {
 }
 
 fn lacks(what: &'static str, cause: impl ToString) -> Refusal {
-    SessionError::Resources { what, cause: cause.to_string() }.into()
+    shortage(what, cause).into()
+}
+
+fn shortage(what: &'static str, cause: impl ToString) -> SessionError {
+    SessionError::Resources { what, cause: cause.to_string() }
 }

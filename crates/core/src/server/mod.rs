@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod arrival;
+mod bound;
 mod claims;
 mod error;
 mod gate;
@@ -14,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use acceptor::{Acceptor, Shared};
+pub use bound::Bound;
 pub use error::{AdmissionError, Refusal, ServerError};
 use guests::Guests;
 pub use observer::{Arriving, ServerObserver};
@@ -69,20 +71,38 @@ impl Server {
         options: ServerOptions,
         observer: Arc<dyn ServerObserver>,
     ) -> Result<Self, ServerError> {
+        Ok(Self::bind(socket, fetcher, options, observer)?.open())
+    }
+
+    /// Binds the socket, and accepts nobody yet: who connects waits until it is opened. Everything
+    /// that can fail has been done by then.
+    pub fn bind(
+        socket: &Path,
+        fetcher: Arc<Fetcher>,
+        options: ServerOptions,
+        observer: Arc<dyn ServerObserver>,
+    ) -> Result<Bound, ServerError> {
         let resources = |cause: String| ServerError::Resources { path: socket.to_owned(), cause };
         let listener = Listener::bind(socket)?;
         let max_guests = options.max_guests.unwrap_or_else(guests::usual_limit);
         let guests = Guests::new(max_guests, options.max_guests_per_process);
         let shared = Shared::new(guests).map_err(|errno| resources(errno.to_string()))?;
         let shared = Arc::new(shared);
-        let acceptor = Acceptor { listener, fetcher, options, observer, shared: shared.clone() };
+        let acceptor = Acceptor {
+            listener,
+            fetcher: Arc::clone(&fetcher),
+            options: options.clone(),
+            observer: Arc::clone(&observer),
+            shared: Arc::clone(&shared),
+        };
         let thread = thread::Builder::new()
             .name("uffd-accept".to_owned())
             .stack_size(256 << 10)
             .spawn(move || acceptor.run())
             .map_err(|error| resources(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { path: socket.to_owned(), shared, thread })
+        let server = Self { path: socket.to_owned(), shared, thread };
+        Ok(Bound::new(server, fetcher, options, observer))
     }
 
     /// The socket's path, as given.

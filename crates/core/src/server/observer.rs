@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use crate::handoff::AcceptError;
+use crate::recovery::NotRecovered;
 use crate::session::{Observer, Session};
 
 /// What becomes of a guest whose handoff has arrived. Dropped if it is refused all the same.
@@ -16,6 +17,14 @@ pub struct Arriving {
 pub trait ServerObserver: Send + Sync + 'static {
     /// A handoff has arrived.
     fn arriving(&self) -> Arriving;
+
+    /// A guest that was left is being taken over.
+    fn recovering(&self) -> Arriving {
+        self.arriving()
+    }
+
+    /// A guest that was left is not taken over.
+    fn not_recovered(&self, _other: NotRecovered) {}
 
     /// A guest was refused; the server goes on. Who connects and leaves without a word is none.
     fn refused(&self, refusal: Refusal);

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::ledger::{SnapshotPlace, StateDir};
-use uffd_core::recovery::{Keep, Spares, take_over};
+use uffd_core::recovery::{Keep, NotRecovered, Spares};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Observer, Session};
 use uffd_core::source::{Fetcher, FileSource};
@@ -25,25 +25,12 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let snapshot = SnapshotPlace::of(&source)?;
     let fetcher = Arc::new(Fetcher::new(source));
     let sessions = Arc::new(Sessions::default());
-    let mut recovered = 0;
-    let mut failed = None;
-    let others = take_over(&dir, &snapshot, &mut Spares::new(), |left| {
-        let fetcher = Arc::clone(&fetcher);
-        match Session::recover(left, fetcher, role.session(), Box::new(OfGuest)) {
-            Ok(session) => sessions.add(session),
-            Err(error) => failed = Some(error),
-        }
-        recovered += 1;
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    for error in others {
-        say(&format!("left {}", error.why.code()));
-    }
     let keep = Some(Keep { dir, snapshot });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
-    let _server = Server::start(&role.socket, fetcher, options, sessions.clone())?;
+    let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
+    bound.take_over(&mut Spares::new())?;
+    let recovered = sessions.count();
+    let _server = bound.open();
     say(&format!("ready {recovered}"));
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         sessions.obey(&line);
@@ -58,6 +45,10 @@ struct Sessions(Arc<Mutex<Vec<Session>>>);
 impl Sessions {
     fn add(&self, session: Session) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn obey(&self, line: &str) {
@@ -95,6 +86,19 @@ impl ServerObserver for Sessions {
         };
         Arriving { observer: Box::new(OfGuest), served: Box::new(served) }
     }
+
+    fn recovering(&self) -> Arriving {
+        let sessions = Self(Arc::clone(&self.0));
+        Arriving {
+            observer: Box::new(OfGuest),
+            served: Box::new(move |session| sessions.add(session)),
+        }
+    }
+
+    fn not_recovered(&self, other: NotRecovered) {
+        say(&format!("left {}", other.why.code()));
+    }
+
     fn refused(&self, refusal: Refusal) {
         say(&format!("refused {refusal}"));
     }

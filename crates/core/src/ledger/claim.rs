@@ -1,0 +1,162 @@
+//! Which server has a state directory: one at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::inotify;
+
+use super::dir::{StateDir, StateDirError};
+use crate::kernel::Waker;
+
+/// Keeps other servers from a state directory, for as long as it lives.
+#[derive(Debug)]
+pub struct Claim(#[allow(dead_code, reason = "held for its lock")] Flock<File>);
+
+/// How often whoever waits looks again, when nothing says that the other one has let go.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The same right after the other one closed the file: the lock of a process that ends is gone a
+/// moment later.
+const LOOK_SOON: Duration = Duration::from_millis(1);
+
+/// How often it looks so soon.
+const SOON: u32 = 20;
+
+impl StateDir {
+    /// Makes this process the one that serves the directory's guests. If there is another one:
+    /// waits for it, or refuses.
+    pub fn claim(&self, wait: bool) -> Result<Claim, StateDirError> {
+        let how = if wait { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
+        self.lock(self.open_lock()?, how).map_err(|(_, error)| error)
+    }
+
+    /// Waits for the server that has the directory, until `given_up` is awake: then the error says
+    /// that it is in use.
+    pub fn claim_unless(&self, given_up: &Waker) -> Result<Claim, StateDirError> {
+        let mut file = self.open_lock()?;
+        let closed = closing(&self.lock_file());
+        let mut soon = 0;
+        loop {
+            match self.lock(file, FlockArg::LockExclusiveNonblock) {
+                Err((returned, StateDirError::InUse { .. })) if !given_up.is_awake() => {
+                    file = returned;
+                }
+                claim => return claim.map_err(|(_, error)| error),
+            }
+            let wait = if soon > 0 { LOOK_SOON } else { LOOK_EVERY };
+            let was_closed = wait_for(given_up, closed.as_ref(), wait);
+            soon = if was_closed { SOON } else { soon.saturating_sub(1) };
+        }
+    }
+
+    fn open_lock(&self) -> Result<File, StateDirError> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.lock_file())
+            .map_err(|cause| self.not_locked("open", cause))
+    }
+
+    fn lock(&self, mut file: File, how: FlockArg) -> Result<Claim, (File, StateDirError)> {
+        loop {
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(Claim(lock)),
+                Err((returned, Errno::EINTR)) => file = returned,
+                Err((file, Errno::EWOULDBLOCK)) => {
+                    let path = self.path().to_owned();
+                    return Err((file, StateDirError::InUse { path }));
+                }
+                Err((file, errno)) => return Err((file, self.not_locked("lock", errno.into()))),
+            }
+        }
+    }
+
+    fn not_locked(&self, doing: &'static str, cause: io::Error) -> StateDirError {
+        StateDirError::Io { path: self.lock_file(), doing, cause }
+    }
+}
+
+/// Is readable when somebody who could write to the file at `path` has closed it. Without it a
+/// waiting server looks now and then.
+fn closing(path: &Path) -> Option<OwnedFd> {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let closed = inotify::init(flags).ok()?;
+    inotify::add_watch(&closed, path, inotify::WatchFlags::CLOSE_WRITE).ok()?;
+    Some(closed)
+}
+
+/// Waits for `given_up`, for `closed`, or for so long; says whether `closed` was seen, and has read
+/// what it said.
+fn wait_for(given_up: &Waker, closed: Option<&OwnedFd>, wait: Duration) -> bool {
+    let given_up = given_up.as_fd();
+    let fds = [Some(given_up), closed.map(AsFd::as_fd)].into_iter().flatten();
+    let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+    let _ = poll(&mut fds, timeout);
+    let Some(closed) = closed else { return false };
+    nix::unistd::read(closed, &mut [0; 4096]).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_use(claim: Result<Claim, StateDirError>) -> bool {
+        matches!(claim, Err(StateDirError::InUse { .. }))
+    }
+
+    #[test]
+    fn one_server_at_a_time_has_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let claim = dir.claim(false).unwrap();
+        assert!(in_use(dir.claim(false)));
+        let waiting = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| dir.claim(true).map(drop));
+            drop(claim);
+            waiting.join().unwrap()
+        });
+        waiting.unwrap();
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_other_lets_go_or_when_it_is_given_up() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let claim = dir.claim(false).unwrap();
+        let given_up = Waker::new().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| dir.claim_unless(&given_up));
+            given_up.wake();
+            assert!(in_use(waiting.join().unwrap()));
+        });
+        given_up.clear();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| dir.claim_unless(&given_up));
+            drop(claim);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn the_end_of_whoever_has_it_is_seen_without_looking() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let claim = dir.claim(false).unwrap();
+        let closed = closing(&dir.lock_file()).unwrap();
+        drop(claim);
+        assert!(wait_for(&Waker::new().unwrap(), Some(&closed), Duration::from_secs(60)));
+    }
+}

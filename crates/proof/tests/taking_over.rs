@@ -1,0 +1,177 @@
+//! A server that takes over guests, and those that come meanwhile.
+#![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
+
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use uffd_core::kernel::Process;
+use uffd_core::ledger::{SnapshotPlace, StateDir};
+use uffd_core::recovery::{Keep, Spares};
+use uffd_core::server::{Arriving, Bound, Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::session::{End, NoObserver, Session};
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::options::Options;
+use uffd_guest::pattern::Pattern;
+use uffd_guest::protocol::Expect;
+use uffd_guest::snapshot::{self, ZeroPages};
+use uffd_proof::{DEADLINE, Peer, SMALL, until};
+
+const PAGES: u64 = 8;
+
+/// What a server has told.
+#[derive(Debug)]
+enum Told {
+    Arrived(Session),
+    Recovered(Session),
+    Refused(Refusal),
+}
+
+struct Telling(Mutex<Sender<Told>>);
+
+impl Telling {
+    fn tell(&self, told: fn(Session) -> Told) -> Arriving {
+        let sender = self.0.lock().unwrap().clone();
+        let served = move |session| sender.send(told(session)).unwrap_or_default();
+        Arriving { observer: Box::new(NoObserver), served: Box::new(served) }
+    }
+}
+
+impl ServerObserver for Telling {
+    fn arriving(&self) -> Arriving {
+        self.tell(Told::Arrived)
+    }
+
+    fn recovering(&self) -> Arriving {
+        self.tell(Told::Recovered)
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.0.lock().unwrap().send(Told::Refused(refusal)).unwrap_or_default();
+    }
+}
+
+/// A snapshot, and a directory in which guests are kept.
+struct Place {
+    dir: tempfile::TempDir,
+    pattern: Pattern,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (dir, pattern) = (tempfile::tempdir().unwrap(), Pattern::new(5, SMALL));
+        snapshot::create(&dir.path().join("mem"), &pattern, PAGES, ZeroPages::Holes).unwrap();
+        Self { dir, pattern }
+    }
+
+    fn bind(&self) -> (Bound, Receiver<Told>) {
+        let source = Arc::new(FileSource::open(&self.dir.path().join("mem")).unwrap());
+        let dir = Arc::new(StateDir::open(&self.dir.path().join("state")).unwrap());
+        let keep = Some(Keep { dir, snapshot: SnapshotPlace::of(&source).unwrap() });
+        let options = ServerOptions { keep, ..ServerOptions::default() };
+        let (sender, told) = channel();
+        let observer = Arc::new(Telling(Mutex::new(sender)));
+        let socket = self.dir.path().join("uffd.sock");
+        let fetcher = Arc::new(Fetcher::new(source));
+        (Server::bind(&socket, fetcher, options, observer).unwrap(), told)
+    }
+
+    fn guest(&self) -> Guest {
+        let socket = self.dir.path().join("uffd.sock");
+        let options = Options::new(socket, [PAGES], self.pattern);
+        GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-proof-guest"), options).spawn().unwrap()
+    }
+}
+
+fn is_whole(guest: &Guest) {
+    assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
+}
+
+#[test]
+fn who_comes_while_guests_are_taken_over_waits_and_is_served_then() {
+    let place = Place::new();
+    let (bound, told) = place.bind();
+    let server = bound.open();
+    let left = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    session.begin_hand_over();
+    assert_eq!(session.wait(), End::HandedOver);
+    server.stop();
+
+    let (bound, told) = place.bind();
+    // It has handed off when this returns; nobody has looked at it.
+    let early = place.guest();
+    bound.take_over(&mut Spares::new()).unwrap();
+    let Told::Recovered(taken) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    is_whole(&left);
+    assert!(told.try_recv().is_err(), "nobody comes in before the server is opened");
+    let _server = bound.open();
+    let Told::Arrived(arrived) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    is_whole(&early);
+    assert_ne!(arrived.id(), taken.id());
+}
+
+#[test]
+fn a_server_that_is_never_opened_is_stopped_and_serves_on_whom_it_has_taken_over() {
+    let place = Place::new();
+    let (bound, told) = place.bind();
+    let server = bound.open();
+    let guest = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    session.begin_hand_over();
+    session.wait();
+    server.stop();
+
+    let (bound, told) = place.bind();
+    bound.take_over(&mut Spares::new()).unwrap();
+    drop(bound);
+    let Told::Recovered(taken) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    assert!(!place.dir.path().join("uffd.sock").exists());
+    is_whole(&guest);
+    assert_eq!(taken.stop(), End::Stopped);
+}
+
+#[test]
+fn a_guest_that_was_taken_over_is_not_served_twice() {
+    let place = Place::new();
+    let (bound, told) = place.bind();
+    let server = bound.open();
+    let guest = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    session.begin_hand_over();
+    session.wait();
+    server.stop();
+
+    let (bound, told) = place.bind();
+    bound.take_over(&mut Spares::new()).unwrap();
+    let server = bound.open();
+    let Told::Recovered(taken) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    let uffd = userfaultfd_of(guest.pid());
+    let hand_off = || {
+        let peer = Peer::connect(server.path()).unwrap();
+        peer.hand_off(taken.layout(), uffd.as_fd()).unwrap();
+        told.recv_timeout(DEADLINE).unwrap()
+    };
+    let Told::Refused(refusal) = hand_off() else { panic!() };
+    assert_eq!(refusal.code(), "ERR_UFFD_HANDOFF_TWICE");
+    is_whole(&guest);
+
+    // Once its session has ended it may be handed off again.
+    taken.stop();
+    until("its thread to end", || !matches!(hand_off(), Told::Refused(_)));
+}
+
+/// The guest's own, as a VMM keeps one.
+fn userfaultfd_of(pid: i32) -> std::os::fd::OwnedFd {
+    let number = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let link = std::fs::read_link(&path).ok()?;
+        let number = path.file_name()?.to_str()?.parse::<i32>().ok()?;
+        (link.to_str()? == "anon_inode:[userfaultfd]").then_some(number)
+    });
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1;
+    let started = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+    Process::find(pid, started).unwrap().descriptor(number.unwrap()).unwrap()
+}
