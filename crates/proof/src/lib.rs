@@ -22,6 +22,7 @@ pub mod soak;
 mod soaked;
 pub mod sources;
 mod stage;
+mod system_calls;
 
 pub use apart::{Apart, ApartStage, Refused, ServedApart, Sight};
 pub use attacker::Attacker;
@@ -41,3 +42,4 @@ pub use peer::{Peer, Wanderer};
 pub use served::{Held, Served};
 pub use serving::{Asked, Serving, Staged, Unanswered};
 pub use stage::{Stage, StageBuilder};
+pub use system_calls::{SystemCalls, Traced};

@@ -42,9 +42,14 @@ pub struct ThreadCost {
 
 /// The threads of this process of that name.
 pub fn threads_named(name: &str) -> Vec<i32> {
-    let tasks = fs::read_dir("/proc/self/task").expect("/proc");
+    threads_of("self", name)
+}
+
+/// The threads of that name of a process, by its number or as `self`.
+pub(crate) fn threads_of(process: &str, name: &str) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("/proc");
     let is_named = |tid: &i32| {
-        fs::read_to_string(format!("/proc/self/task/{tid}/comm"))
+        fs::read_to_string(format!("/proc/{process}/task/{tid}/comm"))
             .is_ok_and(|comm| comm.trim_end() == name)
     };
     let tids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());

@@ -85,6 +85,10 @@ impl Handler {
         })
     }
 
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// The next guest, or why there is none.
     pub(super) fn next_guest(&self) -> Arrival {
         self.heard(&self.arrivals, "what became of the guest")

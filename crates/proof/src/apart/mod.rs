@@ -20,6 +20,7 @@ pub(crate) use words::{Ask, Line, Request, Role};
 
 use crate::cast::Cast;
 use crate::facts::{Ending, Exported, Figures, Prefaulted};
+use crate::observe::threads_of;
 use crate::scenery::{Guests, Scenery};
 use crate::serving::{Asked, Serving, Staged};
 
@@ -71,6 +72,11 @@ impl ApartStage {
     /// The snapshot file.
     pub fn snapshot(&self) -> PathBuf {
         self.scenery.snapshot()
+    }
+
+    /// Its threads of that name.
+    pub fn threads_named(&self, name: &str) -> Vec<i32> {
+        threads_of(&self.handler.pid().to_string(), name)
     }
 
     /// Bytes of memory that the process has had at most.
