@@ -4,7 +4,7 @@ import test from 'ava'
 import { type Stats } from '../../src/index.js'
 import { faultRate, type GuestFigures } from '../../src/cli/output/figures.js'
 import { humanOutput } from '../../src/cli/output/human.js'
-import { bytes, micros, several } from '../../src/cli/output/numbers.js'
+import { bytes, micros, several } from '../../src/numbers.js'
 import { table } from '../../src/cli/output/table.js'
 
 const stats = {

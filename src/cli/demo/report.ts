@@ -1,4 +1,4 @@
-import { bytes, micros, several, whole } from '../output/numbers.js'
+import { bytes, micros, several, whole } from '../../numbers.js'
 import { hasColours } from '../output/terminal.js'
 import { snapshotSize } from '../serve/snapshot-size.js'
 import type { Checks } from './checks.js'

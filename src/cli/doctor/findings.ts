@@ -1,4 +1,4 @@
-import { bytes, several, whole } from '../output/numbers.js'
+import { bytes, several, whole } from '../../numbers.js'
 import type { Facts } from './facts.js'
 import { featureFindings } from './features.js'
 import type { Finding } from './finding.js'

@@ -1,5 +1,5 @@
 import type { GuestFigures } from './figures.js'
-import { bytes, micros, whole } from './numbers.js'
+import { bytes, micros, whole } from '../../numbers.js'
 
 /** How much room there is. */
 export interface Room {

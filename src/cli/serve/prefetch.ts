@@ -1,5 +1,5 @@
+import { several, whole } from '../../numbers.js'
 import type { Guest, PrefaultReport, Trace, UffdError } from '../../index.js'
-import { several, whole } from '../output/numbers.js'
 import type { Output } from '../output/output.js'
 
 /**

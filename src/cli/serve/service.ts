@@ -1,6 +1,6 @@
 import type { Guest, GuestEnd, Server, Stats } from '../../index.js'
 import { faultRate } from '../output/figures.js'
-import { bytes, micros, several } from '../output/numbers.js'
+import { bytes, micros, several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
 import type { Tally } from './tally.js'

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises'
-import { bytes } from '../output/numbers.js'
+import { bytes } from '../../numbers.js'
 
 /** How large the snapshot is, and how much of it is no hole. */
 export async function snapshotSize(snapshot: string) {

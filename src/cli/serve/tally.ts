@@ -1,5 +1,5 @@
 import type { EndReason } from '../../index.js'
-import { micros, several, whole } from '../output/numbers.js'
+import { micros, several, whole } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 
 /** What came of this run: the summary, and the exit status. */

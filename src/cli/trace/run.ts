@@ -1,6 +1,6 @@
 import { Trace } from '../../index.js'
 import { exitStatus } from '../exit-status.js'
-import { bytes, micros, several, whole } from '../output/numbers.js'
+import { bytes, micros, several, whole } from '../../numbers.js'
 import { checkSaveTo } from './check-save.js'
 
 const print = (text: string) => void process.stdout.write(`${text}\n`)

@@ -6,8 +6,8 @@ const digits = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 })
 export const whole = (value: number): string => digits.format(value)
 
 /** `1 page`, `2 pages` */
-export const several = (value: number, noun: string): string =>
-  `${whole(value)} ${noun}${value === 1 ? '' : 's'}`
+export const several = (value: number, noun: string, nouns = `${noun}s`): string =>
+  `${whole(value)} ${value === 1 ? noun : nouns}`
 
 const binary = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
