@@ -41,6 +41,15 @@ export declare class NativeGuest {
   checkTrace(trace: NativeTrace): Promise<ErrorInfo | undefined>
   /** Answers once no fault is in hand. */
   settle(): number
+  /**
+   * The values of the metrics of a guest, in the order of `metrics()`: what this process did for
+   * it. Asks nobody, and can be had of a guest that has ended.
+   */
+  figures(): Float64Array
+  /** Its memory in at most so many cells, as it is now or, where that was kept, was at its end. */
+  picture(cells: number): Promise<MemoryPicture | ErrorInfo>
+  /** Has the picture of its end kept, in at most so many cells. */
+  keepLastPicture(cells: number): void
   /** Kills the guest's process; tells whether there was one to kill. */
   kill(): boolean
   /** Ends the session; its end is an event. */
@@ -67,6 +76,8 @@ export declare class NativeServer {
   constructor(options: NativeListenOptions, ring: () => void)
   /** What happened since the last time, in order. */
   collect(): Array<NativeEvent>
+  /** The values of all metrics, in the order of `metrics()`. Asks no guest. */
+  figures(): Float64Array
   /** Stops accepting and removes the socket; an event tells when that is done. */
   close(): void
   /** Stops accepting and leaves all guests to a successor; their ends are events. */
@@ -199,8 +210,64 @@ export interface Latency {
 /** Loads a trace from a file; with a snapshot, refuses the trace of any other. */
 export declare function loadTrace(path: string, snapshot?: string | undefined | null): Promise<NativeTrace | ErrorInfo>
 
+/** A guest's memory as a picture. */
+export interface MemoryPicture {
+  /** How many pages a cell stands for; the last may have fewer. */
+  pagesPerCell: number
+  /**
+   * Six bytes a cell, in page order: the share of its pages that is unfaulted, clean, zero,
+   * dirty, removed and poisoned, out of 255. A cell of pages that the guest has not has zeros.
+   */
+  shares: Buffer
+}
+
 /** Which pages of several traces are kept. */
 export type MergeOption = 'union' | 'intersection'
+
+/** A metric. */
+export interface Metric {
+  /** Its name by the conventions of Prometheus, without the `_total` of a counter. */
+  name: string
+  /** Its kind. */
+  kind: MetricKind
+  /** Whose it is. */
+  scope: MetricScope
+  /** `seconds`, `pages` or `bytes`; the name ends with it. */
+  unit?: string
+  /** What it is, in a sentence. */
+  help: string
+  /** Its series: one at least. */
+  series: Array<MetricSeries>
+  /** The bounds of a histogram's buckets, in its unit; one more has no bound. */
+  bounds: Array<number>
+}
+
+/** What kind of number a metric is. */
+export type MetricKind = 'counter' | 'gauge' | 'histogram'
+
+/** A label of a series. */
+export interface MetricLabel {
+  /** Its name. */
+  name: string
+  /** Its value. */
+  value: string
+}
+
+/** All metrics: those of a guest, then those of a server alone. */
+export declare function metrics(): Array<Metric>
+
+/** Whose a metric is. */
+export type MetricScope = 'guest' | 'server'
+
+/** A series of a metric. */
+export interface MetricSeries {
+  /** The name of the number in statistics; a histogram's has none. */
+  field?: string
+  /** What it is, in a sentence, where the metric does not say it. */
+  help?: string
+  /** What tells it from the others of the metric. */
+  labels: Array<MetricLabel>
+}
 
 /** Something the native part has to tell. */
 export type NativeEvent =
@@ -259,20 +326,20 @@ export type NoticeKind = 'out-of-memory' | 'poisoned'
 
 /** How many pages there are in each state. */
 export interface PageCounts {
-  /** Never installed. */
-  unfaulted: number
   /** Installed: `clean + zero + dirty`. */
   faulted: number
-  /** Given back by the guest; they read as zeros. */
-  removed: number
-  /** Their source failed; accesses raise SIGBUS. */
-  poisoned: number
+  /** Never installed. */
+  unfaulted: number
   /** Installed, equal to the snapshot. */
   clean: number
   /** Installed as zeros. */
   zero: number
   /** Written, or possibly written. */
   dirty: number
+  /** Given back by the guest; they read as zeros. */
+  removed: number
+  /** Their source failed; accesses raise SIGBUS. */
+  poisoned: number
 }
 
 /** The state of all pages at one moment. */
@@ -343,8 +410,8 @@ export interface Region {
 export declare function runGuest(args: Array<string>): number
 
 /**
- * What was done for a guest since its handoff. Counts never go down, and are exact up to 2^53:
- * more faults than a guest can have in a century.
+ * What was done for a guest since its handoff. Counts never go down, and are exact up to
+ * 2^53: more faults than a guest can have in a century.
  */
 export interface Stats {
   /** Time since the handoff, in milliseconds. */
@@ -359,7 +426,7 @@ export interface Stats {
   protectFaults: number
   /** Faults of another thread on a page whose fault was already in hand; served with it. */
   duplicateFaults: number
-  /** Fault events whose address lies in no region; their threads were woken. */
+  /** Faults on pages that were unmapped before they could be served; their threads were woken. */
   strayFaults: number
   /** Pages installed with the snapshot's bytes, whatever for. */
   sourcePages: number
@@ -373,7 +440,7 @@ export interface Stats {
   copiedBytes: bigint
   /** Times the guest gave memory back (REMOVE events). */
   removeEvents: number
-  /** Pages they covered, counted each time. */
+  /** Pages the guest gave back, counted each time. */
   removedPages: number
   /** Times that work was put off because the address space was changing (EAGAIN). */
   deferred: number
@@ -387,7 +454,7 @@ export interface Stats {
   outOfMemory: number
   /** Reads of the snapshot made away from the fault loop, because a page was not in memory. */
   fetches: number
-  /** Of those, the ones that failed. */
+  /** Reads of the snapshot that failed. */
   failedFetches: number
   /** Pages poisoned because they could not be had. */
   poisonedPages: number

@@ -17,6 +17,8 @@ export {
 export { type Pages } from './guest/pages.js'
 export { type PageRange } from './page-range.js'
 export { type NotRecovered } from './server/left.js'
+export { type HttpEndpoint } from './http/endpoint.js'
+export { type HttpOptions } from './http/serve.js'
 export { listen } from './server/listen.js'
 export { type ListenOptions } from './server/options.js'
 export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'

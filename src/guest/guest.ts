@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import {
   type GuestOwner,
+  type MemoryPicture,
   type NativeEvent,
   type NativeGuest,
   type Notice,
@@ -257,6 +258,23 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     if (this.#end !== undefined) return this.#end.stats
     const { stats } = await this.#answer('counted', this.#native.stats())
     return stats
+  }
+
+  /** @internal The values of a guest's metrics, in the order of the table; asks nobody. */
+  figures(): Float64Array {
+    return this.#native.figures()
+  }
+
+  /** @internal Its memory in at most so many cells, now or, where that was kept, at its end. */
+  async picture(cells: number): Promise<MemoryPicture> {
+    const taken = await this.#surroundings.keepAlive.during(this.#native.picture(cells))
+    if ('code' in taken) throw fromNative(taken)
+    return taken
+  }
+
+  /** @internal Has the picture of its end kept. */
+  keepLastPicture(cells: number): void {
+    this.#native.keepLastPicture(cells)
   }
 
   /** Resolves once no fault is in hand and no event unread: with a paused guest, for good. */

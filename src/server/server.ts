@@ -4,6 +4,8 @@ import { aborted } from '../abort.js'
 import { UffdError } from '../errors.js'
 import { Guest, internals } from '../guest/guest.js'
 import { Requests } from '../guest/requests.js'
+import { type HttpEndpoint } from '../http/endpoint.js'
+import { serveHttp, type HttpOptions } from '../http/serve.js'
 import { KeepAlive } from '../keep-alive.js'
 import { calling, fromNative } from '../native-errors.js'
 import { tell } from '../tell.js'
@@ -76,6 +78,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
+  readonly #endpoints: Promise<HttpEndpoint>[] = []
   readonly #onAbort = () => void (this.#hasListened ? this.stop() : this.#giveUp())
   #hasListened = false
   #handedOver = 0
@@ -185,6 +188,26 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     await this.close()
     await Promise.all(this.guests.map((guest) => guest.stop()))
     await this.gone()
+    await this.#closeEndpoints()
+  }
+
+  /**
+   * Serves figures over HTTP at `HOST:PORT` (a `PORT` alone is one of 127.0.0.1, and 0 any that is
+   * free) or `unix:PATH`: `/metrics` for Prometheus, `/guests` as JSON, `/healthz`. It changes
+   * nothing, asks no guest and slows no fault, keeps no process alive, and ends with `stop` or
+   * `handOver`.
+   *
+   * @throws {UffdError} ERR_UFFD_HTTP if it cannot listen there.
+   */
+  async http(at: string, httpOptions: HttpOptions = {}): Promise<HttpEndpoint> {
+    const endpoint = serveHttp(this, at, httpOptions)
+    this.#endpoints.push(endpoint)
+    return await endpoint
+  }
+
+  /** @internal The values of all metrics, in the order of the table. */
+  figures(): Float64Array {
+    return this.#native.figures()
   }
 
   /**
@@ -204,6 +227,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     this.#native.handOver()
     await this.close()
     await this.gone()
+    await this.#closeEndpoints()
     return this.#handedOver
   }
 
@@ -240,6 +264,12 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   async #giveUp(): Promise<void> {
     this.#native.handOver()
     await this.close()
+  }
+
+  async #closeEndpoints(): Promise<void> {
+    const opened = await Promise.allSettled(this.#endpoints)
+    const open = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+    await Promise.all(open.map((endpoint) => endpoint.close()))
   }
 
   #collect(): void {

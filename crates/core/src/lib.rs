@@ -14,6 +14,7 @@
 //! | [`states`] | one byte a page |
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
+//! | [`metrics`], [`view`] | what is counted, and what others see without asking a fault loop |
 
 pub mod contract;
 mod export;
@@ -26,6 +27,7 @@ pub mod kernel;
 pub mod kill_point;
 pub mod layout;
 pub mod ledger;
+pub mod metrics;
 pub mod policy;
 pub mod recovery;
 pub mod server;
@@ -35,4 +37,5 @@ pub mod states;
 pub mod stats;
 pub mod trace;
 pub mod units;
+pub mod view;
 mod window;

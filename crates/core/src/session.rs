@@ -26,6 +26,7 @@ use crate::source::Fetcher;
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
 use crate::units::PageRange;
+use crate::view::View;
 
 /// Stack of a fault loop's thread: it has no deep calls and no large frames.
 const STACK: usize = 256 << 10;
@@ -37,6 +38,7 @@ pub struct Session {
     id: String,
     mailbox: Mailbox,
     layout: Arc<Layout>,
+    view: Arc<View>,
     pid: Option<i32>,
     identity: Weak<Identity>,
     tracking: Tracking,
@@ -130,12 +132,14 @@ impl Session {
             cause: errno.to_string(),
         })?;
         let setup = Setup { fetcher, options, observer, mailbox: mailbox.clone(), inbox };
-        let fault_loop = make(setup, &id)?;
+        let mut fault_loop = make(setup, &id)?;
+        fault_loop.begin();
         let ending = Arc::new(Ending::default());
         let session = Self {
             id,
             mailbox,
             layout: fault_loop.layout().clone(),
+            view: Arc::clone(fault_loop.view()),
             pid: fault_loop.identity().peer().map(Process::pid),
             identity: Arc::downgrade(fault_loop.identity()),
             tracking: fault_loop.tracking_in_use(),
@@ -159,6 +163,11 @@ impl Session {
     /// The guest's regions.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// What can be seen of the guest without asking its fault loop, now and after its end.
+    pub const fn view(&self) -> &Arc<View> {
+        &self.view
     }
 
     /// The process that connected, where it can be seen from here. Whether the guest's memory is

@@ -1,7 +1,7 @@
 //! Page states: one byte a page, in memory that can be shared with a successor process.
 
-use crate::kernel::Part;
-use crate::layout::Layout;
+use crate::kernel::{Onlooker, Part};
+pub use crate::metrics::StateCounts;
 use crate::units::{PageIndex, PageRange};
 
 /// What the handler knows of a page.
@@ -69,23 +69,6 @@ pub enum PublicState {
     Poisoned = 3,
 }
 
-/// How many pages there are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateCounts {
-    /// Never installed.
-    pub unfaulted: u64,
-    /// Installed, equal to the source.
-    pub clean: u64,
-    /// Installed as zeros.
-    pub zero: u64,
-    /// Written, or possibly written.
-    pub dirty: u64,
-    /// Given back.
-    pub removed: u64,
-    /// Unreadable source.
-    pub poisoned: u64,
-}
-
 impl StateCounts {
     /// Pages that are installed.
     pub const fn faulted(&self) -> u64 {
@@ -136,16 +119,6 @@ impl PageStates {
         states
     }
 
-    /// Whether `bytes` can be the states of all pages of `layout`.
-    pub(crate) fn is_sound(bytes: &Part, layout: &Layout) -> bool {
-        let known = |byte: &u8| *byte & !(TOUCHED | WANTED | DOUBTED) <= PageState::Poisoned as u8;
-        let regions = layout.regions().iter();
-        let bytes = bytes.as_slice();
-        regions
-            .map(|region| &bytes[index(region.pages.start)..index(region.pages.end)])
-            .all(|bytes| bytes.iter().all(known))
-    }
-
     /// A page's state.
     pub fn get(&self, page: PageIndex) -> PageState {
         PageState::from_byte(self.bytes.as_slice()[index(page)])
@@ -191,23 +164,6 @@ impl PageStates {
         first
     }
 
-    /// Whether `page` is doubted.
-    pub(crate) fn is_doubted(&self, page: PageIndex) -> bool {
-        is_doubted(self.bytes.as_slice()[index(page)])
-    }
-
-    /// Doubts every page of `range` that is in `state`.
-    pub(crate) fn doubt_all(&mut self, range: PageRange, state: PageState) {
-        if range.is_empty() {
-            return;
-        }
-        for byte in &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)] {
-            if *byte & STATE == state as u8 {
-                *byte |= DOUBTED;
-            }
-        }
-    }
-
     /// Copies the bytes of all pages to `room`, which has as many.
     pub fn copy_to(&self, room: &mut [u8]) {
         room.copy_from_slice(self.bytes.as_slice());
@@ -238,6 +194,11 @@ impl PageStates {
         let count = bytes[skipped..].iter().take_while(|byte| is_wanted(byte)).count();
         let start = range.start.0 + skipped as u64;
         Some(PageRange::new(start, start + count as u64))
+    }
+
+    /// Lets another thread look at the bytes while they change.
+    pub(crate) fn onlooker(&self) -> Onlooker {
+        self.bytes.onlooker()
     }
 
     /// How many pages there are in each state.

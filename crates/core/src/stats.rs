@@ -4,80 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::states::StateCounts;
-
-/// Declares the counters once: the struct, and its words in the order given.
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// What a session has done so far. Counts never go down.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct Counters {
-            $($(#[doc = $doc])+ pub $name: u64,)+
-        }
-
-        impl Counters {
-            /// How many counters there are.
-            pub const COUNT: usize = [$(stringify!($name)),+].len();
-
-            /// Their values, in a fixed order.
-            pub const fn to_words(&self) -> [u64; Self::COUNT] {
-                [$(self.$name),+]
-            }
-
-            /// The counters with these values.
-            pub const fn from_words(words: [u64; Self::COUNT]) -> Self {
-                let [$($name),+] = words;
-                Self { $($name),+ }
-            }
-        }
-    };
-}
-
-counters! {
-    /// Missing-page faults served whose thread wanted to read.
-    read_faults,
-    /// Missing-page faults served whose thread wanted to write.
-    write_faults,
-    /// Write-protect faults served.
-    protect_faults,
-    /// Faults of another thread on a page whose fault was already in hand; served with it.
-    duplicate_faults,
-    /// Faults on pages that were unmapped before they could be served; their threads were woken.
-    stray_faults,
-
-    /// Pages installed with the source's bytes, whatever for.
-    source_pages,
-    /// Pages installed as zeros, whatever for.
-    zero_pages,
-    /// Of the pages installed, those around a fault that nobody had asked for yet.
-    neighbour_pages,
-    /// Of the pages installed, those of a prefault.
-    prefault_pages,
-    /// Bytes copied into the guest, zeros that had to be copied included.
-    copied_bytes,
-
-    /// REMOVE events.
-    remove_events,
-    /// Pages they covered, counted each time.
-    removed_pages,
-
-    /// Times that work was put off because the address space was changing (EAGAIN).
-    deferred,
-    /// Times that an install was tried again, whatever had stopped it.
-    retried,
-    /// Installs that met a page already present.
-    already_present,
-    /// Wakes on their own, without an install.
-    wakes,
-    /// Installs for which there was no memory.
-    out_of_memory,
-    /// Reads of the source made away from the fault loop.
-    fetches,
-    /// Of those, the ones that failed.
-    failed_fetches,
-    /// Pages poisoned because they could not be had.
-    poisoned_pages,
-}
+pub use crate::metrics::Counters;
+use crate::metrics::StateCounts;
 
 impl Counters {
     /// Faults served, of every kind.

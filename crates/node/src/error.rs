@@ -39,6 +39,11 @@ impl ErrorInfo {
         Self::new("ERR_UFFD_RESOURCES", message)
     }
 
+    /// A guest is asked for what only one that is served has.
+    pub(crate) fn guest_ended() -> Self {
+        Self::new("ERR_UFFD_GUEST_ENDED", "the guest has ended, and no picture was kept of its end")
+    }
+
     /// A page size that TypeScript should have refused already.
     pub(crate) fn no_page_size(bytes: u32) -> Self {
         Self::new("ERR_UFFD_INVALID_OPTION", format!("pageSize is {bytes}, not 4096 or 2097152"))

@@ -4,11 +4,13 @@ use std::time::Duration;
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, BigUint64Array, Float64Array, ObjectFinalize};
 use napi_derive::napi;
+use uffd_core::metrics::Figures;
 use uffd_core::policy;
 use uffd_core::session::{Ended, NoSuchPages, Owner, PrefaultId, PrefaultReport, Reply, Session};
 use uffd_core::units::{PageRange, PageSize};
 
 use crate::error::{Thrown, invalid_option, no_such_pages};
+use crate::metrics::{Sitter, TakePicture};
 use crate::outbox::{About, Answer, News};
 use crate::prefault::NativePrefault;
 use crate::region::Region;
@@ -58,6 +60,7 @@ pub struct NativeGuest {
     regions: Vec<Region>,
     tracking: policy::Tracking,
     snapshot: Arc<Snapshot>,
+    figures: Arc<Figures>,
 }
 
 impl ObjectFinalize for NativeGuest {
@@ -79,6 +82,7 @@ impl NativeGuest {
             regions: session.layout().regions().iter().map(region).collect(),
             tracking: session.tracking(),
             snapshot,
+            figures: Arc::clone(session.view().figures()),
         }
     }
 
@@ -258,6 +262,29 @@ impl NativeGuest {
     #[napi(catch_unwind)]
     pub fn settle(&self) -> u32 {
         self.ask(Session::settle_with)
+    }
+
+    /// The values of the metrics of a guest, in the order of `metrics()`: what this process did for
+    /// it. Asks nobody, and can be had of a guest that has ended.
+    #[napi(catch_unwind)]
+    pub fn figures(&self) -> Float64Array {
+        self.figures.read().values().into()
+    }
+
+    /// Its memory in at most so many cells, as it is now or, where that was kept, was at its end.
+    #[napi(catch_unwind, ts_return_type = "Promise<MemoryPicture | ErrorInfo>")]
+    pub fn picture(&self, cells: u32) -> AsyncTask<TakePicture> {
+        let sitter = match self.session.upgrade() {
+            Some(session) => Sitter::Served(Arc::clone(session.view())),
+            None => Sitter::Ended(self.about.last_picture()),
+        };
+        TakePicture::of(sitter, cells)
+    }
+
+    /// Has the picture of its end kept, in at most so many cells.
+    #[napi(catch_unwind)]
+    pub fn keep_last_picture(&self, cells: u32) {
+        self.about.want_last_picture(cells);
     }
 
     /// Kills the guest's process; tells whether there was one to kill.

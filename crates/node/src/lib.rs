@@ -19,6 +19,7 @@ mod guest_program;
 mod host;
 mod latency;
 mod listen_options;
+mod metrics;
 mod notice;
 mod outbox;
 mod prefault;

@@ -9,6 +9,7 @@ use uffd_core::recovery::NotRecovered;
 use uffd_core::session::{Ended, Export, NotReleased, Notice, PrefaultReport, Session};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
+use uffd_core::view::{Picture, View};
 
 use crate::bell::{Bell, Ring};
 use crate::end_report::EndReport;
@@ -128,6 +129,9 @@ pub(crate) struct About {
     unseen_notices: AtomicU32,
     /// The whole trace, once the guest has ended.
     whole_trace: Mutex<Vec<TraceEntry>>,
+    /// How many cells the picture of its end is to have; none is kept for 0.
+    last_cells: AtomicU32,
+    last_picture: Mutex<Option<Picture>>,
     /// Bytes that the garbage collector was told of.
     known_bytes: AtomicI64,
 }
@@ -142,6 +146,8 @@ impl About {
             notices: AtomicU32::new(0),
             unseen_notices: AtomicU32::new(0),
             whole_trace: Mutex::default(),
+            last_cells: AtomicU32::new(0),
+            last_picture: Mutex::default(),
             known_bytes: AtomicI64::new(0),
         }
     }
@@ -162,6 +168,24 @@ impl About {
 
     pub(crate) fn keep_trace(&self, entries: Vec<TraceEntry>) {
         *lock(&self.whole_trace) = entries;
+    }
+
+    /// Has the picture of its end kept, in so many cells.
+    pub(crate) fn want_last_picture(&self, cells: u32) {
+        self.last_cells.store(cells, Ordering::Relaxed);
+    }
+
+    /// The guest has ended: its picture is kept if that is wanted.
+    pub(crate) fn keep_picture(&self, view: &View) {
+        let cells = self.last_cells.load(Ordering::Relaxed);
+        if cells > 0 {
+            // Without the right to look there is none.
+            *lock(&self.last_picture) = view.picture(cells as usize).ok();
+        }
+    }
+
+    pub(crate) fn last_picture(&self) -> Option<Picture> {
+        lock(&self.last_picture).clone()
     }
 
     /// Has the garbage collector know what a guest that has ended is worth collecting for.

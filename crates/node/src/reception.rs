@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
+use uffd_core::metrics::Totals;
 use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Arriving, Refusal, ServerObserver};
 use uffd_core::session::Session;
@@ -79,12 +80,14 @@ pub(crate) struct Reception {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) totals: Arc<Totals>,
 }
 
 impl Reception {
     fn receive(&self, recovered: bool) -> Arriving {
         let about = self.outbox.new_guest();
-        let observer = Box::new(Reporter(Arc::clone(&about)));
+        let reporter = Reporter::new(Arc::clone(&about), Arc::clone(&self.totals), recovered);
+        let observer = Box::new(reporter);
         let (outbox, sessions) = (Arc::clone(&self.outbox), Arc::clone(&self.sessions));
         let snapshot = Arc::clone(&self.snapshot);
         let served = move |session| {
@@ -110,6 +113,7 @@ impl ServerObserver for Reception {
     }
 
     fn refused(&self, refusal: Refusal) {
+        self.totals.refused();
         self.outbox.refused(ErrorInfo::from(&refusal));
     }
 

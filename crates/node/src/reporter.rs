@@ -2,38 +2,63 @@
 
 use std::sync::Arc;
 
+use uffd_core::metrics::{Member, Totals};
 use uffd_core::session::{End, Notice, Observer};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
+use uffd_core::view::View;
 
 use crate::end_report::EndReport;
 use crate::outbox::{About, News};
 
 /// Holds no session: it is dropped by the session's own thread, which must not wait for itself.
-pub(crate) struct Reporter(pub(crate) Arc<About>);
+pub(crate) struct Reporter {
+    about: Arc<About>,
+    totals: Arc<Totals>,
+    recovered: bool,
+    /// While the guest is served: it is counted, and can be looked at.
+    served: Option<(Member, Arc<View>)>,
+}
+
+impl Reporter {
+    pub(crate) const fn new(about: Arc<About>, totals: Arc<Totals>, recovered: bool) -> Self {
+        Self { about, totals, recovered, served: None }
+    }
+}
 
 impl Observer for Reporter {
+    fn begins(&mut self, view: &Arc<View>) {
+        let member = self.totals.join(Arc::clone(view.figures()), self.recovered);
+        self.served = Some((member, Arc::clone(view)));
+    }
+
     fn stats(&mut self, stats: Stats) {
-        self.0.outbox.stats(&self.0, stats);
+        self.about.outbox.stats(&self.about, stats);
     }
 
     fn trace(&mut self, entries: &[TraceEntry]) -> usize {
-        self.0.outbox.trace(&self.0, entries)
+        self.about.outbox.trace(&self.about, entries)
     }
 
     fn notice(&mut self, notice: Notice) {
-        self.0.outbox.notice(&self.0, notice);
+        self.about.outbox.notice(&self.about, notice);
     }
 
     fn last_trace(&mut self, entries: Vec<TraceEntry>, rest: usize) {
         if rest < entries.len() {
-            self.0.outbox.tell(News::LastTrace(Arc::clone(&self.0), entries[rest..].to_vec()));
+            self.about
+                .outbox
+                .tell(News::LastTrace(Arc::clone(&self.about), entries[rest..].to_vec()));
         }
-        self.0.keep_trace(entries);
+        self.about.keep_trace(entries);
     }
 
     fn ended(&mut self, end: &End, stats: Stats) {
+        if let Some((member, view)) = self.served.take() {
+            self.about.keep_picture(&view);
+            member.ended(end);
+        }
         let report = Box::new(EndReport::new(end, &stats));
-        self.0.outbox.tell(News::Ended(Arc::clone(&self.0), report));
+        self.about.outbox.tell(News::Ended(Arc::clone(&self.about), report));
     }
 }

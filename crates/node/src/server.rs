@@ -2,10 +2,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use napi::bindgen_prelude::Float64Array;
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 use uffd_core::kernel::Waker;
 use uffd_core::ledger::{Claim, SnapshotPlace, StateDir};
+use uffd_core::metrics::Totals;
 use uffd_core::recovery::{Keep, Spares};
 use uffd_core::server::{Server, ServerOptions};
 use uffd_core::source::{Fetcher, FileSource};
@@ -32,6 +34,7 @@ pub struct NativeServer {
 struct Shared {
     outbox: Arc<Outbox>,
     sessions: Arc<Sessions>,
+    totals: Arc<Totals>,
     phase: Mutex<Phase>,
     /// Guests outlive this process.
     keeps: bool,
@@ -64,6 +67,7 @@ impl NativeServer {
         let shared = Arc::new(Shared {
             outbox: Outbox::new(ring),
             sessions: Arc::default(),
+            totals: Arc::default(),
             phase: Mutex::new(Phase::Starting),
             keeps: state_dir.is_some(),
             claim: Mutex::default(),
@@ -109,6 +113,12 @@ impl NativeServer {
             }
         }
         events
+    }
+
+    /// The values of all metrics, in the order of `metrics()`. Asks no guest.
+    #[napi(catch_unwind)]
+    pub fn figures(&self) -> Float64Array {
+        self.shared.totals.read().values().into()
     }
 
     /// Stops accepting and removes the socket; an event tells when that is done.
@@ -180,7 +190,9 @@ impl Shared {
         let fetcher = Arc::new(Fetcher::new(source));
         let outbox = Arc::clone(&self.outbox);
         let sessions = Arc::clone(&self.sessions);
-        let reception = Arc::new(Reception { outbox, sessions, snapshot: Arc::new(shown) });
+        let totals = Arc::clone(&self.totals);
+        let snapshot = Arc::new(shown);
+        let reception = Arc::new(Reception { outbox, sessions, snapshot, totals });
         let bound = Server::bind(socket, fetcher, options, reception)
             .map_err(|error| ErrorInfo::from(&error))?;
         bound.take_over(&mut Spares::new()).map_err(ErrorInfo::resources)?;

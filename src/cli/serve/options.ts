@@ -94,6 +94,10 @@ export const serveOptions = {
     help: 'Installs the pages of --prefetch, or only reads them into the\nmemory of the host.',
     default: 'install',
   }),
+  http: text('HOST:PORT|unix:PATH', {
+    help: 'Serves figures there: /metrics for Prometheus, /guests, /healthz.\nA port alone is one of 127.0.0.1.',
+  }),
+  'http-guests': flag({ help: 'Has /metrics tell of each guest too: some thirty series each.' }),
   ...servingOptions,
   demo: flag({ help: 'Shows what this does on a guest of its own; needs nothing.' }),
   version: flag({ help: 'Prints the version.' }),

@@ -1,7 +1,7 @@
 import { whileAtWork } from '../../abort.js'
 import { listen, type Server } from '../../index.js'
 import { UsageError } from '../arguments/usage-error.js'
-import { several } from '../output/numbers.js'
+import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { listenOptions } from './listen-options.js'
 import type { ServeValues } from './options.js'
@@ -15,6 +15,9 @@ export async function serveGuests(values: ServeValues): Promise<number> {
   const { snapshot, once, 'state-dir': stateDir, 'prefetch-mode': mode } = values
   if (values['hand-over'] && stateDir === undefined) {
     throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
+  }
+  if (values['http-guests'] && values.http === undefined) {
+    throw new UsageError('--http-guests says what --http tells of: give --http too')
   }
   return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
     const server = await whileAtWork(
@@ -34,6 +37,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
     try {
       watch(server, once, output, tally)
       tellLeft(server, output)
+      await serveFigures(server, values, output)
       await tellReady(values, output)
       await service.serve(
         server,
@@ -52,6 +56,12 @@ async function leave(server: Server, stateDir: string, output: Output): Promise<
   const count = await server.handOver()
   const text = `Left ${several(count, 'guest')} in ${stateDir} to the next server`
   output.tell('info', { event: 'handed-over', guests: count, stateDir }, text)
+}
+
+async function serveFigures(server: Server, values: ServeValues, output: Output): Promise<void> {
+  if (values.http === undefined) return
+  const { url } = await server.http(values.http, { perGuest: values['http-guests'] })
+  output.tell('info', { event: 'http', url }, `Figures are at ${url}`)
 }
 
 /** Stops all guests, and says what becomes of those that still run. */

@@ -1,9 +1,12 @@
 //! Who is told what a session does.
 
+use std::sync::Arc;
+
 use super::error::{Cause, End};
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
 use crate::units::PageIndex;
+use crate::view::View;
 
 /// Something worth a line in a log, that does not end the session.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub enum Notice {
 
 /// Is told what a session does, on the session's own thread: must return at once.
 pub trait Observer: Send + 'static {
+    /// The session begins. `view` shows how its guest is doing, now and after its end. Called once,
+    /// before everything else, by whoever starts the session.
+    fn begins(&mut self, _view: &Arc<View>) {}
+
     /// Statistics, as often as was asked for.
     fn stats(&mut self, _stats: Stats) {}
 

@@ -1,15 +1,18 @@
 //! What happened, and what the observer is told of it: the trace, latencies, statistics, notices
 //! and the end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
 use crate::contract::{End, Notice, Observer};
 use crate::install::GuestMemory;
+use crate::metrics::{Ahead, FaultClass};
 use crate::stats::{LatencyHistogram, Stats};
 use crate::trace::{FilledWith, TraceEntry};
 use crate::units::PageRange;
+use crate::view::View;
 
 /// First touches are handed on after at most this long.
 const TRACE_EVERY: Duration = Duration::from_millis(100);
@@ -27,6 +30,7 @@ pub(super) struct Journal {
     traces: bool,
     trace: Vec<TraceEntry>,
     latency: LatencyHistogram,
+    view: Arc<View>,
     observer: Box<dyn Observer>,
     stats_every: Option<Duration>,
     stats_due: Option<Instant>,
@@ -40,12 +44,18 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(since: Instant, traces: bool, observer: Box<dyn Observer>) -> Self {
+    pub(super) fn new(
+        since: Instant,
+        traces: bool,
+        view: Arc<View>,
+        observer: Box<dyn Observer>,
+    ) -> Self {
         Self {
             since,
             traces,
             trace: Vec::new(),
             latency: LatencyHistogram::new(),
+            view,
             observer,
             stats_every: None,
             stats_due: None,
@@ -78,7 +88,8 @@ impl Journal {
             } else {
                 memory.counters.read_faults += 1;
             }
-            self.served(memory, fault, now, write, filled);
+            let class = if write { FaultClass::Write } else { FaultClass::Read };
+            self.served(memory, fault, now, class(filled));
             served += 1;
         }
         served
@@ -89,22 +100,33 @@ impl Journal {
         fault.phase = Phase::Served;
         memory.counters.protect_faults += 1;
         // A page filled ahead may be touched first by a write.
-        self.served(memory, fault, Instant::now(), true, FilledWith::Present);
+        self.served(memory, fault, Instant::now(), FaultClass::Protect);
     }
 
-    fn served(
-        &mut self,
-        memory: &mut GuestMemory,
-        fault: &Fault,
-        now: Instant,
-        write: bool,
-        filled: FilledWith,
-    ) {
-        self.latency.record(now.saturating_duration_since(fault.read_at));
+    fn served(&mut self, memory: &mut GuestMemory, fault: &Fault, now: Instant, class: FaultClass) {
+        let latency = now.saturating_duration_since(fault.read_at);
+        self.latency.record(latency);
+        self.view.figures().served(class, latency);
         if memory.states.touch(fault.page) && self.traces {
             let time = now.saturating_duration_since(self.since);
+            let (write, filled) = (class.is_write(), class.filled());
             self.trace.push(TraceEntry::new(fault.page, write, filled, time));
         }
+    }
+
+    /// The session begins: everything it needs is there.
+    pub(super) fn begin(&mut self) {
+        self.observer.begins(&self.view);
+    }
+
+    pub(super) const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Shows how things stand to whoever looks.
+    pub(super) fn show(&self, memory: &GuestMemory, hand: &Hand, prefault_pending_pages: u64) {
+        let ahead = Ahead { faults_in_hand: hand.len() as u64, prefault_pending_pages };
+        self.view.figures().show(&memory.counters, &memory.states.counts(), &ahead);
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

@@ -36,6 +36,7 @@ use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
 use crate::source::{Scratch, Source};
 use crate::stats::Stats;
+use crate::view::View;
 use ahead::Ahead;
 use commands::Commands;
 use fetches::Fetches;
@@ -91,9 +92,6 @@ pub(crate) struct FaultLoop {
 impl FaultLoop {
     /// Serves the guest until it ends, and says why it did.
     pub(crate) fn run(&mut self) -> End {
-        if let Some(file) = &mut self.file {
-            file.served();
-        }
         let halt = loop {
             if let Err(halt) = self.turn() {
                 break halt;
@@ -112,6 +110,7 @@ impl FaultLoop {
         self.prefault()?;
         self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
         self.live.note(&self.guest.memory.counters);
+        self.show();
         self.guest.journal.report(&self.guest.memory, &self.guest.hand);
         match self.next() {
             Next::Now => Ok(()),
@@ -119,6 +118,11 @@ impl FaultLoop {
             _ if self.ahead.prepare(&self.guest, &*self.source) => Ok(()),
             next => self.idle.wait(next, &mut self.guest, &mut self.intake, &self.commands),
         }
+    }
+
+    fn show(&self) {
+        let Guest { memory, hand, journal, .. } = &self.guest;
+        journal.show(memory, hand, self.prefaults.pending());
     }
 
     /// Whether there is anything to do, over all that is pending; the loop sleeps by it alone.
@@ -162,7 +166,6 @@ impl FaultLoop {
         self.prefaults.skip_all();
         self.commands.settling.clear();
         if matches!(end, End::HandedOver) {
-            crate::kill_point!("handing over");
             // Whoever takes the guest over wakes its threads when it can serve them.
             return;
         }
@@ -173,13 +176,12 @@ impl FaultLoop {
     }
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
-    fn let_ledger_go(&mut self, remove: bool) {
+    pub(crate) fn let_ledger_go(&mut self, remove: bool) {
         if let Some(file) = self.file.take()
             && remove
         {
             file.remove();
         }
-        crate::kill_point!("let go");
     }
 
     /// Whether its guest can be left to a successor.
@@ -197,6 +199,17 @@ impl FaultLoop {
         self.guest.memory.layout()
     }
 
+    /// What others see of the guest without asking the loop.
+    pub(crate) const fn view(&self) -> &Arc<View> {
+        self.guest.journal.view()
+    }
+
+    /// Tells the observer that the session begins.
+    pub(crate) fn begin(&mut self) {
+        self.show();
+        self.guest.journal.begin();
+    }
+
     pub(crate) const fn tracking_in_use(&self) -> Tracking {
         self.guest.memory.rules().tracking
     }
@@ -209,6 +222,7 @@ impl FaultLoop {
     /// Tells the observer how it ended. Consumes the loop: this happens once.
     pub(crate) fn finish(mut self, end: &End) {
         let stats = self.stats();
+        self.show();
         self.let_ledger_go(!matches!(end, End::HandedOver));
         self.guest.journal.ended(end, stats);
     }

@@ -46,6 +46,8 @@ pub(super) struct Prefaults {
 struct Prefault {
     id: PrefaultId,
     mode: PrefaultMode,
+    /// Pages it was asked for.
+    requested: u64,
     /// What has not been looked at yet, in order.
     ranges: VecDeque<PageRange>,
     /// What the page states do not say yet to be wanted, in order.
@@ -83,6 +85,7 @@ impl Prefaults {
         self.queue.push_back(Prefault {
             id,
             mode,
+            requested: ranges.iter().map(|range| range.len()).sum(),
             unmarked: Upcoming::of(to_mark.iter().copied()),
             ranges: ranges.into(),
             fetches: Vec::new(),
@@ -108,6 +111,12 @@ impl Prefaults {
 
     pub(super) fn skip_all(&mut self) {
         self.queue.drain(..).for_each(Prefault::skip);
+    }
+
+    /// Pages asked for and not accounted for yet.
+    pub(super) fn pending(&self) -> u64 {
+        let left = |prefault: &Prefault| prefault.requested - prefault.report.requested();
+        self.queue.iter().map(left).sum()
     }
 
     /// When there are pages to look at, or at hand to install, if there still are any.

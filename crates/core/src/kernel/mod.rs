@@ -27,12 +27,12 @@ pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
 pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
-pub use pagemap::{PageBits, Pagemap, Place};
+pub use pagemap::{PageBits, Pagemap};
 pub(crate) use parting::close_at_end_of_thread;
 pub use process::{Process, Registration, Waker};
 pub(crate) use process_id::ProcessId;
 pub(crate) use same_file::is_same_file;
-pub use shared::{Part, SharedMemory};
+pub use shared::{Onlooker, Part, SharedMemory};
 pub use watch::{ReadySet, Watch};
 
 use nix::errno::Errno;

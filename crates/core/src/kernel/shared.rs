@@ -1,12 +1,14 @@
 //! Memory that a successor process can map: one file, handed out in parts that do not overlap.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 
 /// A mapped file that nobody has taken a part of yet.
 #[derive(Debug)]
@@ -67,38 +69,52 @@ impl Part {
         }
     }
 
+    /// Lets others look at the bytes while their owner changes them.
+    pub fn onlooker(&self) -> Onlooker {
+        Onlooker { map: Arc::clone(&self.map), range: self.range.clone() }
+    }
+
     /// Keeps the bytes in memory, so that the kernel can always write to them at once.
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: locking changes no contents, and the range is mapped.
         let done = unsafe {
             nix::libc::mlock(self.map.as_ptr().add(self.range.start).cast(), self.range.len())
         };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // That made them readable; the first write to each page would be a fault of its own. Before
-        // Linux 5.14 it remains one.
-        // SAFETY: as above; what others write there meanwhile stays.
-        let done = unsafe {
-            nix::libc::madvise(
-                self.map.as_mut_ptr().add(self.range.start).cast(),
-                self.range.len(),
-                nix::libc::MADV_POPULATE_WRITE,
-            )
-        };
-        match done {
-            0 => Ok(()),
-            _ => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
-                error => Err(error),
-            },
-        }
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Makes every store before it happen before every store after it, as a successor sees them
     /// should this process be killed in between.
     pub fn in_order() {
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Looks at a part that somebody else owns and changes. The kernel copies the bytes, as it would
+/// for another process: no reference to them is made here.
+#[derive(Clone, Debug)]
+pub struct Onlooker {
+    map: Arc<MmapRaw>,
+    range: Range<usize>,
+}
+
+impl Onlooker {
+    /// Copies the bytes from `start` on, each as it is at some moment of the copy. Fails where a
+    /// sandbox forbids process_vm_readv(2). Panics past the end of the part.
+    pub fn read(&self, start: usize, bytes: &mut [u8]) -> io::Result<()> {
+        let end = start.checked_add(bytes.len()).filter(|end| *end <= self.range.len());
+        assert!(end.is_some(), "an onlooker stays inside its part");
+        let mut done = 0;
+        while done < bytes.len() {
+            let base = self.map.as_ptr().addr() + self.range.start + start + done;
+            let remote = [RemoteIoVec { base, len: bytes.len() - done }];
+            let mut local = [IoSliceMut::new(&mut bytes[done..])];
+            match process_vm_readv(Pid::this(), &mut local, &remote)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,6 +139,23 @@ mod tests {
         let mut memory = SharedMemory::anonymous(4096).unwrap();
         memory.take(4096);
         memory.take(1);
+    }
+
+    #[test]
+    fn an_onlooker_sees_its_part_and_no_more() {
+        let mut memory = SharedMemory::anonymous(3 * 4096).unwrap();
+        let _first = memory.take(100);
+        let mut part = memory.take(2 * 4096);
+        let onlooker = part.onlooker();
+        part.as_mut_slice()[4096] = 7;
+        let mut bytes = [9; 4097];
+        onlooker.read(4095, &mut bytes).unwrap();
+        assert_eq!((bytes[0], bytes[1], bytes[2]), (0, 7, 0));
+        drop(part);
+        onlooker.read(4096, &mut bytes[..1]).unwrap();
+        assert_eq!(bytes[0], 7);
+        let past = std::panic::catch_unwind(|| onlooker.read(2 * 4096, &mut [0]));
+        assert!(past.is_err());
     }
 
     #[test]

@@ -19,6 +19,19 @@ pub enum FilledWith {
 }
 
 impl FilledWith {
+    /// Everything a page can be filled with, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Source, Self::SourceZeros, Self::Zeros, Self::Present];
+
+    /// The word for it, as users write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::SourceZeros => "source-zeros",
+            Self::Zeros => "zeros",
+            Self::Present => "present",
+        }
+    }
+
     /// The value with these two bits.
     pub(super) const fn from_bits(bits: u64) -> Self {
         match bits & 3 {

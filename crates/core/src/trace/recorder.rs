@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{EntryError, SnapshotId, Trace, TraceEntry};
 use crate::session::{End, Notice, Observer};
 use crate::stats::Stats;
+use crate::view::View;
 
 /// An observer that notes the trace and tells another observer everything.
 ///
@@ -34,6 +35,10 @@ impl<O: Observer> Recorder<O> {
 }
 
 impl<O: Observer> Observer for Recorder<O> {
+    fn begins(&mut self, view: &Arc<View>) {
+        self.inner.begins(view);
+    }
+
     fn stats(&mut self, stats: Stats) {
         self.inner.stats(stats);
     }

@@ -1,0 +1,250 @@
+import { connect, type Socket } from 'node:net'
+import { once } from 'node:events'
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { type HttpEndpoint } from '../../src/index.js'
+import { ask } from '../support/http.js'
+import { scrape, sum } from '../support/scrape.js'
+import { Stage, temporaryDirectory } from '../support/stage.js'
+
+const pages = 64
+
+/** A stage whose figures are served. */
+async function watched(t: ExecutionContext, at = '127.0.0.1:0', perGuest = false) {
+  const stage = await Stage.open(t, pages)
+  const endpoint = await stage.server.http(at, { perGuest })
+  return { stage, endpoint, url: endpoint.url }
+}
+
+/** Scrapes until something holds: figures are shown at the end of a turn of the fault loop. */
+async function until(url: string, holds: (all: Awaited<ReturnType<typeof scrape>>) => boolean) {
+  for (;;) {
+    const all = await scrape(url)
+    if (holds(all)) return all
+  }
+}
+
+/** A connection that says what it is told, gone after the test. */
+async function connected(t: ExecutionContext, { url }: HttpEndpoint): Promise<Socket> {
+  const { hostname: host, port } = new URL(url)
+  const socket = connect({ host, port: Number(port) })
+  t.teardown(() => socket.destroy())
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  return socket
+}
+
+/** Everything that is sent until the other side hangs up. */
+async function rest(socket: Socket): Promise<string> {
+  let text = ''
+  socket.setEncoding('utf8').on('data', (part: string) => (text += part))
+  // However it is hung up: with an error too.
+  if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve))
+  return text
+}
+
+test('metrics follow a guest from its handoff to its end, and keep what it did', async (t) => {
+  const { stage, url } = await watched(t)
+  t.is(sum(await scrape(url), 'uffd_guests'), 0)
+
+  const { guest, process } = await stage.guest()
+  await process.wrong(0, 16, 'source')
+  await process.ask({ op: 'write', page: 20, count: 2, stamp: 1 })
+  await process.ask({ op: 'madvise', page: 8, count: 4 })
+  const { faults, pages: states, copiedBytes, removedPages } = await guest.stats()
+  const during = await until(url, (all) => sum(all, 'uffd_faults_total') === faults)
+  t.is(sum(during, 'uffd_fault_seconds_count'), faults)
+  t.is(sum(during, 'uffd_fault_seconds_bucket', { le: '+Inf' }), faults)
+  t.is(sum(during, 'uffd_guests'), 1)
+  t.is(sum(during, 'uffd_pages', { state: 'removed' }), states.removed)
+  t.is(sum(during, 'uffd_pages'), pages)
+  t.is(sum(during, 'uffd_copied_bytes_total'), Number(copiedBytes))
+  t.is(sum(during, 'uffd_removed_pages_total'), removedPages)
+  t.is(sum(during, 'uffd_arrivals_total', { from: 'handoff' }), 1)
+
+  await process.kill()
+  const { stats } = await guest.ended
+  const after = await scrape(url)
+  t.is(sum(after, 'uffd_guests'), 0)
+  t.is(sum(after, 'uffd_pages'), 0)
+  t.is(sum(after, 'uffd_faults_total'), stats.faults)
+  t.is(sum(after, 'uffd_ends_total', { reason: 'guest-exited' }), 1)
+  t.is(sum(after, 'uffd_ends_total'), 1)
+})
+
+test('no counter goes down while guests come and go', async (t) => {
+  const { stage, url } = await watched(t)
+  const progress = { over: false }
+  const coming = (async () => {
+    for (let count = 0; count < 5; count++) {
+      const { guest, process } = await stage.guest()
+      await process.wrong(0, pages, 'source')
+      await process.kill()
+      await guest.ended
+    }
+    progress.over = true
+  })()
+  const last = new Map<string, number>()
+  while (!progress.over) {
+    const all = await scrape(url)
+    for (const [name, { type, metrics }] of all) {
+      if (type !== 'COUNTER') continue
+      for (const { labels, value } of metrics) {
+        const series = name + JSON.stringify(labels)
+        t.true(Number(value) >= (last.get(series) ?? 0), series)
+        last.set(series, Number(value))
+      }
+    }
+  }
+  await coming
+  t.is(sum(await scrape(url), 'uffd_ends_total'), 5)
+})
+
+test('guests are told of as JSON, and as series of their own where that is asked for', async (t) => {
+  const { stage, url } = await watched(t, '127.0.0.1:0', true)
+  const { guest, process } = await stage.guest()
+  await process.wrong(0, pages, 'source')
+  const { faults } = await guest.stats()
+  const all = await until(url, (now) => sum(now, 'uffd_faults_total') === faults)
+  t.is(sum(all, 'uffd_guest_faults_total', { guest: guest.id }), faults)
+  const { status, headers, body } = await ask(url, '/guests')
+  t.is(status, 200)
+  t.is(headers['content-type'], 'application/json; charset=utf-8')
+  const { guests } = JSON.parse(body) as { guests: Record<string, unknown>[] }
+  const [only] = guests
+  t.is(guests.length, 1)
+  t.like(only, {
+    id: guest.id,
+    pid: process.pid,
+    memoryBytes: pages * 4096,
+    pageSize: 4096,
+    tracking: guest.tracking,
+    now: { faultsInHand: 0, prefaultPendingPages: 0 },
+  })
+  const { counters, pages: states } = only as {
+    counters: Record<string, number>
+    pages: Record<string, number>
+  }
+  const { readFaults, writeFaults, protectFaults } = counters
+  t.is(readFaults! + writeFaults! + protectFaults!, faults)
+  t.is(
+    Object.values(states).reduce((total, count) => total + count),
+    pages,
+  )
+})
+
+test('each format is what it says, and nothing is to be kept', async (t) => {
+  const { url } = await watched(t)
+  const plain = await ask(url, '/metrics')
+  t.is(plain.headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8')
+  t.is(plain.headers['cache-control'], 'no-store')
+  const open = await ask(url, '/metrics', {
+    headers: { accept: 'application/openmetrics-text; version=1.0.0' },
+  })
+  t.is(open.headers['content-type'], 'application/openmetrics-text; version=1.0.0; charset=utf-8')
+  t.true(open.body.endsWith('\n# EOF\n'))
+  t.deepEqual(await ask(url, '/healthz').then(({ status, body }) => [status, body]), [200, 'ok\n'])
+  const head = await ask(url, '/metrics', { method: 'HEAD' })
+  t.deepEqual([head.status, head.body], [200, ''])
+})
+
+test('what it has not is refused, and nothing changes anything', async (t) => {
+  const { stage, url } = await watched(t)
+  const { process } = await stage.guest()
+  for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE']) {
+    const { status, headers } = await ask(url, '/metrics', { method })
+    t.deepEqual([status, headers['allow']], [405, 'GET, HEAD'], method)
+  }
+  for (const path of ['/nothing', '/metrics/', '/../etc/passwd', '/%2e%2e/', '//metrics']) {
+    t.is((await ask(url, path)).status, 404, path)
+  }
+  t.is((await ask(url, '/metrics?anything=1')).status, 200)
+  const body = 'x'.repeat(4096)
+  t.is((await ask(url, '/healthz', { body })).headers['connection'], 'close')
+  t.is(await process.wrong(0, pages, 'source'), 0)
+})
+
+test('a page of another name that points here is refused', async (t) => {
+  const { url } = await watched(t)
+  for (const host of ['evil.example', 'evil.example:80', '127.0.0.1.evil.example', '10.0.0.1']) {
+    t.is((await ask(url, '/guests', { headers: { host } })).status, 403, host)
+  }
+  for (const host of ['localhost:9100', '127.0.0.1', '[::1]:9100']) {
+    t.is((await ask(url, '/guests', { headers: { host } })).status, 200, host)
+  }
+})
+
+test('huge requests and what is no HTTP are cut off', async (t) => {
+  const { endpoint, url } = await watched(t)
+  const huge = await connected(t, endpoint)
+  huge.write(`GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: ${'y'.repeat(64 << 10)}\r\n\r\n`)
+  t.notRegex(await rest(huge), / 200 /)
+  const noise = await connected(t, endpoint)
+  noise.write(Buffer.alloc(4096, 0xfe))
+  t.notRegex(await rest(noise), / 200 /)
+  t.is((await ask(url, '/healthz')).status, 200)
+})
+
+test('a client that says nothing, or half of it, is hung up on', async (t) => {
+  const { endpoint, url } = await watched(t)
+  const [silent, slow] = await Promise.all([connected(t, endpoint), connected(t, endpoint)])
+  slow.write('GET /metrics HTT')
+  t.notRegex((await Promise.all([rest(silent), rest(slow)])).join(''), / 200 /)
+  t.is((await ask(url, '/healthz')).status, 200)
+})
+
+test('a thousand connections keep no guest from its pages, and others are served after them', async (t) => {
+  const { stage, endpoint, url } = await watched(t)
+  const { hostname: host, port } = new URL(endpoint.url)
+  const sockets = Array.from({ length: 1000 }, () => {
+    const socket = connect({ host, port: Number(port) })
+    socket.on('error', () => {})
+    t.teardown(() => socket.destroy())
+    return socket
+  })
+  const { process } = await stage.guest()
+  t.is(await process.wrong(0, pages, 'source'), 0)
+  for (const socket of sockets) socket.destroy()
+  for (;;) {
+    // Those that are closed are noticed one after the other.
+    const answered = await ask(url, '/healthz').catch(() => undefined)
+    if (answered?.status === 200) break
+  }
+  t.pass()
+})
+
+test('it listens on a Unix socket of its own, also where one was left', async (t) => {
+  const path = join(temporaryDirectory(t), 'http.sock')
+  const { endpoint, stage } = await watched(t, `unix:${path}`)
+  t.is(endpoint.url, `unix:${path}`)
+  t.is(statSync(path).mode & 0o777, 0o600)
+  t.is((await ask(endpoint.url, '/healthz')).status, 200)
+  await t.throwsAsync(stage.server.http(`unix:${path}`), { code: 'ERR_UFFD_HTTP' })
+  await endpoint.close()
+  const again = await stage.server.http(`unix:${path}`)
+  t.is((await ask(again.url, '/healthz')).status, 200)
+})
+
+test('where it cannot listen it says why', async (t) => {
+  const { stage, url } = await watched(t)
+  const { port } = new URL(url)
+  const { server } = stage
+  await t.throwsAsync(server.http(port), { code: 'ERR_UFFD_HTTP', message: /else listens there/ })
+  await t.throwsAsync(server.http('unix:/no/such/dir/http.sock'), { code: 'ERR_UFFD_HTTP' })
+  for (const wrong of ['', 'localhost', '127.0.0.1', '[nonsense]:1', '127.0.0.1:65536', 'a:b:1']) {
+    await t.throwsAsync(server.http(wrong), { code: 'ERR_UFFD_INVALID_OPTION' }, wrong)
+  }
+  await t.throwsAsync(server.http(7 as unknown as string), { code: 'ERR_UFFD_INVALID_OPTION' })
+})
+
+test('it ends with its server, and may be closed before and again', async (t) => {
+  const { stage, endpoint } = await watched(t)
+  const other = await stage.server.http('[::1]:0')
+  t.regex(other.url, /^http:\/\/\[::1\]:\d+$/)
+  t.is((await ask(other.url, '/healthz')).status, 200)
+  await other.close()
+  await other.close()
+  await stage.server.stop()
+  await t.throwsAsync(ask(endpoint.url, '/healthz'), { code: 'ECONNREFUSED' })
+})

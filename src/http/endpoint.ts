@@ -1,0 +1,92 @@
+import {
+  createServer,
+  type IncomingMessage,
+  type Server as HttpServer,
+  type ServerResponse,
+} from 'node:http'
+import { type AddressInfo } from 'node:net'
+import { type Address, isLocal } from './address.js'
+import { listenAt } from './listen.js'
+import { type Pages, respond } from './respond.js'
+
+/** Connections at once; more are closed before a byte of theirs is read. */
+const mostConnections = 64
+
+/** How long a client may take: with its headers, with a request, and doing nothing. */
+const patienceMs = { headers: 5_000, request: 10_000, idle: 5_000 }
+
+/** Bytes of a request's headers. */
+const mostHeaderBytes = 8 << 10
+
+/** Where a server's figures are served. Keeps no process alive. */
+export class HttpEndpoint implements AsyncDisposable {
+  /** Where it is: `http://127.0.0.1:9100`, or `unix:PATH`. */
+  readonly url: string
+  readonly #server: HttpServer
+  #closed: Promise<void> | undefined
+
+  private constructor(server: HttpServer, at: Address) {
+    this.#server = server
+    this.url = urlOf(server, at)
+  }
+
+  /** @internal */
+  static async open(at: Address, pages: Pages): Promise<HttpEndpoint> {
+    const onlyLocal = 'host' in at && isLocal(at.host)
+    const server = createServer(
+      {
+        headersTimeout: patienceMs.headers,
+        requestTimeout: patienceMs.request,
+        keepAliveTimeout: patienceMs.idle,
+        connectionsCheckingInterval: 1_000,
+        maxHeaderSize: mostHeaderBytes,
+      },
+      (request, response) => answer(request, response, pages, onlyLocal),
+    )
+    server.maxConnections = mostConnections
+    // A client that goes away, or sends what is no HTTP, is answered by nobody.
+    server.on('clientError', (_error, socket) => socket.destroy())
+    server.on('connection', (socket) => socket.unref())
+    server.unref()
+    await listenAt(server, at)
+    return new HttpEndpoint(server, at)
+  }
+
+  /** Serves no more, and hangs up on whoever is connected. May be called again. */
+  async close(): Promise<void> {
+    this.#closed ??= new Promise((resolve) => this.#server.close(() => resolve()))
+    this.#server.closeAllConnections()
+    await this.#closed
+  }
+
+  /** The same as {@link close}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  pages: Pages,
+  onlyLocal: boolean,
+): void {
+  // A page of somewhere else, whose name was made to point here, must not read it.
+  if (onlyLocal && !isLocal(hostOf(request))) {
+    response.writeHead(403, { 'content-type': 'text/plain', connection: 'close' })
+    response.end('Ask for this by its address, or as localhost\n')
+    return
+  }
+  respond(request, response, pages)
+}
+
+/** The host that a client thinks it talks to, without its port. */
+function hostOf({ headers: { host = '' } }: IncomingMessage): string {
+  return /^\[(?<v6>[^\]]*)\]/.exec(host)?.groups?.['v6'] ?? host.replace(/:\d*$/, '').toLowerCase()
+}
+
+function urlOf(server: HttpServer, at: Address): string {
+  if ('path' in at) return `unix:${at.path}`
+  const { port } = server.address() as AddressInfo
+  return `http://${at.host.includes(':') ? `[${at.host}]` : at.host}:${port}`
+}

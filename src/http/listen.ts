@@ -1,0 +1,58 @@
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
+import { once } from 'node:events'
+import { type Server as HttpServer } from 'node:http'
+import { connect } from 'node:net'
+import { UffdError } from '../errors.js'
+import type { Address } from './address.js'
+
+/** Listens, and takes over a Unix socket that nobody listens on any more. */
+export async function listenAt(server: HttpServer, at: Address): Promise<void> {
+  try {
+    await listening(server, at)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code !== 'EADDRINUSE' || !('path' in at) || !(await isStale(at.path))) {
+      throw refused(at, code, message, error)
+    }
+    unlinkSync(at.path)
+    try {
+      await listening(server, at)
+    } catch (again) {
+      throw refused(at, code, (again as Error).message, again)
+    }
+  }
+  // Until here it was as the umask says; figures are no secret worth more than that moment.
+  if ('path' in at) chmodSync(at.path, 0o600)
+}
+
+async function listening(server: HttpServer, at: Address): Promise<void> {
+  server.listen(at)
+  await once(server, 'listening')
+}
+
+/** Whether a socket is there that nobody listens on. */
+async function isStale(path: string): Promise<boolean> {
+  if (!lstatSync(path).isSocket()) return false
+  const socket = connect(path)
+  try {
+    await once(socket, 'connect')
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
+  } finally {
+    socket.destroy()
+  }
+}
+
+function refused(at: Address, code: string | undefined, message: string, cause: unknown) {
+  const where = 'path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`
+  const hint = {
+    EADDRINUSE: 'something else listens there: choose another',
+    EACCES: 'this user may not listen there: choose another',
+    EADDRNOTAVAIL: 'this host has no such address: choose one that it has',
+    ENOENT: 'there is no such directory: make it first',
+    ENOTFOUND: 'the name has no address: choose another',
+  }[code ?? '']
+  const why = hint ?? message
+  return new UffdError('ERR_UFFD_HTTP', `Cannot serve figures at ${where}: ${why}`, { cause })
+}

@@ -1,0 +1,52 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+/** What is at a path. */
+export type Page = (request: IncomingMessage) => { readonly type: string; readonly body: string }
+
+/** What there is, by path. */
+export type Pages = ReadonlyMap<string, Page>
+
+/** Nothing that is served is to be kept, guessed at or framed. */
+const guarded = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+}
+
+/** Answers a request. Only looks: there is no method that changes anything, and no body is read. */
+export function respond(request: IncomingMessage, response: ServerResponse, pages: Pages): void {
+  const { method = '', url = '' } = request
+  if (method !== 'GET' && method !== 'HEAD') {
+    return refuse(response, 405, 'Only GET and HEAD are answered here', { allow: 'GET, HEAD' })
+  }
+  const path = url.split('?', 1)[0]!
+  const page = pages.get(path)
+  if (page === undefined) {
+    return refuse(response, 404, `Here are: ${[...pages.keys()].join(' ')}`)
+  }
+  // A body is not read, so that nothing may follow it.
+  const hasBody = request.headers['content-length'] ?? request.headers['transfer-encoding']
+  const { type, body } = page(request)
+  response.writeHead(200, {
+    ...guarded,
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    ...(hasBody !== undefined && { connection: 'close' }),
+  })
+  response.end(method === 'HEAD' ? undefined : body)
+}
+
+function refuse(
+  response: ServerResponse,
+  status: number,
+  text: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  response.writeHead(status, {
+    ...guarded,
+    'content-type': 'text/plain; charset=utf-8',
+    connection: 'close',
+    ...headers,
+  })
+  response.end(`${text}\n`)
+}
