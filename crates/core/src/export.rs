@@ -29,6 +29,7 @@ pub(crate) struct Copied {
 impl Copied {
     /// Turns the copy into what users get.
     pub(crate) fn export(self) -> Export {
+        crate::kill_point!("exporting");
         let pages = self.by_state();
         // Where the kernel does the tracking it alone knows what was written.
         let kernel_knows = self.tracking == Tracking::Async;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
-use crate::kernel::{Outcome, Process, Registration, Uffd};
+use crate::kernel::{Outcome, Process, Registration, Uffd, is_shortage};
 use crate::layout::Layout;
 use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
@@ -55,7 +55,12 @@ impl Keep {
             pid: peer.pid(),
             started,
             // Where it may not be known, a successor needs another way to the descriptor.
-            uffd: peer.number_of(uffd).ok().flatten(),
+            uffd: match peer.number_of(uffd) {
+                Err(error) if is_shortage(&error) => {
+                    return Err(needed("the number of its userfaultfd", &error));
+                }
+                found => found.ok().flatten(),
+            },
             layout,
             snapshot: self.snapshot.clone(),
             handed_off: u64::try_from(crate::fault_loop::boot_time().as_nanos())
@@ -235,23 +240,33 @@ impl Prospect {
                 let it = Self { file, path, header, ledger, layout, process, uffd, shown };
                 return Err(NotTaken::Served(Box::new(it)));
             }
-            Err((_, error)) => return Err(not(Obstruction::Ledger(error))),
+            Err((_, error)) => return Err(not(unusable(error))),
         };
         let pid = header.pid;
         if process.has_exited() {
             file.remove();
             return Err(not(Obstruction::Ended { pid }));
         }
+        if let Err(error) = file.check(&ledger, &layout) {
+            return Err(not(unusable(error)));
+        }
         if ledger.is_releasing() {
             // Some of it is registered with nobody any more, as it is meant to be.
             shown = None;
         } else {
             // What was seen in advance may have been seen too early.
-            if shown == Some(false) {
-                shown = is_shown(&process, &layout);
-            }
-            match check(&process, &layout, &uffd, shown) {
-                Ok(()) => {}
+            let seen = if shown == Some(false) { is_shown(&process, &layout) } else { Ok(shown) };
+            let checked = seen.and_then(|seen| {
+                check(&process, &layout, &uffd, seen)?;
+                Ok(seen)
+            });
+            match checked {
+                Ok(seen) => shown = seen,
+                // Its memory is gone before its end can be seen.
+                Err(why) if why.is_ended() || is_gone(&process) => {
+                    file.remove();
+                    return Err(not(Obstruction::Ended { pid }));
+                }
                 Err(why) => return Err(not(why)),
             }
         }
@@ -357,7 +372,7 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
     let (file, header) = UnownedFile::open(path).map_err(unusable)?;
     let here = Host::here().map_err(|cause| {
         let doing = "cannot find out which boot this is";
-        Obstruction::Ledger(LedgerError::Io { doing, cause })
+        unusable(LedgerError::Io { doing, cause })
     })?;
     if header.boot != here.boot {
         return Err(ended(file, Obstruction::OtherBoot));
@@ -373,12 +388,18 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {
             return Err(ended(file, Obstruction::Ended { pid }));
         }
+        Err(error) if is_shortage(&error) => return Err(shortage("its process", &error)),
         Err(error) => return Err(Obstruction::Descriptor { pid, cause: error.to_string() }),
     };
-    let uffd = descriptor(&process, &header, spares)?;
+    let uffd = match descriptor(&process, &header, spares) {
+        Ok(uffd) => uffd,
+        // What it had is given up bit by bit while it ends.
+        Err(_) if is_gone(&process) => return Err(ended(file, Obstruction::Ended { pid })),
+        Err(why) => return Err(why),
+    };
     let uffd = Uffd::new(uffd)
         .map_err(|errno| Obstruction::Descriptor { pid, cause: errno.to_string() })?;
-    let shown = is_shown(&process, &layout);
+    let shown = is_shown(&process, &layout)?;
     let (path, layout) = (path.to_owned(), Arc::new(layout));
     Ok(Prospect { file, path, header, ledger, layout, process, uffd, shown })
 }
@@ -386,8 +407,19 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
 fn unusable(error: LedgerError) -> Obstruction {
     match error {
         LedgerError::Owned => Obstruction::Served,
+        LedgerError::Io { doing, cause } if is_shortage(&cause) => shortage(doing, &cause),
         other => Obstruction::Ledger(other),
     }
+}
+
+/// Whether a process has exited, or is about to and has no memory any more.
+fn is_gone(process: &Process) -> bool {
+    process.has_exited() || process.has_memory().is_ok_and(|has| !has)
+}
+
+/// What passes, and is no fault of the guest's or its ledger's.
+fn shortage(what: &'static str, cause: &io::Error) -> Obstruction {
+    Obstruction::Session(SessionError::Resources { what, cause: cause.to_string() })
 }
 
 /// Sweeps the ledger of a guest that has ended, unless somebody still serves it, who will.
@@ -421,6 +453,7 @@ fn descriptor(
              user where the process did not change its own), or a guardian that keeps a copy",
         ),
         Errno::EBADF => failed(&format!("it has no descriptor {number} any more")),
+        other if is_shortage(&other.into()) => shortage("its userfaultfd", &other.into()),
         other => failed(&other.to_string()),
     })?;
     let what =
@@ -436,11 +469,15 @@ fn descriptor(
 
 /// Whether the guest's memory is the process's, and registered, as far as that can be seen. Reads
 /// what the process has mapped, which takes the longer the more that is.
-fn is_shown(process: &Process, layout: &Layout) -> Option<bool> {
+fn is_shown(process: &Process, layout: &Layout) -> Result<Option<bool>, Obstruction> {
     let size = layout.page_size();
     let regions: Vec<_> =
         layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
-    process.has_registered(&regions, Registration::Missing).ok()
+    match process.has_registered(&regions, Registration::Missing) {
+        Ok(shown) => Ok(Some(shown)),
+        Err(error) if is_shortage(&error) => Err(shortage("a look at its memory", &error)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Whether the guest's memory is registered with this very userfaultfd.

@@ -1,6 +1,7 @@
 //! Page states: one byte a page, in memory that can be shared with a successor process.
 
 use crate::kernel::{Onlooker, Part};
+use crate::layout::Layout;
 pub use crate::metrics::StateCounts;
 use crate::units::{PageIndex, PageRange};
 
@@ -119,6 +120,16 @@ impl PageStates {
         states
     }
 
+    /// Whether `bytes` can be the states of all pages of `layout`.
+    pub(crate) fn is_sound(bytes: &Part, layout: &Layout) -> bool {
+        let known = |byte: &u8| *byte & !(TOUCHED | WANTED | DOUBTED) <= PageState::Poisoned as u8;
+        let regions = layout.regions().iter();
+        let bytes = bytes.as_slice();
+        regions
+            .map(|region| &bytes[index(region.pages.start)..index(region.pages.end)])
+            .all(|bytes| bytes.iter().all(known))
+    }
+
     /// A page's state.
     pub fn get(&self, page: PageIndex) -> PageState {
         PageState::from_byte(self.bytes.as_slice()[index(page)])
@@ -162,6 +173,23 @@ impl PageStates {
         let first = *byte & DOUBTED == 0;
         *byte |= DOUBTED;
         first
+    }
+
+    /// Whether `page` is doubted.
+    pub(crate) fn is_doubted(&self, page: PageIndex) -> bool {
+        is_doubted(self.bytes.as_slice()[index(page)])
+    }
+
+    /// Doubts every page of `range` that is in `state`.
+    pub(crate) fn doubt_all(&mut self, range: PageRange, state: PageState) {
+        if range.is_empty() {
+            return;
+        }
+        for byte in &mut self.bytes.as_mut_slice()[index(range.start)..index(range.end)] {
+            if *byte & STATE == state as u8 {
+                *byte |= DOUBTED;
+            }
+        }
     }
 
     /// Copies the bytes of all pages to `room`, which has as many.

@@ -1,10 +1,14 @@
 //! Keepers: servers in processes of their own, whose guests outlive them.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions};
 use uffd_guest::driver::Guest;
@@ -14,7 +18,7 @@ use uffd_guest::snapshot::ZeroPages;
 
 use crate::cast::Cast;
 use crate::facts::Exported;
-use crate::observe::DEADLINE;
+use crate::observe::{DEADLINE, until};
 use crate::scenery::{Guests, Scenery};
 
 /// What a keeper is to keep.
@@ -91,6 +95,17 @@ impl Keeping {
         self.keeper_with(|_| {})
     }
 
+    /// Starts a keeper that is killed when it comes to the step `point` for the `count`th time, and
+    /// waits until it serves what was left.
+    pub fn doomed(&self, point: &str, count: u64) -> Keeper {
+        self.keeper_with(|command| doom(command, point, count))
+    }
+
+    /// As [`doomed`](Self::doomed), and does not wait for it: it may be killed before it is ready.
+    pub fn begin_doomed(&self, point: &str, count: u64) -> Keeper {
+        self.begin_keeper(|command| doom(command, point, count))
+    }
+
     /// Starts a keeper whose process is made in another way.
     pub fn keeper_with(&self, change: impl FnOnce(&mut Command)) -> Keeper {
         let mut keeper = self.begin_keeper(change);
@@ -120,12 +135,21 @@ impl Keeping {
         Keeper { process, input, lines, recovered: None, left: Vec::new() }
     }
 
+    /// A guest that hands off to whoever keeps by then.
+    pub fn guest_of_anybody(&self, change: impl FnOnce(&mut Options)) -> Guest {
+        self.guests.spawn(change)
+    }
+
     /// A guest that hands off to `keeper`.
     pub fn guest(&self, keeper: &Keeper, change: impl FnOnce(&mut Options)) -> Guest {
         let guest = self.guests.spawn(change);
         assert_eq!(keeper.next().as_deref(), Some("guest"));
         guest
     }
+}
+
+fn doom(command: &mut Command, point: &str, count: u64) {
+    command.env(uffd_core::kill_point::VARIABLE, format!("{point}:{count}"));
 }
 
 /// A process that keeps guests.
@@ -187,9 +211,34 @@ impl Keeper {
         let _ = self.process.wait();
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self) {
-        let _ = self.process.wait();
+    /// Stops all of its threads, wherever they are, and waits until they stand.
+    pub fn freeze(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGSTOP).expect("a keeper that lives");
+        until("a keeper to stand still", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("/proc");
+            let stands = |task: fs::DirEntry| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_some_and(|(_, fields)| fields.starts_with(" T"))
+            };
+            tasks.flatten().all(stands)
+        });
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        kill(Pid::from_raw(self.pid()), Signal::SIGCONT).expect("a keeper that lives");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(Some(_)))
+    }
+
+    /// Waits until it was killed by itself, at the step it was doomed to.
+    pub fn killed(&mut self) {
+        until("the end of a keeper", || self.has_ended());
+        let status = self.process.wait().expect("it has ended");
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
     }
 }
 

@@ -10,6 +10,7 @@ mod facts;
 mod hugelimit;
 mod hugepages;
 mod keeping;
+mod kept_mode;
 pub mod malice;
 mod observe;
 mod others;
@@ -33,6 +34,7 @@ pub use facts::{Ending, Exported, Figures, Prefaulted, State};
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
 pub use keeping::{Keeper, Keeping};
+pub use kept_mode::{KeptMode, Tracks};
 pub use observe::{
     DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,
     waiting_threads,

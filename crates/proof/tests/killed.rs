@@ -282,17 +282,14 @@ fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
 /// Frozen is not dead: its guest stays its own.
 #[test]
 fn a_frozen_owner_is_still_the_owner() {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
     use uffd_core::recovery::{Left, Obstruction, Spares};
     let (_pool, keeping) = OFF.keep();
     let keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
-    let pid = Pid::from_raw(keeper.pid());
-    kill(pid, Signal::SIGSTOP).unwrap();
+    keeper.freeze();
     let waiting = guest.thread(0).start_read(0, 1);
     let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
     assert!(matches!(refused.why, Obstruction::Served), "{refused}");
-    kill(pid, Signal::SIGCONT).unwrap();
+    keeper.thaw();
     waiting.get().unwrap();
 }

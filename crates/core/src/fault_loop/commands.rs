@@ -102,6 +102,7 @@ impl FaultLoop {
         let ExportJob { room: mut states, deliver } = job;
         let memory = &self.guest.memory;
         memory.states.copy_to(&mut states);
+        crate::kill_point!("export copied");
         deliver(Copied {
             states,
             counts: memory.states.counts(),

@@ -56,20 +56,28 @@ impl Intake {
                 return Err(failed(std::io::Error::from_raw_os_error(errno).to_string()));
             }
         };
-        crate::kill_point!("read");
+        if count > 0 {
+            crate::kill_point!("read");
+        }
         self.apply(guest, count)?;
         Ok(count)
     }
 
     /// Applies the REMOVEs that a predecessor had read and not marked as done. Its faults come
     /// again by themselves, once their threads are woken.
-    pub(super) fn finish_what_was_left(&mut self, guest: &mut Guest) {
+    pub(super) fn finish_what_was_left(&mut self, guest: &mut Guest) -> Result<(), SessionError> {
         for index in 0..EventReader::CAPACITY {
-            if let Some(Event::Remove { start, end }) = self.reader.get(index) {
-                guest.memory.remove(start, end);
+            match self.reader.get(index) {
+                Some(Event::Remove { start, end }) => {
+                    guest.memory.remove(start, end);
+                    crate::kill_point!("removed again");
+                }
+                Some(Event::Unexpected(name)) => return Err(SessionError::UnexpectedEvent(name)),
+                Some(Event::Missing { .. } | Event::WriteProtect { .. }) | None => {}
             }
             self.reader.done(index);
         }
+        Ok(())
     }
 
     /// Deals with the first `count` events of the buffer. Nothing is installed in between: should
@@ -102,6 +110,7 @@ impl Intake {
                 Event::Unexpected(name) => strange = Some(SessionError::UnexpectedEvent(name)),
             }
             self.reader.done(index);
+            crate::kill_point!("event done");
         }
         if removed {
             guest.memory.expect_gap();

@@ -92,6 +92,9 @@ pub(crate) struct FaultLoop {
 impl FaultLoop {
     /// Serves the guest until it ends, and says why it did.
     pub(crate) fn run(&mut self) -> End {
+        if let Some(file) = &mut self.file {
+            file.served();
+        }
         let halt = loop {
             if let Err(halt) = self.turn() {
                 break halt;
@@ -166,6 +169,7 @@ impl FaultLoop {
         self.prefaults.skip_all();
         self.commands.settling.clear();
         if matches!(end, End::HandedOver) {
+            crate::kill_point!("handing over");
             // Whoever takes the guest over wakes its threads when it can serve them.
             return;
         }
@@ -176,12 +180,13 @@ impl FaultLoop {
     }
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
-    pub(crate) fn let_ledger_go(&mut self, remove: bool) {
+    fn let_ledger_go(&mut self, remove: bool) {
         if let Some(file) = self.file.take()
             && remove
         {
             file.remove();
         }
+        crate::kill_point!("let go");
     }
 
     /// Whether its guest can be left to a successor.

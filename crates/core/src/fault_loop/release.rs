@@ -92,6 +92,7 @@ impl Release {
         if !guest.hand.is_empty() {
             return Ok(());
         }
+        crate::kill_point!("releasing");
         live.releasing();
         let layout = guest.memory.layout().clone();
         for region in layout.regions() {
@@ -107,6 +108,7 @@ impl Release {
                 }
             }
         }
+        crate::kill_point!("released");
         // A thread that began to give memory back before that waits for its event to be read.
         let until = Instant::now() + LAST_REMOVES;
         let mut pause = 0;

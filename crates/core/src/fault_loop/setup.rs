@@ -36,6 +36,9 @@ use crate::view::View;
 /// back without end. Nobody can install anything meanwhile.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long threads that give memory back may hold up the end of a recovery.
+const REMOVES_END_WITHIN: Duration = Duration::from_millis(20);
+
 /// Pages beyond this have no place in a portable Roaring bitmap: 16 TiB of 4 KiB pages.
 const MOST_PAGES: u64 = 1 << 32;
 
@@ -97,22 +100,17 @@ impl Setup {
             ledger,
             file,
         });
-        made.and_then(|(mut fault_loop, features)| {
-            match fault_loop.decide(features, since + SETTLES_WITHIN) {
-                Ok(()) => Ok(fault_loop),
-                Err(error) => {
-                    // Nobody is served: a successor would not be either.
-                    fault_loop.let_ledger_go(true);
-                    Err(error)
-                }
-            }
-        })
+        let (mut fault_loop, features) = made?;
+        fault_loop.decide(features, since + SETTLES_WITHIN)?;
+        Ok(fault_loop)
     }
 
     /// Makes the loop for a guest that a predecessor left.
-    pub(crate) fn recover(self, left: Left) -> Result<FaultLoop, SessionError> {
+    pub(crate) fn recover(mut self, left: Left) -> Result<FaultLoop, SessionError> {
         let Left { file, header, ledger, layout, process, uffd, shown } = left;
         check_size(&layout)?;
+        // It may have ended before that was decided, and after it was begun.
+        self.options.dirty_tracking = header.options().dirty_tracking;
         let now = boot_time();
         let since = now
             .checked_sub(Duration::from_nanos(header.handed_off))
@@ -196,8 +194,10 @@ impl FaultLoop {
     /// Decides whether dirty pages are tracked, and writes it down.
     fn decide(&mut self, features: Features, until: Instant) -> Result<(), SessionError> {
         let tracking = self.tracking(features, until)?;
+        crate::kill_point!("deciding");
         self.live.decided(tracking);
         self.guest.memory.set_tracking(tracking);
+        crate::kill_point!("decided");
         Ok(())
     }
 
@@ -211,17 +211,40 @@ impl FaultLoop {
         }
         self.guest.memory.counters = self.live.counters();
         self.guest.journal.view().figures().begin(&self.guest.memory.counters);
+        self.intake.finish_what_was_left(&mut self.guest)?;
+        crate::kill_point!("left events");
         match self.live.tracking() {
             Some(tracking) => self.guest.memory.set_tracking(tracking),
             None => self.decide(features, Instant::now() + SETTLES_WITHIN)?,
         }
-        self.intake.finish_what_was_left(&mut self.guest);
-        self.guest.memory.finish_what_was_left();
+        if self.guest.memory.has_installs_left() {
+            let settled = self.let_removes_end()?;
+            crate::kill_point!("left removes");
+            self.guest.memory.finish_what_was_left(settled);
+        }
+        self.guest.memory.doubt_what_cannot_be_seen();
+        crate::kill_point!("left installs");
         self.guest.memory.wake_all();
+        crate::kill_point!("woken");
         if self.live.is_releasing() {
             self.release.go_on();
         }
         Ok(())
+    }
+
+    /// Waits for a moment in which nothing is being given back: a predecessor may have read of pages
+    /// that are there for an instant more, and look like pages that it has installed. Whether that
+    /// moment came.
+    fn let_removes_end(&mut self) -> Result<bool, SessionError> {
+        let is_settled = |uffd: &Uffd| match uffd.is_changing() {
+            true => Outcome::Again,
+            false => Outcome::Done(0),
+        };
+        match self.when_settled(Instant::now() + REMOVES_END_WITHIN, is_settled) {
+            Ok(_) => Ok(true),
+            Err(SessionError::Busy { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether dirty pages are tracked, by option and by what the VMM registered.
@@ -298,8 +321,10 @@ impl FaultLoop {
         let layout = self.guest.memory.layout().clone();
         for region in layout.regions() {
             let (base, len) = (region.base, region.size(layout.page_size()));
+            crate::kill_point!("registering");
             let outcome =
                 self.when_settled(until, |uffd| uffd.register_write_protect(base, len))?;
+            crate::kill_point!("registered");
             let cause = match outcome {
                 Outcome::Done(_) => continue,
                 Outcome::Refused(errno) => std::io::Error::from_raw_os_error(errno).to_string(),

@@ -9,9 +9,9 @@ use super::execute::{Executed, Gap, Tools};
 use super::obstacle::Obstacle;
 use super::plan::Install;
 use crate::identity::SharedIdentity;
-use crate::kernel::{Outcome, Protection, Uffd, Wake, ZeroBytes};
+use crate::kernel::{Outcome, Place, Protection, Uffd, Wake, ZeroBytes};
 use crate::layout::Layout;
-use crate::ledger::{Ledger, Note};
+use crate::ledger::{Filling, Ledger, Note};
 use crate::policy::{Access, Rules, Tracking};
 use crate::states::{PageState, PageStates};
 use crate::stats::Counters;
@@ -89,42 +89,63 @@ impl GuestMemory {
         self.rules.page_map_tells = self.identity.page_map().is_some();
     }
 
-    /// Finds out what became of the installs that a predecessor had in hand.
-    pub(crate) fn finish_what_was_left(&mut self) {
-        for pages in self.note.left(&self.layout) {
+    /// Whether a predecessor had installs in hand.
+    pub(crate) fn has_installs_left(&self) -> bool {
+        !self.note.left(&self.layout).is_empty()
+    }
+
+    /// Finds out what became of the installs that a predecessor had in hand. `settled` is that no
+    /// page is about to be given back whose event was read already.
+    pub(crate) fn finish_what_was_left(&mut self, settled: bool) {
+        for (pages, filling) in self.note.left(&self.layout) {
             for page in pages.pages() {
-                self.find_out(page);
+                self.find_out(page, filling, settled);
+                crate::kill_point!("found out");
             }
         }
         self.note.end();
     }
 
-    /// Asks the page map whether `page`, which may have been installed, is there.
-    fn find_out(&mut self, page: PageIndex) {
-        let before = self.states.get(page);
-        if matches!(before, PageState::Dirty | PageState::Poisoned) {
-            return;
+    /// Doubts what nobody can tell any more: pages of zeros that are not protected, where a
+    /// predecessor could read the guest's page map and this process cannot.
+    pub(crate) fn doubt_what_cannot_be_seen(&mut self) {
+        let small = self.page_size() == PageSize::Small;
+        if small && self.rules.tracking.is_on() && !self.rules.page_map_tells {
+            for region in self.layout.regions() {
+                self.states.doubt_all(region.pages, PageState::Zero);
+            }
         }
+    }
+
+    /// Asks the page map whether `page`, which may have been filled like this, is there.
+    fn find_out(&mut self, page: PageIndex, filling: Filling, settled: bool) {
+        let before = self.states.get(page);
         let addr = self.addr(page);
         let end = GuestAddr(addr.0 + self.page_size().bytes());
-        let found = self.identity.page_map().and_then(|map| {
-            let there = map.bits(addr).ok()?.is_populated();
-            let (mut written, mut bytes) = (false, false);
-            map.written(addr, end, &mut |_, _| written = true).ok()?;
-            map.populated(addr, end, &mut |_, _| bytes = true).ok()?;
-            Some((there, written, bytes))
-        });
-        match found {
-            None => drop(self.states.doubt(page)),
-            Some((false, ..)) => {}
-            Some((true, true, _)) => self.states.set_one(page, PageState::Dirty),
-            // It was accounted for before the end came, or is now: it holds what the source has.
-            Some((true, false, _)) if before == PageState::Clean => {}
-            Some((true, false, true)) if before == PageState::Unfaulted => {
-                self.states.set_one(page, PageState::Clean);
+        let place = self.identity.page_map().and_then(|map| map.place(addr, end).ok());
+        // The source's bytes are only ever put in the place of a page that was never there.
+        let is_source =
+            filling == Filling::Source && matches!(before, PageState::Unfaulted | PageState::Clean);
+        let state = match (before, place) {
+            (PageState::Dirty, _) => return,
+            (_, None) => {
+                self.states.doubt(page);
+                return;
             }
-            // It was given back or is a hole, and is filled with zeros.
-            Some((true, false, _)) => self.states.set_one(page, PageState::Zero),
+            // It was not installed, or is away and everything is known of it.
+            (_, Some(Place::Empty)) | (PageState::Poisoned, Some(Place::Away)) => return,
+            // It could not be poisoned: it is there.
+            (PageState::Poisoned, Some(_)) => PageState::Dirty,
+            (_, Some(Place::Written | Place::Away)) => PageState::Dirty,
+            // Somebody else has installed it.
+            (_, Some(_)) if filling == Filling::Unknown => PageState::Dirty,
+            (_, Some(Place::Protected)) if is_source => PageState::Clean,
+            (_, Some(Place::Protected | Place::Zero)) => PageState::Zero,
+        };
+        self.states.set_one(page, state);
+        if before == PageState::Removed && state == PageState::Dirty && !settled {
+            // Or what is there is what was given back.
+            self.states.doubt(page);
         }
     }
 
@@ -140,7 +161,8 @@ impl GuestMemory {
         plan: &[Install<'_>],
         mut done: impl FnMut(&mut Self, PageRange, &Install<'_>),
     ) -> Result<(), Stopped> {
-        self.note.begin(plan.iter().map(|install| install.pages));
+        self.note.begin(plan.iter().map(|install| (install.pages, install.filling())));
+        crate::kill_point!("noted");
         let result = plan.iter().try_for_each(|install| {
             crate::kill_point!("planned");
             let executed = self.execute(install);
@@ -149,6 +171,7 @@ impl GuestMemory {
                 Ok(pages) => {
                     crate::kill_point!("accounted");
                     done(self, pages, install);
+                    crate::kill_point!("settled");
                     if pages.len() == install.pages.len() {
                         return Ok(());
                     }
@@ -160,6 +183,7 @@ impl GuestMemory {
             }
         });
         self.note.end();
+        crate::kill_point!("note ended");
         result
     }
 
@@ -229,6 +253,7 @@ impl GuestMemory {
         let (_, first) = self.rules.plan(access, fill.is_zeros());
         let (_, rest) = self.rules.plan(Access::Ahead, fill.is_zeros());
         self.states.set(done, rest);
+        crate::kill_point!("accounting");
         if first != rest && !done.is_empty() {
             self.states.set_one(done.start, first);
         }
@@ -286,8 +311,9 @@ impl GuestMemory {
     pub(crate) fn put_protected_zeros(&mut self, page: PageIndex) -> Result<PageRange, Obstacle> {
         let pages = PageRange::single(page);
         let bytes = self.zeros.bytes(self.bytes_of(pages));
-        self.note.begin([pages].into_iter());
+        self.note.begin([(pages, Filling::Zeros)].into_iter());
         let outcome = self.uffd.copy(self.addr(page), bytes, Protection::WriteProtected, Wake::Now);
+        crate::kill_point!("zeros protected");
         let done = match outcome {
             Outcome::Done(_) => {
                 self.states.set_one(page, PageState::Zero);
@@ -304,8 +330,41 @@ impl GuestMemory {
     /// Makes accesses to `page` raise SIGBUS.
     pub(crate) fn poison(&mut self, page: PageIndex) -> Result<PageRange, Obstacle> {
         let pages = PageRange::single(page);
-        let (addr, len) = (self.addr(page), self.bytes_of(pages));
-        let outcome = match self.uffd.poison(addr, len) {
+        let (before, doubted) = (self.states.get(page), self.states.is_doubted(page));
+        // Before an access is answered so: no other would be asked about again. The note is for
+        // the case that it cannot be, since the page is there.
+        self.note.begin([(pages, Filling::Unknown)].into_iter());
+        self.states.set_one(page, PageState::Poisoned);
+        crate::kernel::Part::in_order();
+        crate::kill_point!("poison");
+        let done = match self.poison_in_place(page) {
+            Outcome::Done(_) => {
+                self.counters.poisoned_pages += 1;
+                Ok(pages)
+            }
+            Outcome::Exists => {
+                // It is there, and reports its writes no longer.
+                if before != PageState::Poisoned {
+                    self.states.set_one(page, PageState::Dirty);
+                }
+                Err(Obstacle::Present)
+            }
+            other => {
+                self.states.set_one(page, before);
+                if doubted {
+                    self.states.doubt(page);
+                }
+                Err(self.obstacle(page, other))
+            }
+        };
+        crate::kill_point!("poisoned");
+        self.note.end();
+        done
+    }
+
+    fn poison_in_place(&self, page: PageIndex) -> Outcome {
+        let (addr, len) = (self.addr(page), self.page_size().bytes());
+        match self.uffd.poison(addr, len) {
             // Or it is absent and has the mark of a VMM that protected it all the same.
             Outcome::Exists => match self.uffd.clear_protection(addr, len) {
                 Outcome::Done(_) => self.uffd.poison(addr, len),
@@ -313,21 +372,6 @@ impl GuestMemory {
                 _ => Outcome::Exists,
             },
             outcome => outcome,
-        };
-        match outcome {
-            Outcome::Done(_) => {
-                self.states.set_one(page, PageState::Poisoned);
-                self.counters.poisoned_pages += 1;
-                Ok(pages)
-            }
-            Outcome::Exists => {
-                // It is there, and reports its writes no longer.
-                if self.states.get(page) != PageState::Poisoned {
-                    self.states.set_one(page, PageState::Dirty);
-                }
-                Err(Obstacle::Present)
-            }
-            other => Err(self.obstacle(page, other)),
         }
     }
 
@@ -340,7 +384,10 @@ impl GuestMemory {
         crate::kernel::Part::in_order();
         crate::kill_point!("unprotect");
         match self.gap.insist(Access::Write, || self.uffd.unprotect(addr, len)) {
-            Outcome::Done(_) => Ok(pages),
+            Outcome::Done(_) => {
+                crate::kill_point!("unprotected");
+                Ok(pages)
+            }
             other => Err(self.obstacle(page, other)),
         }
     }

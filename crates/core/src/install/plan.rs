@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use crate::contract::FaultAround;
 use crate::kernel::Bytes;
 use crate::layout::Layout;
+use crate::ledger::Filling;
 use crate::policy::{Access, Rules};
 use crate::source::{Chunk, Scratch, Source, Want};
 use crate::states::{PageState, PageStates};
@@ -52,6 +53,11 @@ pub(crate) struct Install<'a> {
 }
 
 impl Install<'_> {
+    /// What its pages hold when it is done.
+    pub(crate) const fn filling(&self) -> Filling {
+        if self.fill.is_zeros() { Filling::Zeros } else { Filling::Source }
+    }
+
     /// What is left of it after so many bytes: `rest`, which nobody waits for.
     pub(crate) fn after(&self, bytes: u64, rest: PageRange) -> Self {
         let fill = match self.fill {

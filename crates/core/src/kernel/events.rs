@@ -109,10 +109,27 @@ impl EventReader {
         parse(entry.try_into().expect("an entry has the length of an event"))
     }
 
+    /// Whether `buffer` can have been written by the kernel, and cleared by whoever read it.
+    pub fn is_sound(buffer: &Part) -> bool {
+        buffer.as_slice().chunks_exact(EVENT).all(|entry| {
+            let entry = entry.try_into().expect("an entry has the length of an event");
+            match parse(entry) {
+                None => true,
+                Some(Event::Unexpected("unknown")) => false,
+                Some(Event::Remove { start, end }) => start < end,
+                Some(_) => true,
+            }
+        })
+    }
+
     /// The event at `index` was dealt with, and everything that follows from it written down.
     pub fn done(&mut self, index: usize) {
         Part::in_order();
-        self.buffer.as_mut_slice()[index * EVENT..][..EVENT].fill(0);
+        let entry = &mut self.buffer.as_mut_slice()[index * EVENT..][..EVENT];
+        // First that it is an event: half of a REMOVE would be one of other pages.
+        entry[offset_of!(sys::uffd_msg, event)] = 0;
+        Part::in_order();
+        entry.fill(0);
     }
 }
 

@@ -27,7 +27,7 @@ pub use features::{Features, FeaturesError};
 pub use host::{Access, Host};
 pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
-pub use pagemap::{PageBits, Pagemap};
+pub use pagemap::{PageBits, Pagemap, Place};
 pub(crate) use parting::close_at_end_of_thread;
 pub use process::{Process, Registration, Waker};
 pub(crate) use process_id::ProcessId;

@@ -20,6 +20,22 @@ impl PageBits {
     }
 }
 
+/// What the page table has in the place of one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing; or the mark that protection leaves in the place of an absent page, or a protected
+    /// page that is swapped out, which look alike.
+    Empty,
+    /// The shared zero page.
+    Zero,
+    /// A page whose first write would be reported: nobody has written it.
+    Protected,
+    /// A page that was written, or could have been.
+    Written,
+    /// Such a page that is swapped out; or poison, which looks alike.
+    Away,
+}
+
 const PAGE_IS_WRITTEN: u64 = 1 << 1;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
@@ -46,6 +62,32 @@ impl Pagemap {
         let mut entry = [0; 8];
         self.0.read_exact_at(&mut entry, addr.0 / 4096 * 8)?;
         Ok(PageBits(u64::from_le_bytes(entry)))
+    }
+
+    /// What is in the place of the page at `start..end`.
+    pub fn place(&self, start: GuestAddr, end: GuestAddr) -> io::Result<Place> {
+        const THERE: u64 = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
+        let mut found = [PageRegion::default(); 1];
+        let mut arg = PmScanArg {
+            size: size_of::<PmScanArg>() as u64,
+            start: start.0,
+            end: end.0,
+            vec: found.as_mut_ptr().expose_provenance() as u64,
+            vec_len: found.len() as u64,
+            category_anyof_mask: THERE,
+            return_mask: THERE | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+            ..PmScanArg::default()
+        };
+        // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
+        let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+        let is = |category: u64| found[0].categories & category != 0;
+        Ok(match (count > 0, is(PAGE_IS_PRESENT), is(PAGE_IS_WRITTEN)) {
+            (true, true, _) if is(PAGE_IS_PFNZERO) => Place::Zero,
+            (true, true, false) => Place::Protected,
+            (true, true, true) => Place::Written,
+            (true, false, true) => Place::Away,
+            _ => Place::Empty,
+        })
     }
 
     /// Hands out each range of `start..end` that was written since it was installed: it is there

@@ -131,6 +131,27 @@ impl Process {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether any of its threads still has its memory: one that is ending has let go of it before
+    /// its end can be seen. An error where that cannot be looked at.
+    pub fn has_memory(&self) -> std::io::Result<bool> {
+        proc_is_ours()?;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let statm = match std::fs::read_to_string(task?.path().join("statm")) {
+                Ok(statm) => statm,
+                // A thread that ended in the meantime.
+                Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            // Size in pages comes first; all are 0 without memory.
+            if statm.split_whitespace().any(|field| field != "0") {
+                // The number could have been given to another process since; the pidfd knows.
+                return Ok(!self.has_exited());
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether all of `ranges` is memory of this process that is registered with a userfaultfd like
     /// this, as `/proc/PID/smaps` shows it (VmFlags, proc(5)). Takes the right to trace it.
     pub fn has_registered(

@@ -80,7 +80,26 @@ impl Part {
         let done = unsafe {
             nix::libc::mlock(self.map.as_ptr().add(self.range.start).cast(), self.range.len())
         };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // That made them readable; the first write to each page would be a fault of its own. Before
+        // Linux 5.14 it remains one.
+        // SAFETY: as above; what others write there meanwhile stays.
+        let done = unsafe {
+            nix::libc::madvise(
+                self.map.as_mut_ptr().add(self.range.start).cast(),
+                self.range.len(),
+                nix::libc::MADV_POPULATE_WRITE,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
+                error => Err(error),
+            },
+        }
     }
 
     /// Makes every store before it happen before every store after it, as a successor sees them

@@ -129,11 +129,10 @@ impl StateDir {
             return Err(StateDirError::Network { path });
         }
         let state_dir = Self { path: path.clone(), dir };
-        // Full or read-only is better known before a guest comes.
-        let probe = state_dir.path.join(format!(".probe-{}", std::process::id()));
-        let written = create(&probe).and_then(|file| reserve(&file, 4096));
-        let _ = fs::remove_file(&probe);
-        written.map_err(io("write to"))?;
+        // Full or read-only is better known before a guest comes. Without a name where that can be:
+        // whoever is killed here must leave nothing that is in anybody's way.
+        let probe = tempfile::tempfile_in(&state_dir.path);
+        probe.and_then(|file| reserve(&file, 4096)).map_err(io("write to"))?;
         Ok(state_dir)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::contract::{FaultAround, SessionOptions, Unservable};
+use crate::contract::{DirtyTracking, FaultAround, SessionOptions, Unservable};
 use crate::layout::{Layout, LayoutError, Region};
 use crate::source::FileSource;
 use crate::trace::{Fingerprint, SnapshotId};
@@ -132,6 +132,16 @@ struct LedgerOptions {
     trace: bool,
     short_waits: bool,
     kill_on_failure: bool,
+    /// What was asked for: should nothing be decided yet, that is to be done again.
+    dirty_tracking: Tracked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Tracked {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -191,6 +201,11 @@ impl Header {
                 trace: options.trace,
                 short_waits: options.short_waits,
                 kill_on_failure: options.kill_on_failure,
+                dirty_tracking: match options.dirty_tracking {
+                    DirtyTracking::Auto => Tracked::Auto,
+                    DirtyTracking::On => Tracked::On,
+                    DirtyTracking::Off => Tracked::Off,
+                },
             },
         }
     }
@@ -228,7 +243,11 @@ impl Header {
             trace: options.trace,
             short_waits: options.short_waits,
             kill_on_failure: options.kill_on_failure,
-            ..SessionOptions::default()
+            dirty_tracking: match options.dirty_tracking {
+                Tracked::Auto => DirtyTracking::Auto,
+                Tracked::On => DirtyTracking::On,
+                Tracked::Off => DirtyTracking::Off,
+            },
         }
     }
 

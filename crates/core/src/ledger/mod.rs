@@ -14,6 +14,7 @@ mod header;
 mod live;
 mod note;
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -29,12 +30,11 @@ pub use dir::{StateDir, StateDirError};
 pub(crate) use header::{Header, Subject};
 pub use header::{HeaderError, SnapshotPlace};
 pub(crate) use live::Live;
-pub(crate) use note::Note;
+pub(crate) use note::{Filling, Note};
 
 use crate::kernel::{EventReader, Part, SharedMemory};
 use crate::layout::Layout;
 use crate::states::PageStates;
-use crate::units::PageRange;
 
 /// Bytes between the header and the page states.
 const FIXED: usize = Note::BYTES + Live::BYTES + EventReader::BYTES;
@@ -84,6 +84,26 @@ impl Ledger {
         self.live.as_ref().is_some_and(Live::is_releasing_in)
     }
 
+    /// Whether each part can have been written by a predecessor that served such a guest.
+    fn check(&self, layout: &Layout) -> Result<(), LedgerError> {
+        let sound = |part: &Option<Part>, is_sound: &dyn Fn(&Part) -> bool| {
+            part.as_ref().is_some_and(is_sound)
+        };
+        let parts = [
+            ("note of installs", sound(&self.note, &|part| Note::is_sound(part, layout))),
+            ("list of what was decided", sound(&self.live, &Live::is_sound)),
+            ("list of events", sound(&self.events, &EventReader::is_sound)),
+            (
+                "table of page states",
+                sound(&self.states, &|part| PageStates::is_sound(part, layout)),
+            ),
+        ];
+        match parts.iter().find(|(_, sound)| !sound) {
+            None => Ok(()),
+            Some((part, _)) => Err(LedgerError::Damaged { part }),
+        }
+    }
+
     pub(crate) fn states(&mut self, layout: &Layout) -> PageStates {
         let bytes = self.states.take().expect("one owner of the page states");
         if self.is_recovered {
@@ -122,14 +142,31 @@ pub enum LedgerError {
     /// What it says of itself is wrong.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// It has the name of another guest: a copy, whose guest may have another owner.
+    #[error(
+        "it is the ledger of guest {id}, which would have another name: it was copied or renamed"
+    )]
+    Name {
+        /// The guest it is about.
+        id: String,
+    },
+    /// Nobody can have written what it holds.
+    #[error("its {part} cannot be: it was damaged or changed")]
+    Damaged {
+        /// Which part of it.
+        part: &'static str,
+    },
 }
 
 /// The file of a ledger, locked: whoever has this owns the guest.
+///
+/// That of a guest that nobody has served yet is removed with this; the others stay, for whoever is
+/// the next to serve their guests.
 #[derive(Debug)]
 pub(crate) struct LedgerFile {
-    #[allow(dead_code, reason = "held for its lock")]
     lock: Flock<File>,
     path: PathBuf,
+    stays: bool,
 }
 
 impl LedgerFile {
@@ -146,11 +183,15 @@ impl LedgerFile {
         let make = |file: File| {
             let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|(_, errno)| io::Error::from(errno))?;
+            crate::kill_point!("ledger made");
             dir::reserve(&lock, (start.len() + FIXED + pages) as u64)?;
+            crate::kill_point!("ledger reserved");
             lock.write_all_at(&start, 0)?;
             let ledger = Self::map(&lock, start.len(), pages, false)?;
+            crate::kill_point!("ledger written");
             fs::rename(&unfinished, &path)?;
-            Ok((Self { lock, path }, ledger))
+            crate::kill_point!("ledger named");
+            Ok((Self { lock, path, stays: false }, ledger))
         };
         make(file).inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
@@ -166,14 +207,38 @@ impl LedgerFile {
         Ok(ledger)
     }
 
+    /// Makes sure that all of it may be written to, and that a predecessor can have left `ledger`,
+    /// which it holds, for such a guest.
+    pub(crate) fn check(&self, ledger: &Ledger, layout: &Layout) -> Result<(), LedgerError> {
+        let io = |doing| move |cause| LedgerError::Io { doing, cause };
+        let len = self.lock.metadata().map_err(io("cannot look at it"))?.len();
+        // A copy may have holes, and room for them may be wanting only when they are written to.
+        dir::reserve(&self.lock, len).map_err(io("cannot fill its holes"))?;
+        ledger.check(layout)
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Its guest is being served: whatever becomes of this process, the next may serve it on.
+    pub(crate) const fn served(&mut self) {
+        self.stays = true;
+    }
+
     /// The guest needs no ledger any more.
-    pub(crate) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+    pub(crate) fn remove(mut self) {
+        self.stays = false;
+    }
+}
+
+impl Drop for LedgerFile {
+    fn drop(&mut self) {
+        // Before the lock is given up: nobody else may have taken the guest over by then.
+        if !self.stays {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -214,6 +279,9 @@ impl UnownedFile {
         }
         let (header, size) =
             Header::decode(about.len(), |bytes, at| file.read_exact_at(bytes, at))?;
+        if path.file_stem() != Some(OsStr::new(&header.id)) {
+            return Err(LedgerError::Name { id: header.id });
+        }
         Ok((Self { file, path: path.to_owned(), header: size }, header))
     }
 
@@ -250,7 +318,7 @@ impl UnownedFile {
         if !lock.metadata().is_ok_and(is_there) {
             return Err((None, LedgerError::Gone));
         }
-        Ok(LedgerFile { lock, path })
+        Ok(LedgerFile { lock, path, stays: true })
     }
 
     /// Removes it, its guest having ended, unless somebody else is about to.
@@ -261,12 +329,4 @@ impl UnownedFile {
 
 fn pages(layout: &Layout) -> io::Result<usize> {
     usize::try_from(layout.page_end().0).map_err(io::Error::other)
-}
-
-impl Note {
-    /// The pages of a note that a predecessor left, as far as they are the guest's.
-    pub(crate) fn left(&self, layout: &Layout) -> Vec<PageRange> {
-        let spans = self.ranges().into_iter().flat_map(|range| layout.spans(range));
-        spans.map(|span| span.pages).collect()
-    }
 }
