@@ -282,6 +282,7 @@ export type NativeEvent =
   | { type: 'stats'; guest: number; stats: Stats }
   | { type: 'trace'; guest: number; words: BigUint64Array; last: boolean }
   | { type: 'notice'; guest: number; notice: Notice }
+  | { type: 'releasing'; guest: number; progress: ReleaseProgress }
   | { type: 'prefaulted'; request: number; report: PrefaultReport }
   | { type: 'exported'; request: number; export: PageExport }
   | { type: 'counted'; request: number; stats: Stats }
@@ -305,6 +306,8 @@ export interface NativeListenOptions {
   killOnFailure?: boolean
   stateDir?: string
   stateDirWait?: boolean
+  /** The server is for one guest: guests that were left in the directory are not its own. */
+  stateDirAlone?: boolean
   trace?: boolean
   shortWaits?: boolean
 }
@@ -383,6 +386,12 @@ export interface PrefaultReport {
   firstFailed?: number
 }
 
+/**
+ * Whether this process may take a copy of a descriptor of another one, as it has to of a VMM whose
+ * guest it takes over.
+ */
+export declare function probeDescriptor(pid: number, number: number): Access
+
 /** Tries what serving needs, and leaves nothing behind. */
 export declare function probeHost(): Host
 
@@ -401,6 +410,16 @@ export interface Region {
   firstPage: number
   /** How many pages it has. */
   pageCount: number
+}
+
+/** How far a release has come. */
+export interface ReleaseProgress {
+  /** Pages that need no handler any more: they are installed, or read as zeros anyhow. */
+  done: number
+  /** Those of them that the release has installed. */
+  installed: number
+  /** Pages of the guest. */
+  pages: number
 }
 
 /**

@@ -33,6 +33,7 @@ export {
   type PageCounts,
   type PrefaultReport,
   type Region,
+  type ReleaseProgress,
   type Stats,
   type TraceSnapshot,
   type TraceSummary,

@@ -22,6 +22,8 @@ const perfect: Facts = {
   unprivilegedUserfaultfd: 0,
   hugePages: { total: 512, free: 512 },
   openFiles: { soft: 65_536, hard: 65_536 },
+  tracing: { child: 'granted', capable: true, scope: 1 },
+  places: [{ path: '/run', isTmpfs: true, access: 'granted', freeBytes: 2 ** 30 }],
   cores: 4,
   kvm: 'granted',
   firecracker: 'Firecracker v1.14.0',
@@ -30,6 +32,16 @@ const perfect: Facts = {
 const host = (changes: Partial<Facts['host']>): Facts => ({
   ...perfect,
   host: { ...perfect.host, ...changes },
+})
+
+const tracing = (changes: Partial<Facts['tracing']>): Facts => ({
+  ...perfect,
+  tracing: { ...perfect.tracing, ...changes },
+})
+
+const place = (changes: Partial<Facts['places'][number]>): Facts => ({
+  ...perfect,
+  places: [{ ...perfect.places[0]!, ...changes }],
 })
 
 const flaws = (facts: Facts) => findings(facts).filter(({ verdict }) => verdict !== 'good')
@@ -77,6 +89,26 @@ for (const [what, facts, id, serves, change] of [
     true,
     /ulimit -n 4096/,
   ],
+  ['no pidfd_getfd', tracing({ child: 'absent' }), 'taking-over', true, /Linux 5\.6/],
+  ['pidfd_getfd forbidden', tracing({ child: 'denied' }), 'taking-over', true, /seccomp/],
+  ['nobody may trace', tracing({ scope: 3 }), 'taking-over', true, /reboot/],
+  [
+    'who may trace nobody but its children',
+    tracing({ capable: false }),
+    'taking-over',
+    true,
+    /AmbientCapabilities=.*ptrace_scope=0/,
+  ],
+  [
+    'who may trace its own user',
+    tracing({ capable: false, scope: undefined }),
+    'taking-over',
+    true,
+    /CAP_SYS_PTRACE/,
+  ],
+  ['/run on a disk', place({ isTmpfs: false }), 'state-dir', true, /RuntimeDirectory=/],
+  ['/run closed to this user', place({ access: 'denied' }), 'state-dir', true, /uid=1000/],
+  ['/run full', place({ freeBytes: 4096 }), 'state-dir', true, /tmpfs/],
   ['one processor', { ...perfect, cores: 1 }, 'cores', true, /second processor/],
   ['no KVM', { ...perfect, kvm: 'absent' as const }, 'kvm', true, /kvm module/],
 ] as const) {

@@ -8,7 +8,8 @@ import { listen, type ListenOptions, type Server } from '../../src/index.js'
 import { deadlineMs, GuestProcess } from './guest.js'
 import { snapshotFile, temporaryDirectory } from './stage.js'
 
-const index = fileURLToPath(new URL('../../dist/cjs/index.js', import.meta.url))
+/** The package as it was built, for `require`. */
+export const index = fileURLToPath(new URL('../../dist/cjs/index.js', import.meta.url))
 
 /** Where a Linux has a tmpfs for everybody. */
 const memory = '/dev/shm'

@@ -7,9 +7,8 @@ export interface GuestEnd {
   /**
    * `guest-exited`: its process is gone. `stopped`: it was asked for. `handed-over`: it was
    * left in the state directory to a successor. `released`: it has all it needs, and needs no
-   * handler any more. `failed`: it cannot be
-   * served any longer; unless it was killed, its threads wait at the next page they miss or give
-   * back, and it is for the orchestrator to end it.
+   * handler any more. `failed`: it cannot be served any longer; unless it was killed, its threads
+   * wait at the next page they miss or give back, and it is for the orchestrator to end it.
    */
   readonly reason: EndReason
   /** Why it failed; absent for the other reasons. */

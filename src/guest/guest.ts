@@ -7,10 +7,11 @@ import {
   type Notice,
   type PrefaultReport,
   type Region,
+  type ReleaseProgress,
   type Stats,
   type Tracking,
 } from '#native'
-import { orAborted } from '../abort.js'
+import { aborted, orAborted } from '../abort.js'
 import { type KeepAlive } from '../keep-alive.js'
 import { type UffdError } from '../errors.js'
 import { calling, fromNative } from '../native-errors.js'
@@ -37,6 +38,11 @@ export interface GuestEvents {
    * Something worth a line in a log. Up to 64 are kept for the first listener.
    */
   notice: [notice: Notice]
+  /**
+   * How far a release has come: now and then, and when everything is installed. One that
+   * JavaScript was too busy to take is replaced by the next.
+   */
+  releasing: [progress: ReleaseProgress]
   /** The guest has ended: exactly once, after everything else. */
   end: [end: GuestEnd]
 }
@@ -50,13 +56,18 @@ export interface Abortable {
 /** How to release a guest. */
 export interface ReleaseOptions extends Abortable {
   /**
-   * Allows it although dirty pages are tracked, which ends with it.
+   * Allows it although dirty pages are tracked. Nobody sees a write any more once the guest is
+   * released, and its `dirtyPages()` cannot be had: ask for them before, while it is paused, if a
+   * diff snapshot is to be made of it. Later snapshots of it have to be full ones.
    * @default false
    */
   readonly endsTracking?: boolean | undefined
 }
 
-type GuestEvent = Extract<NativeEvent, { type: 'stats' | 'trace' | 'notice' | 'ended' }>
+type GuestEvent = Extract<
+  NativeEvent,
+  { type: 'stats' | 'trace' | 'notice' | 'releasing' | 'ended' }
+>
 
 /** What a guest needs of its server. */
 export interface Surroundings {
@@ -296,22 +307,28 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   }
 
   /**
-   * Installs everything that is not zeros, while faults are served; then the guest needs no
-   * handler any more, and ends as `released`. Refused where dirty pages are tracked, unless
-   * `endsTracking`. If the signal fires, or a page cannot be had, it is given up, and the guest
-   * served as before.
+   * Installs everything that is not zeros, in the background: faults are served first. Then the
+   * guest is unregistered, needs no handler any more, and ends as `released`; the kernel alone
+   * fills what is missing from then on, with zeros. How far it has come is the event `releasing`.
+   * If the signal fires, or a page cannot be had, it is given up: the guest is served as before,
+   * and what was installed stays.
    *
-   * @throws {UffdError} ERR_UFFD_NOT_RELEASED, or ERR_UFFD_GUEST_ENDED.
+   * @throws {UffdError} ERR_UFFD_RELEASE_TRACKED if dirty pages are tracked, unless
+   * `endsTracking`. ERR_UFFD_RELEASE_SOURCE or ERR_UFFD_RELEASE_MEMORY if pages cannot be had.
+   * ERR_UFFD_RELEASE_UNDER_WAY if it was asked for before. ERR_UFFD_ABORTED, if that came in
+   * time. ERR_UFFD_GUEST_ENDED.
    */
   async release(releaseOptions: ReleaseOptions = {}): Promise<GuestEnd> {
     const { endsTracking = false, signal } = checkReleaseOptions(releaseOptions, options())
     this.#throwIfEnded()
+    const what = `The release of the guest${this.pid === undefined ? '' : ` of process ${this.pid}`}`
+    if (signal?.aborted) throw aborted(what, signal)
     const release = this.#native.release(endsTracking)
     const cancel = () => release.cancel()
-    if (signal?.aborted) cancel()
     signal?.addEventListener('abort', cancel, { once: true })
     try {
       const { error } = await this.#answer('released', release.request)
+      if (error?.code === 'ERR_UFFD_ABORTED' && signal?.aborted) throw aborted(what, signal)
       if (error !== undefined && error !== null) throw fromNative(error)
     } finally {
       signal?.removeEventListener('abort', cancel)
@@ -388,6 +405,8 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
         return
       case 'notice':
         return this.#notice(event.notice)
+      case 'releasing':
+        return tell(this, 'releasing', event.progress)
       case 'ended':
         return this.#finish(guestEnd(event.end))
     }

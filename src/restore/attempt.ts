@@ -4,8 +4,8 @@ import { whileAtWork } from '../abort.js'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
-import { listen } from '../server/listen.js'
-import { listenShape, type ListenOptions } from '../server/options.js'
+import { listenAsChecked } from '../server/listen.js'
+import { checkListenOptions, listenShape, type ListenOptions } from '../server/options.js'
 import { type Server } from '../server/server.js'
 import { type Trace } from '../trace/trace.js'
 import { endOf } from './end-of.js'
@@ -101,9 +101,12 @@ export class Attempt {
     const { signal: _, ...more } = Object.fromEntries(
       Object.entries(options).filter(([name]) => Object.hasOwn(listenShape, name)),
     ) as Partial<ListenOptions>
+    const checked = checkListenOptions({ ...more, snapshot, socket })
+    // Whoever was left in the directory is nobody's guest here, and would wait for this one's end.
+    const native = { ...checked.native, stateDirAlone: true }
     this.#server = await whileAtWork(
       ending,
-      async (signal) => await listen({ ...more, snapshot, socket, signal }),
+      async (signal) => await listenAsChecked({ ...checked, native, signal }),
     )
     this.#server.on('refused', this.#onRefused)
     const { socketOwner } = options

@@ -46,6 +46,10 @@ export interface Owner {
 /**
  * How to restore. Either `apiSocket` or `client` is needed, and the two files of the snapshot
  * unless the template names them. What is not described here is as for `listen`.
+ *
+ * With `stateDir` the guest outlives this process: a server that listens there later takes it
+ * over. The directory is this guest's alone for as long as it is served; one in which others were
+ * left is refused (`ERR_UFFD_STATE_DIR_OCCUPIED`).
  */
 export interface RestoreOptions
   extends

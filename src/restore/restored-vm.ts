@@ -74,6 +74,20 @@ export class RestoredVm implements AsyncDisposable {
     return await this.guest.stop()
   }
 
+  /**
+   * Gives the prefetch up and leaves the memory in the state directory, to whoever listens there
+   * next with the same snapshot: it ends as `handed-over`, and Firecracker's guest waits at the
+   * next page it misses until then.
+   *
+   * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if it was restored without one.
+   */
+  async handOver(): Promise<GuestEnd> {
+    this.server.requireStateDir()
+    this.#release()
+    await this.server.handOver()
+    return await this.guest.ended
+  }
+
   /** The same as {@link stop}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()

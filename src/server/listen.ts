@@ -1,5 +1,5 @@
 import { aborted } from '../abort.js'
-import { checkListenOptions, type ListenOptions } from './options.js'
+import { checkListenOptions, type CheckedOptions, type ListenOptions } from './options.js'
 import { Server } from './server.js'
 
 /**
@@ -9,7 +9,11 @@ import { Server } from './server.js'
  * @throws {UffdError} with a code that says what is wrong: the option, the snapshot, the socket.
  */
 export async function listen(listenOptions: ListenOptions): Promise<Server> {
-  const checked = checkListenOptions(listenOptions)
+  return await listenAsChecked(checkListenOptions(listenOptions))
+}
+
+/** The same with options that were checked. */
+export async function listenAsChecked(checked: CheckedOptions): Promise<Server> {
   const { signal } = checked
   const what = `Listening on ${checked.native.socket}`
   if (signal?.aborted) throw aborted(what, signal)

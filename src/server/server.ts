@@ -218,12 +218,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if the server has no state directory.
    */
   async handOver(): Promise<number> {
-    if (this.#options.native.stateDir === undefined) {
-      throw new UffdError(
-        'ERR_UFFD_NO_STATE_DIR',
-        `The server on ${this.socket} keeps no guests: listen with \`stateDir\` to hand them over`,
-      )
-    }
+    this.requireStateDir()
     this.#native.handOver()
     await this.close()
     await this.gone()
@@ -248,6 +243,15 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     this.#referenced = true
     this.#hold()
     return this
+  }
+
+  /** @internal Refuses what takes a state directory. */
+  requireStateDir(): void {
+    if (this.#options.native.stateDir !== undefined) return
+    throw new UffdError(
+      'ERR_UFFD_NO_STATE_DIR',
+      `The server on ${this.socket} keeps no guests: give \`stateDir\` to hand them over`,
+    )
   }
 
   /** @internal Resolves when the socket accepts. */
@@ -309,6 +313,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'stats':
       case 'trace':
       case 'notice':
+      case 'releasing':
       case 'ended': {
         const guest = this.#guests.get(event.guest)
         if (event.type === 'ended') {

@@ -368,6 +368,19 @@ pub fn take_over(
     Ok(others)
 }
 
+/// The ledgers in `dir` whose guests have not ended, as far as that can be said; those of guests that
+/// have are removed. No guest is touched. For whoever has the directory's
+/// [claim](StateDir::claim).
+pub fn left_in(dir: &StateDir) -> io::Result<Vec<PathBuf>> {
+    let mut left = dir.ledgers()?;
+    left.retain(|path| match Prospect::find(path, &mut Spares::new()) {
+        Err(NotRecovered { why: Obstruction::Ledger(LedgerError::Gone), .. }) => false,
+        Err(NotRecovered { why, .. }) => !why.is_ended(),
+        Ok(_) => true,
+    });
+    Ok(left)
+}
+
 fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
     let (file, header) = UnownedFile::open(path).map_err(unusable)?;
     let here = Host::here().map_err(|cause| {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use crate::contract::{
-    Cause, DirtyTracking, End, Ended, Export, FaultAround, NoObserver, NotReleased, Notice,
-    Observer, Owner, PrefaultId, PrefaultReport, RegionStates, Reply, SessionError, SessionOptions,
-    Unservable,
+    Cause, DirtyTracking, End, Ended, Export, FaultAround, Lack, NoObserver, NotReleased, Notice,
+    Observer, Owner, PrefaultId, PrefaultReport, RegionStates, ReleaseProgress, Reply,
+    SessionError, SessionOptions, Unservable,
 };
 use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
 use crate::export::Copied;

@@ -99,7 +99,7 @@ impl From<&NotRecovered> for ErrorInfo {
 
 impl From<&NotReleased> for ErrorInfo {
     fn from(error: &NotReleased) -> Self {
-        Self::new("ERR_UFFD_NOT_RELEASED", error)
+        Self::new(error.code(), error)
     }
 }
 

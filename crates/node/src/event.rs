@@ -8,6 +8,7 @@ use crate::guest::NativeGuest;
 use crate::notice::Notice;
 use crate::outbox::{Answer, News};
 use crate::prefault_report::PrefaultReport;
+use crate::release_progress::ReleaseProgress;
 use crate::stats::Stats;
 use crate::trace_words::to_words;
 
@@ -36,6 +37,8 @@ pub enum NativeEvent {
     Trace { guest: u32, words: BigUint64Array, last: bool },
     /// A notice.
     Notice { guest: u32, notice: Notice },
+    /// How far a release has come.
+    Releasing { guest: u32, progress: ReleaseProgress },
     /// A prefault was carried out.
     Prefaulted { request: u32, report: PrefaultReport },
     /// The answer to `export`.
@@ -85,6 +88,9 @@ impl NativeEvent {
             News::Notice(about, notice) => {
                 let notice = Notice::new(&notice, about.took_notice());
                 Self::Notice { guest: about.id, notice }
+            }
+            News::Releasing(about) => {
+                Self::Releasing { guest: about.id, progress: about.take_releasing()?.into() }
             }
             News::Answer { request, answer } => Self::answer(request, answer),
             News::Ended(about, end) => Self::Ended { guest: about.id, end: *end },

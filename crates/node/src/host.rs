@@ -47,6 +47,13 @@ pub struct Host {
     pub memfd: Access,
 }
 
+/// Whether this process may take a copy of a descriptor of another one, as it has to of a VMM whose
+/// guest it takes over.
+#[napi(catch_unwind)]
+pub fn probe_descriptor(pid: i32, number: i32) -> Access {
+    kernel::may_take_descriptor(pid, number).into()
+}
+
 /// Tries what serving needs, and leaves nothing behind.
 #[napi(catch_unwind)]
 pub fn probe_host() -> Host {

@@ -26,6 +26,7 @@ mod prefault;
 mod prefault_report;
 mod reception;
 mod region;
+mod release_progress;
 mod reporter;
 mod server;
 mod snapshot;

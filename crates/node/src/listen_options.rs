@@ -47,8 +47,19 @@ pub struct NativeListenOptions {
     pub kill_on_failure: Option<bool>,
     pub state_dir: Option<String>,
     pub state_dir_wait: Option<bool>,
+    /// The server is for one guest: guests that were left in the directory are not its own.
+    pub state_dir_alone: Option<bool>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
+}
+
+/// Where guests are kept.
+pub(crate) struct StateDirOptions {
+    pub(crate) path: PathBuf,
+    /// For another server to leave it.
+    pub(crate) wait: bool,
+    /// Refuses a directory in which guests were left.
+    pub(crate) alone: bool,
 }
 
 impl NativeListenOptions {
@@ -57,11 +68,13 @@ impl NativeListenOptions {
         (PathBuf::from(&self.socket), PathBuf::from(&self.snapshot))
     }
 
-    /// Where guests are kept, if they are to outlive this process, and whether to wait for another
-    /// server to leave it.
-    pub(crate) fn state_dir(&self) -> Option<(PathBuf, bool)> {
-        let path = self.state_dir.as_ref()?;
-        Some((PathBuf::from(path), self.state_dir_wait.unwrap_or(false)))
+    /// Where guests are kept, if they are to outlive this process.
+    pub(crate) fn state_dir(&self) -> Option<StateDirOptions> {
+        Some(StateDirOptions {
+            path: PathBuf::from(self.state_dir.as_ref()?),
+            wait: self.state_dir_wait.unwrap_or(false),
+            alone: self.state_dir_alone.unwrap_or(false),
+        })
     }
 
     /// How the server is to behave.

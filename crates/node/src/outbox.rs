@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
 use uffd_core::recovery::NotRecovered;
-use uffd_core::session::{Ended, Export, NotReleased, Notice, PrefaultReport, Session};
+use uffd_core::session::{
+    Ended, Export, NotReleased, Notice, PrefaultReport, ReleaseProgress, Session,
+};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
 use uffd_core::view::{Picture, View};
@@ -55,6 +57,8 @@ pub(crate) enum News {
     /// The rest of its trace.
     LastTrace(Arc<About>, Vec<TraceEntry>),
     Notice(Arc<About>, Notice),
+    /// How far the guest's release has come is in its slot.
+    Releasing(Arc<About>),
     Answer {
         request: u32,
         answer: Answer,
@@ -125,6 +129,7 @@ pub(crate) struct About {
     pub(crate) outbox: Arc<Outbox>,
     stats: Mutex<Option<Box<Stats>>>,
     trace: Mutex<Option<Vec<TraceEntry>>>,
+    releasing: Mutex<Option<ReleaseProgress>>,
     notices: AtomicU32,
     unseen_notices: AtomicU32,
     /// The whole trace, once the guest has ended.
@@ -143,6 +148,7 @@ impl About {
             outbox: Arc::clone(outbox),
             stats: Mutex::default(),
             trace: Mutex::default(),
+            releasing: Mutex::default(),
             notices: AtomicU32::new(0),
             unseen_notices: AtomicU32::new(0),
             whole_trace: Mutex::default(),
@@ -154,6 +160,10 @@ impl About {
 
     pub(crate) fn take_stats(&self) -> Option<Box<Stats>> {
         lock(&self.stats).take()
+    }
+
+    pub(crate) fn take_releasing(&self) -> Option<ReleaseProgress> {
+        lock(&self.releasing).take()
     }
 
     pub(crate) fn take_trace(&self) -> Vec<TraceEntry> {
@@ -274,6 +284,12 @@ impl Outbox {
         if slot.replace(Box::new(stats)).is_none() {
             drop(slot);
             self.tell(News::Stats(Arc::clone(about)));
+        }
+    }
+
+    pub(crate) fn releasing(&self, about: &Arc<About>, progress: ReleaseProgress) {
+        if lock(&about.releasing).replace(progress).is_none() {
+            self.tell(News::Releasing(Arc::clone(about)));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use uffd_core::metrics::{Member, Totals};
-use uffd_core::session::{End, Notice, Observer};
+use uffd_core::session::{End, Notice, Observer, ReleaseProgress};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
 use uffd_core::view::View;
@@ -42,6 +42,10 @@ impl Observer for Reporter {
 
     fn notice(&mut self, notice: Notice) {
         self.about.outbox.notice(&self.about, notice);
+    }
+
+    fn releasing(&mut self, progress: ReleaseProgress) {
+        self.about.outbox.releasing(&self.about, progress);
     }
 
     fn last_trace(&mut self, entries: Vec<TraceEntry>, rest: usize) {

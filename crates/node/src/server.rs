@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -6,16 +6,16 @@ use napi::bindgen_prelude::Float64Array;
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 use uffd_core::kernel::Waker;
-use uffd_core::ledger::{Claim, SnapshotPlace, StateDir};
+use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
-use uffd_core::recovery::{Keep, Spares};
+use uffd_core::recovery::{Keep, Spares, left_in};
 use uffd_core::server::{Server, ServerOptions};
 use uffd_core::source::{Fetcher, FileSource};
 
 use crate::bell::Ring;
 use crate::error::{ErrorInfo, Thrown};
 use crate::event::NativeEvent;
-use crate::listen_options::NativeListenOptions;
+use crate::listen_options::{NativeListenOptions, StateDirOptions};
 use crate::outbox::{News, Outbox};
 use crate::reception::{Ending, Reception, Sessions};
 use crate::snapshot::Snapshot;
@@ -153,7 +153,7 @@ impl Shared {
         &self,
         socket: &Path,
         snapshot: &Path,
-        state_dir: Option<(PathBuf, bool)>,
+        state_dir: Option<StateDirOptions>,
         options: ServerOptions,
     ) {
         match self.serve(socket, snapshot, state_dir, options) {
@@ -178,13 +178,13 @@ impl Shared {
         &self,
         socket: &Path,
         snapshot: &Path,
-        state_dir: Option<(PathBuf, bool)>,
+        state_dir: Option<StateDirOptions>,
         mut options: ServerOptions,
     ) -> Result<Server, ErrorInfo> {
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
         let source = Arc::new(source);
-        if let Some((path, wait)) = state_dir {
-            options.keep = Some(self.keep(&path, wait, &source)?);
+        if let Some(state_dir) = state_dir {
+            options.keep = Some(self.keep(&state_dir, &source)?);
         }
         let shown = Snapshot::new(&source).map_err(ErrorInfo::resources)?;
         let fetcher = Arc::new(Fetcher::new(source));
@@ -200,14 +200,21 @@ impl Shared {
     }
 
     /// Makes this server the one of the state directory; a wait for another one ends with it.
-    fn keep(&self, path: &Path, wait: bool, source: &FileSource) -> Result<Keep, ErrorInfo> {
+    fn keep(&self, options: &StateDirOptions, source: &FileSource) -> Result<Keep, ErrorInfo> {
         let snapshot = SnapshotPlace::of(source).map_err(ErrorInfo::resources)?;
-        let dir = StateDir::open(path).map_err(|error| ErrorInfo::from(&error))?;
+        let dir = StateDir::open(&options.path).map_err(|error| ErrorInfo::from(&error))?;
         if !dir.is_in_memory() {
             self.outbox.tell(News::StateDirOnDisk);
         }
-        let claim = if wait { dir.claim_unless(&self.given_up) } else { dir.claim(false) };
+        let claim = if options.wait { dir.claim_unless(&self.given_up) } else { dir.claim(false) };
         let claim = claim.map_err(|error| ErrorInfo::from(&error))?;
+        if options.alone {
+            let left = left_in(&dir).map_err(ErrorInfo::resources)?;
+            if let [first, ..] = &left[..] {
+                let (path, count, first) = (dir.path().to_owned(), left.len(), first.clone());
+                return Err((&StateDirError::Occupied { path, count, first }).into());
+            }
+        }
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         Ok(Keep { dir: Arc::new(dir), snapshot })
     }

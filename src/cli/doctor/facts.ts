@@ -1,6 +1,7 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { constants } from 'node:fs'
-import { access, readFile, stat } from 'node:fs/promises'
+import { access, readFile, stat, statfs } from 'node:fs/promises'
 import { availableParallelism, release } from 'node:os'
 import { promisify } from 'node:util'
 import native, { type Access, type Host } from '#native'
@@ -17,10 +18,31 @@ export interface Facts {
   readonly hugePages: { readonly total: number; readonly free: number } | undefined
   /** How many files a process may have open. */
   readonly openFiles: { readonly soft: number; readonly hard: number }
+  /** What the kernel says to whoever wants a descriptor of another process. */
+  readonly tracing: {
+    /** Tried on a child of this process. */
+    readonly child: Access
+    /** Whether this process has CAP_SYS_PTRACE. */
+    readonly capable: boolean
+    /** `kernel.yama.ptrace_scope`; `undefined` where there is no Yama. */
+    readonly scope: number | undefined
+  }
+  /** Places where a state directory could be, those first that suit best. */
+  readonly places: readonly Place[]
   readonly cores: number
   readonly kvm: Access
   /** What `firecracker --version` says, if it is in the PATH. */
   readonly firecracker: string | undefined
+}
+
+/** A directory in which a state directory could be made. */
+export interface Place {
+  readonly path: string
+  /** What is in it is in memory. */
+  readonly isTmpfs: boolean
+  /** Whether this user may make a directory there. */
+  readonly access: Access
+  readonly freeBytes: number
 }
 
 export async function gatherFacts(): Promise<Facts> {
@@ -32,6 +54,8 @@ export async function gatherFacts(): Promise<Facts> {
     unprivilegedUserfaultfd: await number('/proc/sys/vm/unprivileged_userfaultfd'),
     hugePages: await hugePages(),
     openFiles: await openFiles(),
+    tracing: await tracing(),
+    places: await places(),
     cores: availableParallelism(),
     kvm: await accessTo('/dev/kvm'),
     firecracker: await firecracker(),
@@ -63,10 +87,53 @@ async function openFiles(): Promise<Facts['openFiles']> {
 
 const limit = (word = '0') => (word === 'unlimited' ? Number.POSITIVE_INFINITY : Number(word))
 
-async function accessTo(path: string): Promise<Access> {
+const capSysPtrace = 1n << 19n
+
+async function tracing(): Promise<Facts['tracing']> {
+  const status = (await text('/proc/self/status')) ?? ''
+  const [, capabilities = '0'] = /^CapEff:\s+([0-9a-f]+)$/m.exec(status) ?? []
+  return {
+    child: await accessToChild(),
+    capable: (BigInt(`0x${capabilities}`) & capSysPtrace) !== 0n,
+    scope: await number('/proc/sys/kernel/yama/ptrace_scope'),
+  }
+}
+
+/** Asks for the standard input of a child that was started as a VMM is: by exec. */
+async function accessToChild(): Promise<Access> {
+  const child = spawn(process.execPath, ['-e', 'process.stdin.resume()'], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
+  try {
+    await once(child, 'spawn')
+    return native.probeDescriptor(child.pid!, 0)
+  } catch {
+    return 'refused'
+  } finally {
+    child.kill('SIGKILL')
+  }
+}
+
+const tmpfs = 0x01_02_19_94
+
+async function places(): Promise<Place[]> {
+  const paths = ['/run', process.env['XDG_RUNTIME_DIR'] ?? '', '/dev/shm'].filter(Boolean)
+  const all = paths.map(async (path) => {
+    const about = await statfs(path).catch(() => undefined)
+    return {
+      path,
+      isTmpfs: about?.type === tmpfs,
+      access: await accessTo(path, constants.W_OK | constants.X_OK),
+      freeBytes: about === undefined ? 0 : about.bavail * about.bsize,
+    }
+  })
+  return await Promise.all(all)
+}
+
+async function accessTo(path: string, how = constants.R_OK | constants.W_OK): Promise<Access> {
   try {
     await stat(path)
-    await access(path, constants.R_OK | constants.W_OK)
+    await access(path, how)
     return 'granted'
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'absent' : 'denied'

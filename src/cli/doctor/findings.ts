@@ -20,6 +20,8 @@ export function findings(facts: Facts): Finding[] {
     memory(facts),
     hugePages(facts),
     capacity(facts),
+    takingOver(facts),
+    stateDirectory(facts),
     cores(facts),
     kvm(facts),
     firecracker(facts),
@@ -103,6 +105,49 @@ function capacity({ openFiles: { soft, hard } }: Facts): Finding {
   const lost = `more than ${room} in one process`
   const raise = soft < hard ? `ulimit -n ${hard}` : 'Raise LimitNOFILE of the service'
   return { ...about, verdict: guests === 0 ? 'bad' : 'limited', found, lost, change: raise }
+}
+
+function takingOver({ tracing: { child, capable, scope } }: Facts): Finding {
+  const about = { id: 'taking-over', title: 'Taking over guests that were left' }
+  const found =
+    `pidfd_getfd of a child ${child}, CAP_SYS_PTRACE ${capable ? 'there' : 'missing'}, ` +
+    `kernel.yama.ptrace_scope ${scope ?? 'absent'}`
+  const flaw = (lost: string, change: string) =>
+    ({ ...about, verdict: 'limited', found, lost, change }) as const
+  const nobody = 'taking over guests whose server is gone: --state-dir is of no use'
+  if (child === 'absent') return flaw(nobody, 'Linux 5.6 or later')
+  if (scope === 3) return flaw(nobody, 'kernel.yama.ptrace_scope below 3, which takes a reboot')
+  if (child !== 'granted') {
+    return flaw(nobody, 'In a container, have its seccomp profile allow pidfd_getfd')
+  }
+  if (capable) return { ...about, verdict: 'good', found }
+  const capability = 'CAP_SYS_PTRACE for the server (AmbientCapabilities= of its unit)'
+  return (scope ?? 0) > 0
+    ? flaw(nobody, `${capability}, or sysctl kernel.yama.ptrace_scope=0`)
+    : flaw("taking over guests whose VMM runs as another user, such as a jailer's", capability)
+}
+
+/** A ledger of a large guest: one byte a page of 4 KiB for 64 GiB. */
+const roomForLedgers = 16 * 1024 * 1024
+
+function stateDirectory({ places, uid }: Facts): Finding {
+  const about = { id: 'state-dir', title: 'A place for --state-dir' }
+  const fits = places.filter(
+    ({ isTmpfs, access, freeBytes }) =>
+      isTmpfs && access === 'granted' && freeBytes >= roomForLedgers,
+  )
+  const found = places
+    .map(({ path, isTmpfs, access, freeBytes }) =>
+      access === 'granted'
+        ? `${path} ${isTmpfs ? 'a tmpfs' : 'on a disk'}, ${bytes(freeBytes)} free`
+        : `${path} ${access}`,
+    )
+    .join('; ')
+  if (fits.length > 0) return { ...about, verdict: 'good', found }
+  const change =
+    `A tmpfs that user ${uid} may write to: RuntimeDirectory= of a unit, or mount -t tmpfs -o ` +
+    `mode=0700,uid=${uid} tmpfs DIR`
+  return { ...about, verdict: 'limited', found, lost: 'guests that outlive their server', change }
 }
 
 function cores({ cores: count }: Facts): Finding {

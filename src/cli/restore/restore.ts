@@ -8,6 +8,7 @@ import {
 import { UsageError } from '../arguments/usage-error.js'
 import { exitStatus } from '../exit-status.js'
 import type { Output } from '../output/output.js'
+import { endingOf } from '../serve/ending.js'
 import { servingOptionsOf } from '../serve/listen-options.js'
 import { tellPrefetch } from '../serve/prefetch.js'
 import { serving } from '../serve/serving.js'
@@ -22,6 +23,7 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
     const vm = await restoreOrTell({ ...options, prefetch, signal: ending }, output)
     if (vm === undefined) return
     isRestored = true
+    const end = endingOf(vm.server, values, ending, output)
     try {
       tellRestored(vm, output)
       const { prefetched } = vm
@@ -29,12 +31,13 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
         vm.guest,
         prefetched && (async (_guest, number) => await tellPrefetch(prefetched, number, output)),
       )
-      const stop = () => void vm.stop()
-      if (ending.aborted) stop()
-      ending.addEventListener('abort', stop, { once: true })
+      const onSignal = () => void end()
+      if (ending.aborted) onSignal()
+      ending.addEventListener('abort', onSignal, { once: true })
       await seen
     } finally {
       // Whatever failed: an open server would keep the process alive.
+      await end()
       await vm.stop()
     }
   })

@@ -6,8 +6,6 @@ export function listenOptions(values: ServeValues): ListenOptions {
   return {
     socket: values.socket,
     snapshot: values.snapshot,
-    stateDir: values['state-dir'],
-    stateDirWait: values['state-dir-wait'],
     ...servingOptionsOf(values),
   }
 }
@@ -22,6 +20,8 @@ export function servingOptionsOf(
     onUnservable: values['on-unservable'],
     faultDeadlineMs: values['fault-deadline'],
     handoffTimeoutMs: values['handoff-timeout'],
+    stateDir: values['state-dir'],
+    stateDirWait: values['state-dir-wait'],
     killOnFailure: values['kill-on-failure'],
     shortWaits: values['short-waits'],
     trace: values.trace !== undefined,

@@ -69,6 +69,13 @@ export const servingOptions = {
   release: flag({
     help: 'Installs all of each guest in the background; then it needs no\nhandler any more.',
   }),
+  'state-dir': text('DIR', {
+    help: 'Keeps guests in this directory, on a tmpfs: they outlive this\nprocess, and a server that is started there takes them over.',
+  }),
+  'state-dir-wait': flag({ help: 'Waits for another server to leave the state directory.' }),
+  'hand-over': flag({
+    help: 'Leaves guests in the state directory when it is told to end, as\nSIGUSR2 always does; otherwise they are stopped.',
+  }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
   'short-waits': negatable({
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
@@ -83,13 +90,6 @@ export const serveOptions = {
   }),
   snapshot: requiredText('FILE', { help: 'The guest memory file that Firecracker wrote.' }),
   once: flag({ help: 'Serves one guest and ends.' }),
-  'state-dir': text('DIR', {
-    help: 'Keeps guests in this directory, on a tmpfs: they outlive this\nprocess, and are taken over when it is started again.',
-  }),
-  'state-dir-wait': flag({ help: 'Waits for another server to leave the state directory.' }),
-  'hand-over': flag({
-    help: 'Leaves guests in the state directory when it is told to end, as\nSIGUSR2 always does; otherwise they are stopped.',
-  }),
   'prefetch-mode': choice(['install', 'fetch'], {
     help: 'Installs the pages of --prefetch, or only reads them into the\nmemory of the host.',
     default: 'install',

@@ -3,6 +3,7 @@ import { listen, type Server } from '../../index.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
+import { endingOf } from './ending.js'
 import { listenOptions } from './listen-options.js'
 import type { ServeValues } from './options.js'
 import { prefetchInto } from './prefetch.js'
@@ -12,10 +13,7 @@ import type { Tally } from './tally.js'
 
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
-  const { snapshot, once, 'state-dir': stateDir, 'prefetch-mode': mode } = values
-  if (values['hand-over'] && stateDir === undefined) {
-    throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
-  }
+  const { snapshot, once, 'prefetch-mode': mode } = values
   if (values['http-guests'] && values.http === undefined) {
     throw new UsageError('--http-guests says what --http tells of: give --http too')
   }
@@ -24,13 +22,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
       ending,
       async (signal) => await listen({ ...listenOptions(values), signal }),
     )
-    const leaves = () =>
-      stateDir !== undefined && (values['hand-over'] || ending.reason === 'SIGUSR2')
-    let ended: Promise<void> | undefined
-    const end = async () => {
-      ended ??= leaves() ? leave(server, stateDir!, output) : stop(server, output)
-      await ended
-    }
+    const end = endingOf(server, values, ending, output)
     const onSignal = () => void end()
     if (ending.aborted) onSignal()
     ending.addEventListener('abort', onSignal, { once: true })
@@ -51,26 +43,10 @@ export async function serveGuests(values: ServeValues): Promise<number> {
   })
 }
 
-/** Leaves all guests to the next server of the state directory, and says so. */
-async function leave(server: Server, stateDir: string, output: Output): Promise<void> {
-  const count = await server.handOver()
-  const text = `Left ${several(count, 'guest')} in ${stateDir} to the next server`
-  output.tell('info', { event: 'handed-over', guests: count, stateDir }, text)
-}
-
 async function serveFigures(server: Server, values: ServeValues, output: Output): Promise<void> {
   if (values.http === undefined) return
   const { url } = await server.http(values.http, { perGuest: values['http-guests'] })
   output.tell('info', { event: 'http', url }, `Figures are at ${url}`)
-}
-
-/** Stops all guests, and says what becomes of those that still run. */
-async function stop(server: Server, output: Output): Promise<void> {
-  const count = server.guests.length
-  await server.stop()
-  if (count === 0) return
-  const text = `Stopped ${several(count, 'guest')}: each waits at the next page it misses`
-  output.tell('info', { event: 'stopped', guests: count }, text)
 }
 
 function tellLeft({ recovered, notRecovered, swept }: Server, output: Output): void {

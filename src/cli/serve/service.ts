@@ -1,6 +1,6 @@
 import type { Guest, GuestEnd, Server, Stats } from '../../index.js'
 import { faultRate } from '../output/figures.js'
-import { bytes, micros, several } from '../../numbers.js'
+import { bytes, micros, several, whole } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
 import type { Tally } from './tally.js'
@@ -76,6 +76,15 @@ export class Service {
   }
 
   #release(guest: Guest, number: number): void {
+    guest.on('releasing', (progress) => {
+      const { done, pages } = progress
+      const facts = { event: 'releasing', guest: number, ...progress }
+      this.#with.output.tell(
+        'debug',
+        facts,
+        `Guest ${number}: ${whole(done)} of ${several(pages, 'page')} need no handler any more`,
+      )
+    })
     guest.release().catch(({ code, message }: { code: string; message: string }) => {
       if (code === 'ERR_UFFD_GUEST_ENDED') return
       const facts = { event: 'not-released', guest: number, code }

@@ -3,6 +3,7 @@ import { exitStatus } from '../exit-status.js'
 import { humanOutput } from '../output/human.js'
 import { jsonOutput } from '../output/json.js'
 import type { Output } from '../output/output.js'
+import { checkServing, leavesGuests } from './ending.js'
 import { warnOfHost } from './host.js'
 import { type ServingValues, statsEvery } from './options.js'
 import { Service } from './service.js'
@@ -30,6 +31,7 @@ export async function serving(
   snapshot: string,
   work: (serving: Serving) => Promise<void>,
 ): Promise<number> {
+  checkServing(values)
   const level = values['log-level'] ?? 'info'
   const asJson = values.json ?? !process.stdout.isTTY
   const output = asJson ? jsonOutput(level) : humanOutput(level)
@@ -57,8 +59,10 @@ async function run(
   const service = new Service({ output, tally, traceFile, withStats, release: values.release })
   const ending = new AbortController()
   const forget = onSignals((signal) => {
-    const text = `${signal}: ending; once more to end at once`
-    output.tell('info', { event: 'stopping', signal }, text)
+    const leaves = leavesGuests(values, signal)
+    const what = leaves ? 'leaving guests to the next server' : 'stopping'
+    const text = `${signal}: ${what}; once more to end at once`
+    output.tell('info', { event: 'stopping', signal, leavesGuests: leaves }, text)
     ending.abort(signal)
   })
   try {

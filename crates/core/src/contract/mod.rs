@@ -14,4 +14,6 @@ pub use error::{Cause, End, SessionError};
 pub(crate) use mailbox::{Inbox, Mailbox};
 pub use observer::{NoObserver, Notice, Observer};
 pub use options::{DirtyTracking, FaultAround, SessionOptions, Unservable};
-pub use reports::{Export, NotReleased, Owner, PrefaultReport, RegionStates};
+pub use reports::{
+    Export, Lack, NotReleased, Owner, PrefaultReport, RegionStates, ReleaseProgress,
+};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::{Cause, End};
+use super::reports::ReleaseProgress;
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
 use crate::units::PageIndex;
@@ -60,6 +61,9 @@ pub trait Observer: Send + 'static {
 
     /// Something worth a line in a log.
     fn notice(&mut self, _notice: Notice) {}
+
+    /// A release goes on: now and then, and when everything is installed.
+    fn releasing(&mut self, _progress: ReleaseProgress) {}
 
     /// The session has ended. Called exactly once, after everything else.
     fn ended(&mut self, _end: &End, _stats: Stats) {}

@@ -24,6 +24,19 @@ pub struct PrefaultReport {
     pub skipped: u64,
     /// The first page that could not be had.
     pub first_failed: Option<PageIndex>,
+    /// What it lacked.
+    pub first_lack: Option<Lack>,
+}
+
+/// What a page lacks that cannot be had ahead of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Its bytes: the source fails, or has failed before.
+    Source,
+    /// Memory, for as long as a fault may wait.
+    Memory,
+    /// A place: the kernel would not have it there.
+    Place,
 }
 
 impl PrefaultReport {
@@ -80,17 +93,27 @@ pub enum Owner {
 pub enum NotReleased {
     /// Dirty pages are tracked, and nobody would see writes any more.
     #[error(
-        "the guest's writes are tracked, which would end with its release: allow that by name, or \
-         start it with dirtyTracking 'off'"
+        "the guest was not released: its writes are tracked, and nobody would see them any more; \
+         allow that by name, or start it with dirtyTracking 'off'"
     )]
     Tracked,
     /// Some pages could not be had.
-    #[error("{pages} pages could not be had, the first of them page {}", first.map_or(0, |page| page.0))]
+    #[error(
+        "the guest was not released: {} be had for {pages} of its pages, the first of them page \
+         {first}; it is served as before",
+        match lack {
+            Lack::Source => "the bytes of the snapshot cannot",
+            Lack::Memory => "memory cannot",
+            Lack::Place => "a place cannot",
+        }
+    )]
     Failed {
         /// How many.
         pages: u64,
         /// The first of them.
-        first: Option<PageIndex>,
+        first: PageIndex,
+        /// What it lacked.
+        lack: Lack,
     },
     /// It was given up.
     #[error("the release was cancelled")]
@@ -98,4 +121,29 @@ pub enum NotReleased {
     /// It was asked for before.
     #[error("the guest's release is under way already")]
     UnderWay,
+}
+
+impl NotReleased {
+    /// A code that stays the same from version to version.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Tracked => "ERR_UFFD_RELEASE_TRACKED",
+            Self::Failed { lack: Lack::Source, .. } => "ERR_UFFD_RELEASE_SOURCE",
+            Self::Failed { lack: Lack::Memory, .. } => "ERR_UFFD_RELEASE_MEMORY",
+            Self::Failed { lack: Lack::Place, .. } => "ERR_UFFD_REFUSED",
+            Self::Cancelled => "ERR_UFFD_ABORTED",
+            Self::UnderWay => "ERR_UFFD_RELEASE_UNDER_WAY",
+        }
+    }
+}
+
+/// How far a release has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseProgress {
+    /// Pages that need no handler any more.
+    pub done: u64,
+    /// Those of them that the release has installed.
+    pub installed: u64,
+    /// Pages of the guest.
+    pub pages: u64,
 }

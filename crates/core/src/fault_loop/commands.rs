@@ -74,13 +74,15 @@ impl FaultLoop {
             }
             Command::TraceWanted => self.guest.journal.trace_wanted(),
             Command::Release { id, reply } => {
-                if let Some(installed) = self.release.begin(reply) {
+                if let Some(installed) = self.release.begin(id, reply) {
                     let regions = self.guest.memory.layout().regions();
                     let ranges = regions.iter().map(|region| region.pages).collect();
                     self.prefaults.add(id, PrefaultMode::Release, ranges, installed);
                 }
             }
-            Command::ReleaseInstalled(report) => self.release.installed(&report),
+            Command::ReleaseInstalled(report) => {
+                self.release.installed(&mut self.guest, &report);
+            }
             Command::HandOver => {
                 if self.is_kept() {
                     return Err(Halt::HandedOver);

@@ -10,7 +10,7 @@ use super::next::Next;
 use super::pause::Blocked;
 use super::prefaults::Prefaults;
 use super::{Turn, faults};
-use crate::contract::{Fetched, Mailbox, Message, PrefaultId};
+use crate::contract::{Fetched, Lack, Mailbox, Message, PrefaultId};
 use crate::install::{Fill, Install, Plan, Stopped, first};
 use crate::source::{Chunk, Client, Delivery, FetchJob, Fetcher, Full, Ticket, Urgency};
 use crate::states::PageState;
@@ -258,7 +258,7 @@ impl Arrived {
             Answer::LetGo | Answer::Read => {
                 guest.memory.wake(one.start);
                 guest.hand.missing_in(one).for_each(|fault| fault.phase = Phase::Served);
-                prefaults.count_failed(self.prefault, one);
+                prefaults.count_failed(self.prefault, one, Lack::Place);
                 self.pages.start = one.end;
             }
         }
@@ -277,7 +277,7 @@ impl Arrived {
         if wanted || since.elapsed() < guest.options.fault_deadline {
             return wanted || self.prefault.is_some();
         }
-        prefaults.count_failed(self.prefault, self.pages);
+        prefaults.count_failed(self.prefault, self.pages, Lack::Memory);
         false
     }
 }

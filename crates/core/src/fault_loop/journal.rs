@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
-use crate::contract::{End, Notice, Observer};
+use crate::contract::{End, Notice, Observer, ReleaseProgress};
 use crate::install::GuestMemory;
 use crate::metrics::{Ahead, FaultClass};
 use crate::stats::{LatencyHistogram, Stats};
@@ -127,6 +127,10 @@ impl Journal {
     pub(super) fn show(&self, memory: &GuestMemory, hand: &Hand, prefault_pending_pages: u64) {
         let ahead = Ahead { faults_in_hand: hand.len() as u64, prefault_pending_pages };
         self.view.figures().show(&memory.counters, &memory.states.counts(), &ahead);
+    }
+
+    pub(super) fn releasing(&mut self, progress: ReleaseProgress) {
+        self.observer.releasing(progress);
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {

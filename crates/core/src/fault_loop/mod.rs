@@ -149,7 +149,9 @@ impl FaultLoop {
 
     fn prefault(&mut self) -> Turn {
         let Self { guest, source, scratch, fetches, prefaults, .. } = self;
-        prefaults.slice(guest, &**source, scratch, fetches)
+        prefaults.slice(guest, &**source, scratch, fetches)?;
+        self.release.tell(&mut self.guest, &self.prefaults);
+        Ok(())
     }
 
     /// Reads what the guest has asked for so far, lets go of threads that give memory back, and

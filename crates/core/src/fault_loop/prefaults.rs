@@ -11,7 +11,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::next::Next;
 use super::pause::Blocked;
 use super::upcoming::Upcoming;
-use crate::contract::{PrefaultId, PrefaultMode, PrefaultReport, Reply};
+use crate::contract::{Lack, PrefaultId, PrefaultMode, PrefaultReport, Reply};
 use crate::install::{Fill, Install, Plan, Stopped, first};
 use crate::policy::Access;
 use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket};
@@ -133,6 +133,11 @@ impl Prefaults {
         self.queue.iter_mut().for_each(|prefault| prefault.full = false);
     }
 
+    /// What came of a prefault so far, while it is under way.
+    pub(super) fn so_far(&self, id: PrefaultId) -> Option<PrefaultReport> {
+        Some(self.queue.iter().find(|prefault| prefault.id == id)?.report)
+    }
+
     fn get(&mut self, id: PrefaultId) -> Option<&mut Prefault> {
         self.queue.iter_mut().find(|prefault| prefault.id == id)
     }
@@ -183,19 +188,20 @@ impl Prefault {
     fn found(&mut self, run: PageRange, state: PageState) {
         match state {
             PageState::Removed => self.report.removed += run.len(),
-            PageState::Poisoned => self.failed(run),
+            PageState::Poisoned => self.failed(run, Lack::Source),
             PageState::Unfaulted | PageState::Clean | PageState::Zero | PageState::Dirty => {
                 self.report.present += run.len();
             }
         }
     }
 
-    fn failed(&mut self, run: PageRange) {
+    fn failed(&mut self, run: PageRange, lack: Lack) {
         if run.is_empty() {
             return;
         }
         self.report.failed += run.len();
         self.report.first_failed.get_or_insert(run.start);
+        self.report.first_lack.get_or_insert(lack);
     }
 
     /// Takes the first pages off what is left.
@@ -360,13 +366,13 @@ impl Prefaults {
                 // The rest of this prefault; faults go on trying on their own.
                 self.blocked = None;
                 for range in std::mem::take(&mut prefault.ranges) {
-                    prefault.failed(range);
+                    prefault.failed(range, Lack::Memory);
                 }
             }
             Answer::Read => self.fetch(at, one, guest, fetches),
             Answer::Singly => prefault.singly = true,
             Answer::LetGo => {
-                prefault.failed(one);
+                prefault.failed(one, Lack::Place);
                 prefault.advance(one.end);
             }
         }
@@ -442,12 +448,12 @@ impl Prefaults {
         prefault.unsettled -= pages.len();
         let good = match error {
             _ if pages.len() == 1 => {
-                prefault.failed(pages);
+                prefault.failed(pages, Lack::Source);
                 return;
             }
             SourceError::Truncated { len, .. } => {
                 let end = PageIndex(len >> page_size.shift()).clamp(pages.start, pages.end);
-                prefault.failed(PageRange { start: end, end: pages.end });
+                prefault.failed(PageRange { start: end, end: pages.end }, Lack::Source);
                 PageRange { start: pages.start, end }
             }
             SourceError::Io { .. } => pages,
@@ -480,10 +486,10 @@ impl Prefaults {
     }
 
     /// Fetched pages could not be installed.
-    pub(super) fn count_failed(&mut self, id: Option<PrefaultId>, pages: PageRange) {
+    pub(super) fn count_failed(&mut self, id: Option<PrefaultId>, pages: PageRange, lack: Lack) {
         if let Some(prefault) = id.and_then(|id| self.get(id)) {
             prefault.unsettled -= pages.len();
-            prefault.failed(pages);
+            prefault.failed(pages, lack);
         }
     }
 }

@@ -8,25 +8,33 @@ use super::guest::Guest;
 use super::intake::Intake;
 use super::next::Next;
 use super::pause::CHANGING;
+use super::prefaults::Prefaults;
 use super::{Halt, Turn};
-use crate::contract::{Command, Mailbox, Message, NotReleased, PrefaultReport, Reply};
+use crate::contract::{
+    Command, Mailbox, Message, NotReleased, PrefaultId, PrefaultReport, ReleaseProgress, Reply,
+};
 use crate::kernel::Outcome;
 use crate::ledger::Live;
 
 /// How long threads that give memory back may take to go on, once nothing is registered any more.
 const LAST_REMOVES: Duration = Duration::from_secs(10);
 
+/// Progress is not told more often.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
 /// A release that was asked for.
 pub(super) struct Release {
     mailbox: Mailbox,
     reply: Option<Reply<Result<(), NotReleased>>>,
+    /// The prefault it begins with, and when its progress was told last.
+    installing: Option<(PrefaultId, Option<Instant>)>,
     /// Everything is installed: unregister as soon as nothing is in hand.
     ready: bool,
 }
 
 impl Release {
     pub(super) const fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox, reply: None, ready: false }
+        Self { mailbox, reply: None, installing: None, ready: false }
     }
 
     /// A predecessor had installed everything and was about to unregister.
@@ -37,6 +45,7 @@ impl Release {
     /// Takes a release in; the answer to the prefault it begins with comes back as a message.
     pub(super) fn begin(
         &mut self,
+        id: PrefaultId,
         reply: Reply<Result<(), NotReleased>>,
     ) -> Option<Reply<PrefaultReport>> {
         if self.reply.is_some() || self.ready {
@@ -44,6 +53,7 @@ impl Release {
             return None;
         }
         self.reply = Some(reply);
+        self.installing = Some((id, None));
         let mailbox = self.mailbox.clone();
         Some(Reply::new(move |report: Result<PrefaultReport, _>| {
             if let Ok(report) = report {
@@ -52,17 +62,32 @@ impl Release {
         }))
     }
 
+    /// Tells how far it has come, now and then.
+    pub(super) fn tell(&mut self, guest: &mut Guest, prefaults: &Prefaults) {
+        let Some((id, told)) = &mut self.installing else { return };
+        let now = Instant::now();
+        if told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            return;
+        }
+        if let Some(report) = prefaults.so_far(*id) {
+            *told = Some(now);
+            guest.journal.releasing(progress(guest, &report));
+        }
+    }
+
     /// Everything that could be installed is.
-    pub(super) fn installed(&mut self, report: &PrefaultReport) {
+    pub(super) fn installed(&mut self, guest: &mut Guest, report: &PrefaultReport) {
         if self.reply.is_none() {
             return;
         }
-        let refused = if report.failed > 0 {
-            Some(NotReleased::Failed { pages: report.failed, first: report.first_failed })
-        } else if report.skipped > 0 {
-            Some(NotReleased::Cancelled)
-        } else {
-            None
+        self.installing = None;
+        guest.journal.releasing(progress(guest, report));
+        let refused = match (report.first_failed, report.first_lack) {
+            (Some(first), Some(lack)) => {
+                Some(NotReleased::Failed { pages: report.failed, first, lack })
+            }
+            _ if report.skipped > 0 => Some(NotReleased::Cancelled),
+            _ => None,
         };
         match refused {
             Some(refused) => {
@@ -121,5 +146,14 @@ impl Release {
             reply.send(Ok(()));
         }
         Err(Halt::Released)
+    }
+}
+
+fn progress(guest: &Guest, report: &PrefaultReport) -> ReleaseProgress {
+    let regions = guest.memory.layout().regions();
+    ReleaseProgress {
+        done: report.installed + report.present + report.removed,
+        installed: report.installed,
+        pages: regions.iter().map(|region| region.pages.len()).sum(),
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use userfaultfd_sys as sys;
 
 use super::ioctl;
-use super::process::open_pidfd;
+use super::process::{descriptor_of, open_pidfd};
 
 /// Whether something can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,12 @@ impl Host {
             memfd: memfd_create(c"uffd-rs-probe", MFdFlags::MFD_CLOEXEC).into(),
         }
     }
+}
+
+/// Whether this process may take a copy of the descriptor `number` of the process `pid`, as it has to
+/// of a VMM whose guest it takes over. The copy is closed at once.
+pub fn may_take_descriptor(pid: i32, number: i32) -> Access {
+    open_pidfd(pid).and_then(|pidfd| descriptor_of(&pidfd, number)).into()
 }
 
 pub(super) fn create(flags: i32) -> nix::Result<OwnedFd> {

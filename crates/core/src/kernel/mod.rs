@@ -24,7 +24,7 @@ pub use cached_read::read_cached;
 pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
-pub use host::{Access, Host};
+pub use host::{Access, Host, may_take_descriptor};
 pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
 pub use pagemap::{PageBits, Pagemap, Place};

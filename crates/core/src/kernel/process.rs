@@ -112,12 +112,7 @@ impl Process {
 
     /// A copy of its descriptor with this number (`pidfd_getfd(2)`). Takes the right to trace it.
     pub fn descriptor(&self, number: i32) -> nix::Result<OwnedFd> {
-        // SAFETY: plain integers.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0_u32) };
-        let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
-        // SAFETY: the kernel just made this descriptor (close-on-exec) for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        descriptor_of(&self.pidfd, number)
     }
 
     /// The process's number, for messages and `/proc`.
@@ -197,6 +192,14 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+pub(super) fn descriptor_of(pidfd: &OwnedFd, number: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: plain integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0_u32) };
+    let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel just made this descriptor (close-on-exec) for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// "7f0000000000-7f0000021000", in hexadecimal.

@@ -63,6 +63,20 @@ pub enum StateDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// Guests were left in it, whom a server for one guest would keep from others.
+    #[error(
+        "the state directory {} has guests that were left ({count}, such as {}), and this server is \
+         for another one alone: take them over with `listen`, or give a directory of its own",
+        path.display(), first.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// How many guests.
+        count: usize,
+        /// The ledger of one of them.
+        first: PathBuf,
+    },
     /// Another server serves its guests.
     #[error(
         "another server has the state directory {}: stop it, have it hand over, or wait for it",
@@ -79,6 +93,7 @@ impl StateDirError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::InUse { .. } => "ERR_UFFD_STATE_DIR_IN_USE",
+            Self::Occupied { .. } => "ERR_UFFD_STATE_DIR_OCCUPIED",
             _ => "ERR_UFFD_STATE_DIR",
         }
     }

@@ -1,0 +1,48 @@
+import type { Server } from '../../index.js'
+import { UsageError } from '../arguments/usage-error.js'
+import { several } from '../../numbers.js'
+import type { Output } from '../output/output.js'
+import type { ServingValues } from './options.js'
+
+/** Refuses options that contradict each other. */
+export function checkServing(values: ServingValues): void {
+  if (values['hand-over'] && values['state-dir'] === undefined) {
+    throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
+  }
+  if (values.release && values['dirty-tracking'] === 'on') {
+    throw new UsageError('--release would end the tracking of dirty pages: give one of both')
+  }
+}
+
+/** Whether guests are left to another server when this signal asks for the end. */
+export const leavesGuests = (values: ServingValues, signal: unknown): boolean =>
+  values['state-dir'] !== undefined && (values['hand-over'] || signal === 'SIGUSR2')
+
+/** Ends a server once, however often it is called, and says what becomes of its guests. */
+export function endingOf(
+  server: Server,
+  values: ServingValues,
+  ending: AbortSignal,
+  output: Output,
+): () => Promise<void> {
+  let ended: Promise<void> | undefined
+  return async () => {
+    const leaves = leavesGuests(values, ending.reason)
+    ended ??= leaves ? leave(server, values['state-dir']!, output) : stop(server, output)
+    await ended
+  }
+}
+
+async function leave(server: Server, stateDir: string, output: Output): Promise<void> {
+  const count = await server.handOver()
+  const text = `Left ${several(count, 'guest')} in ${stateDir} to the next server`
+  output.tell('info', { event: 'handed-over', guests: count, stateDir }, text)
+}
+
+async function stop(server: Server, output: Output): Promise<void> {
+  const count = server.guests.length
+  await server.stop()
+  if (count === 0) return
+  const text = `Stopped ${several(count, 'guest')}: who still runs waits at the next page it misses`
+  output.tell('info', { event: 'stopped', guests: count }, text)
+}
