@@ -77,6 +77,7 @@ export const errorCodes = {
   ERR_UFFD_NO_SUCH_PAGES: 'pages were asked for that no region of the guest has',
   ERR_UFFD_GUEST_ENDED: 'the guest ended before the answer',
 
+  ERR_UFFD_REPORT: 'a report cannot be saved, or made of what was given; the message says why',
   ERR_UFFD_TRACE_LOAD: 'the trace file cannot be opened or read',
   ERR_UFFD_TRACE_NOT_A_TRACE: 'the file does not start like a trace',
   ERR_UFFD_TRACE_TOO_LARGE: 'the file starts like a trace and is larger than 256 MiB',

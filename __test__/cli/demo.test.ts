@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import test from 'ava'
 import { type Host } from '#native'
 import { checkHost } from '../../src/cli/demo/host.js'
@@ -40,4 +40,21 @@ test('it leaves nothing behind, however often it is told to end', async (t) => {
   demo.kill('SIGTERM')
   await ended
   t.deepEqual(readdirSync(directory), [])
+})
+
+test('it serves two guests rightly, and leaves a report about the first', async (t) => {
+  t.timeout(deadlineMs)
+  const directory = temporaryDirectory(t)
+  const demo = spawn(process.execPath, [cli, 'demo'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, TMPDIR: directory },
+  })
+  t.teardown(() => demo.kill('SIGKILL'))
+  let said = ''
+  demo.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
+  const [status] = (await once(demo, 'close')) as [number]
+  t.is(status, 0, said)
+  const [, page] = /A report about the first run: (\S+)$/m.exec(said) ?? []
+  t.regex(readFileSync(page!, 'utf8'), /The first run of the demo/)
+  t.is(readdirSync(directory).length, 1)
 })

@@ -2,6 +2,7 @@ import type { Command } from './command.js'
 import { configure } from './configure/command.js'
 import { demo } from './demo/command.js'
 import { doctor } from './doctor/command.js'
+import { report } from './report/command.js'
 import { restore } from './restore/command.js'
 import { serve } from './serve/command.js'
 import { traceCheck, traceMerge, traceShow } from './trace/commands.js'
@@ -13,6 +14,7 @@ export const commands: readonly Command[] = [
   configure,
   demo,
   doctor,
+  report,
   traceShow,
   traceCheck,
   traceMerge,

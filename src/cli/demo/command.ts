@@ -8,7 +8,7 @@ export const demo = command({
   usage: ['demo'],
   about: `Makes a snapshot, serves it to a guest process that hands off like Firecracker, has memory
 given back and read again, and checks every byte. A second guest is served with the trace of the
-first. Needs neither root nor a VM, and leaves nothing behind.`,
+first. Needs neither root nor a VM, and leaves nothing behind but a report about the first run.`,
   options: { help: flag({ help: 'Prints this.' }) },
   notes: 'Exit status: 0 if every byte was right.',
   run: async () => await (await import('./demo.js')).demo(),

@@ -1,6 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { exitStatus } from '../exit-status.js'
 import { onSignals } from '../serve/signals.js'
 import { Checks } from './checks.js'
@@ -37,10 +37,19 @@ async function show(directory: string, signal: AbortSignal): Promise<number> {
   const stage = new Stage(directory, signal)
   await report.snapshot(stage.snapshot)
   const trace = join(directory, 'first-run.trace')
-  const first = await firstRun(stage, checks, trace)
+  const page = join(directory, 'demo.html')
+  const first = await firstRun(stage, checks, { trace, report: page })
   report.firstRun(first)
   const second = await secondRun(stage, checks, trace)
   report.secondRun(first, second)
   report.verdict(checks)
+  report.saved(keep(page))
   return checks.wrong === 0 ? exitStatus.ok : exitStatus.failed
+}
+
+/** Takes a file out of the directory of the demo, which is gone when it ends. */
+function keep(file: string): string {
+  const kept = join(mkdtempSync(join(tmpdir(), 'uffd-rs-report-')), basename(file))
+  renameSync(file, kept)
+  return kept
 }

@@ -60,6 +60,11 @@ export class Report {
     this.#stream.write(`\n${this.#paint(good ? 32 : 31, text)}\n`)
   }
 
+  /** Where to look at the first run. */
+  saved(page: string): void {
+    this.#stream.write(`  A report about the first run: ${page}\n`)
+  }
+
   #start({ touches, millis: time, stats }: Start): void {
     this.#line('touched', `${memory(touches)} in ${millis(time)}`)
     const { faults, latency, neighbourPages } = stats

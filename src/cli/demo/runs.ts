@@ -46,32 +46,41 @@ export interface SecondRun {
  * A guest from nothing, served one page a fault: so its trace has every page it needs, and not
  * only those that were not filled as somebody's neighbour.
  */
-export async function firstRun(stage: Stage, checks: Checks, trace: string): Promise<FirstRun> {
-  return await stage.withGuest({ faultAround: false }, async (process, guest) => {
-    const touches = await startUp(process)
-    const stats = await guest.stats()
-    const saved = await guest.trace()
-    await saved.save(trace)
+export async function firstRun(
+  stage: Stage,
+  checks: Checks,
+  { trace, report }: { readonly trace: string; readonly report: string },
+): Promise<FirstRun> {
+  return await stage.withGuest(
+    { faultAround: false },
+    async (process, guest, page) => {
+      const touches = await startUp(process)
+      const stats = await guest.stats()
+      const saved = await guest.trace()
+      await saved.save(trace)
 
-    await process.ask('write', { ...written, stamp })
-    await checks.check(process, written, { stamp })
-    await checks.check(process, { page: 0, count: written.page }, 'source')
-    await process.ask('madvise', givenBack)
-    const { counts: states } = await guest.pageStates()
-    const stale = await checks.check(process, givenBack, 'zeros')
-    await checks.check(process, { ...written, count: givenBack.page - written.page }, { stamp })
-    const rest = givenBack.page + givenBack.count
-    await checks.check(process, { page: rest, count: pages - rest }, 'source')
-    return {
-      pid: process.pid,
-      isUserModeOnly: process.isUserModeOnly,
-      start: { ...touches, stats },
-      givenBack: givenBack.count,
-      stale,
-      states,
-      traced: saved.summary.pages,
-    }
-  })
+      await process.ask('write', { ...written, stamp })
+      await checks.check(process, written, { stamp })
+      await checks.check(process, { page: 0, count: written.page }, 'source')
+      await process.ask('madvise', givenBack)
+      const { counts: states } = await guest.pageStates()
+      await page.takePicture()
+      const stale = await checks.check(process, givenBack, 'zeros')
+      await checks.check(process, { ...written, count: givenBack.page - written.page }, { stamp })
+      const rest = givenBack.page + givenBack.count
+      await checks.check(process, { page: rest, count: pages - rest }, 'source')
+      return {
+        pid: process.pid,
+        isUserModeOnly: process.isUserModeOnly,
+        start: { ...touches, stats },
+        givenBack: givenBack.count,
+        stale,
+        states,
+        traced: saved.summary.pages,
+      }
+    },
+    report,
+  )
 }
 
 /** Another guest of the same snapshot, whose pages are there before it asks. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import native from '#native'
-import { type Guest, listen, type ListenOptions } from '../../index.js'
+import { type Guest, GuestReport, listen, type ListenOptions, saveReport } from '../../index.js'
 import { GuestProcess } from './guest-process.js'
 
 /** How large the guest is: 64 MiB, enough to measure and gone in a moment. */
@@ -25,10 +25,14 @@ export class Stage {
     native.writeGuestSnapshot({ path: this.snapshot, pages, zeroPerMille })
   }
 
-  /** Has a guest process hand off its memory, and serves it until the work is done. */
+  /**
+   * Has a guest process hand off its memory, and serves it until the work is done; saves a report
+   * about it where that is wanted.
+   */
   async withGuest<T>(
     how: Pick<ListenOptions, 'faultAround'>,
-    work: (process: GuestProcess, guest: Guest) => Promise<T>,
+    work: (process: GuestProcess, guest: Guest, report: GuestReport) => Promise<T>,
+    reportAt?: string,
   ): Promise<T> {
     const [socket, signal] = [this.#socket, this.#signal]
     const server = await listen({ socket, snapshot: this.snapshot, signal, ...how })
@@ -40,7 +44,11 @@ export class Stage {
     try {
       process = await GuestProcess.start({ socket, pages, zeroPerMille })
       const guest = await server.accept({ timeoutMs: patienceMs, signal })
-      return await work(process, guest)
+      const report = new GuestReport(guest, { title: 'The first run of the demo' })
+      const result = await work(process, guest, report)
+      await endProcess()
+      if (reportAt !== undefined) await saveReport(reportAt, await report.html())
+      return result
     } finally {
       signal.removeEventListener('abort', onAbort)
       await endProcess()

@@ -14,7 +14,7 @@ export const restore = command({
   notes: `SIGTERM and SIGINT end it in good order; a second one at once. A guest that still runs then
 waits at the next page it misses: end or pause it first.
 
-Exit status: 0 if the guest was restored and did not fail, and every trace was saved, 1
+Exit status: 0 if the guest was restored and did not fail, and all was saved, 1
 otherwise, 2 if the command line is wrong.`,
   run: async (values) => await (await import('./restore.js')).restoreAndServe(values),
 })

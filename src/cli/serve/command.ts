@@ -14,11 +14,12 @@ export const serve = command({
   doctor                    What this host can do, and what would have to change
   demo                      The same as --demo
   trace show|check|merge    Looks at traces and joins them
+  report                    Makes a page of a trace and statistics
 
 SIGTERM and SIGINT end it in good order; a second one at once. A guest that still runs then
 waits at the next page it misses: end or pause it first.
 
-Exit status: 0 if no guest failed or was refused and every trace was saved, 1 otherwise, 2 if
-the command line is wrong.`,
+Exit status: 0 if no guest failed or was refused and every trace and report was saved, 1
+otherwise, 2 if the command line is wrong.`,
   run: async (values) => await (await import('./serve.js')).serveGuests(values),
 })

@@ -24,7 +24,7 @@ export function servingOptionsOf(
     stateDirWait: values['state-dir-wait'],
     killOnFailure: values['kill-on-failure'],
     shortWaits: values['short-waits'],
-    trace: values.trace !== undefined,
+    trace: values.trace !== undefined || values.report !== undefined,
     statsIntervalMs: statsEvery(values),
   }
 }

@@ -43,6 +43,9 @@ export const servingOptions = {
   trace: text('FILE', {
     help: 'Saves which pages were needed first, whenever a guest ends: all\nguests of this run as one, and what --prefetch had.',
   }),
+  report: text('FILE.html', {
+    help: 'Saves what a guest did as a page, whenever one ends: its memory,\nfirst touches, latencies, what a prefetch came to.',
+  }),
   stats,
   json: negatable({
     help: 'JSON lines instead of text.',

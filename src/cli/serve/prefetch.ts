@@ -12,26 +12,27 @@ export async function prefetchInto(
   trace: Trace,
   mode: 'install' | 'fetch' | undefined,
   output: Output,
-): Promise<void> {
+): Promise<PrefaultReport | undefined> {
   const { pageSize } = trace
   if (pageSize !== guest.pageSize) {
-    return output.tell(
+    output.tell(
       'warn',
       { event: 'prefetch', guest: number, pageSize },
       `Guest ${number} is not prefetched: the trace has pages of ${pageSize} bytes, and the guest ` +
         `has pages of ${guest.pageSize}`,
     )
+    return undefined
   }
   const ahead = mode === 'fetch' ? guest.readAhead(trace) : guest.prefault(trace)
-  await tellPrefetch(ahead, number, output)
+  return await tellPrefetch(ahead, number, output)
 }
 
-/** Tells what came of a prefetch. */
+/** Tells what came of a prefetch, and gives it back. */
 export async function tellPrefetch(
   prefetched: Promise<PrefaultReport>,
   number: number,
   output: Output,
-): Promise<void> {
+): Promise<PrefaultReport | undefined> {
   try {
     const report = await prefetched
     const { requested, installed, fetched, present, removed, failed, skipped } = report
@@ -42,10 +43,12 @@ export async function tellPrefetch(
         `${whole(present)} were present, ${whole(removed)} removed, ${whole(failed)} failed, ` +
         `${whole(skipped)} skipped`,
     )
+    return report
   } catch (error) {
     const { code, message } = error as UffdError
     const over = code === 'ERR_UFFD_GUEST_ENDED'
     const facts = { event: 'prefetch', guest: number, code }
     output.tell(over ? 'info' : 'warn', facts, `Guest ${number} is not prefetched: ${message}`)
+    return undefined
   }
 }

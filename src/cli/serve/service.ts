@@ -1,8 +1,17 @@
-import type { Guest, GuestEnd, Server, Stats } from '../../index.js'
+import type {
+  Guest,
+  GuestEnd,
+  GuestReport,
+  PrefaultReport,
+  Server,
+  Stats,
+  Trace,
+} from '../../index.js'
 import { faultRate } from '../output/figures.js'
 import { bytes, micros, several, whole } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
+import type { ReportFiles } from './report-files.js'
 import type { Tally } from './tally.js'
 import type { TraceFile } from './trace-file.js'
 
@@ -11,13 +20,16 @@ export interface Surroundings {
   readonly output: Output
   readonly tally: Tally
   readonly traceFile: TraceFile | undefined
+  readonly reportFiles: ReportFiles | undefined
+  /** The trace that guests are prefetched with. */
+  readonly prefetch: Trace | undefined
   readonly withStats: boolean
   /** Guests are released in the background. */
   readonly release: boolean
 }
 
-/** Prefetches into a guest of this number, and tells what came of it. */
-export type Prefetch = (guest: Guest, number: number) => Promise<void>
+/** Prefetches into a guest of this number, and tells what came of it, if anything did. */
+export type Prefetch = (guest: Guest, number: number) => Promise<PrefaultReport | undefined>
 
 /** Sees each guest of a server through to its end. */
 export class Service {
@@ -49,7 +61,8 @@ export class Service {
   /** Sees one guest through to its end. */
   async see(guest: Guest, prefetch?: Prefetch): Promise<void> {
     const number = ++this.#count
-    const { output, tally, withStats } = this.#with
+    const { output, tally, withStats, reportFiles } = this.#with
+    const report = reportFiles?.watch(guest, number)
     const { pid, pageSize, tracking, regions } = guest
     const memoryBytes = Number(regions.reduce((sum, { size }) => sum + size, 0n))
     const tracked = tracking === 'off' ? '' : `, dirty pages tracked (${tracking})`
@@ -68,11 +81,12 @@ export class Service {
     const prefetched = prefetch?.(guest, number)
 
     const end = await guest.ended
-    await prefetched
+    const fetched = await prefetched
     output.gone(number)
     tally.add(end.reason, end.stats.faults)
     this.#tellEnd(number, end, pageSize)
     await this.#saveTrace(guest, number)
+    if (report !== undefined) await this.#saveReport(report, number, fetched)
   }
 
   #release(guest: Guest, number: number): void {
@@ -120,6 +134,19 @@ export class Service {
         `(p50 ${micros(latency.p50)}, p99 ${micros(latency.p99)}), ${installed} installed, ` +
         `${several(pages.removed, 'page')} removed`,
     )
+  }
+
+  async #saveReport(report: GuestReport, number: number, fetched?: PrefaultReport): Promise<void> {
+    const { output, tally, reportFiles, prefetch } = this.#with
+    if (fetched !== undefined) report.prefetched(prefetch!.pages, fetched)
+    try {
+      const file = await reportFiles!.save(report, number)
+      output.tell('info', { event: 'report', guest: number, file }, `Saved a report at ${file}`)
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string }
+      tally.unsavedReports++
+      output.tell('error', { event: 'report', guest: number, code }, message)
+    }
   }
 
   async #saveTrace(guest: Guest, number: number): Promise<void> {

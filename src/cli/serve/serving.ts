@@ -6,6 +6,7 @@ import type { Output } from '../output/output.js'
 import { checkServing, leavesGuests } from './ending.js'
 import { warnOfHost } from './host.js'
 import { type ServingValues, statsEvery } from './options.js'
+import { ReportFiles } from './report-files.js'
 import { Service } from './service.js'
 import { onSignals } from './signals.js'
 import { Tally } from './tally.js'
@@ -52,11 +53,22 @@ async function run(
     values.prefetch === undefined ? undefined : await Trace.load(values.prefetch, { snapshot })
   const traceFile =
     values.trace === undefined ? undefined : await TraceFile.open(values.trace, prefetch)
+  const reportFiles =
+    values.report === undefined ? undefined : await ReportFiles.open(values.report, snapshot)
   warnOfHost(output)
 
   const tally = new Tally()
   const withStats = statsEvery(values) !== undefined
-  const service = new Service({ output, tally, traceFile, withStats, release: values.release })
+  const { release } = values
+  const service = new Service({
+    output,
+    tally,
+    traceFile,
+    reportFiles,
+    prefetch,
+    withStats,
+    release,
+  })
   const ending = new AbortController()
   const forget = onSignals((signal) => {
     const leaves = leavesGuests(values, signal)

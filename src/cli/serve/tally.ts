@@ -18,6 +18,8 @@ export class Tally {
   refused = 0
   /** Traces that could not be saved. */
   unsavedTraces = 0
+  /** Reports that could not be saved. */
+  unsavedReports = 0
   /** The socket broke. */
   broken = false
 
@@ -27,7 +29,8 @@ export class Tally {
   }
 
   get hasFailed(): boolean {
-    return this.#ends.failed + this.refused + this.unsavedTraces > 0 || this.broken
+    const { refused, unsavedTraces, unsavedReports, broken } = this
+    return this.#ends.failed + refused + unsavedTraces + unsavedReports > 0 || broken
   }
 
   summarise(output: Output): void {
@@ -39,7 +42,7 @@ export class Tally {
       failed,
     } = this.#ends
     const millis = performance.now() - this.#start
-    const { refused, unsavedTraces } = this
+    const { refused, unsavedTraces, unsavedReports } = this
     const counts = { exited, stopped, failed, refused }
     const kept = { handedOver, released }
     const parts = Object.entries(counts).map(([what, count]) => `${whole(count)} ${what}`)
@@ -47,7 +50,15 @@ export class Tally {
     if (released > 0) parts.push(`${whole(released)} released`)
     output.tell(
       'info',
-      { event: 'summary', ...counts, ...kept, unsavedTraces, faults: this.#faults, millis },
+      {
+        event: 'summary',
+        ...counts,
+        ...kept,
+        unsavedTraces,
+        unsavedReports,
+        faults: this.#faults,
+        millis,
+      },
       `Served ${several(exited + stopped + handedOver + released + failed, 'guest')} in ${micros(millis * 1000)}: ` +
         `${parts.join(', ')}; ${several(this.#faults, 'fault')}`,
     )

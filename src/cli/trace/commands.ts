@@ -1,4 +1,5 @@
 import { flag, requiredText, text } from '../arguments/option.js'
+import { UsageError } from '../arguments/usage-error.js'
 import { command } from '../command.js'
 
 const help = flag({ help: 'Prints this.' })
@@ -7,11 +8,18 @@ const help = flag({ help: 'Prints this.' })
 export const traceShow = command({
   name: 'trace show',
   summary: 'shows a trace',
-  usage: ['trace show FILE [--json]'],
+  usage: ['trace show FILE [--json|--map]'],
   about: 'Shows what a trace amounts to, or all of it as JSON.',
   words: { names: 'FILE', least: 1, most: 1 },
-  options: { json: flag({ help: 'All of it, one entry a line.' }), help },
-  run: async ({ json }, [file]) => await (await import('./run.js')).show(file!, json),
+  options: {
+    json: flag({ help: 'All of it, one entry a line.' }),
+    map: flag({ help: 'Which parts of the snapshot were touched, as a picture.' }),
+    help,
+  },
+  run: async ({ json, map }, [file]) => {
+    if (json && map) throw new UsageError('--json and --map exclude each other')
+    return await (await import('./run.js')).show(file!, { json, map })
+  },
 })
 
 /** `uffd-rs-serve trace check FILE`: whether a trace is whole, and of a snapshot. */

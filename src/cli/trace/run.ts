@@ -1,14 +1,19 @@
 import { Trace } from '../../index.js'
 import { exitStatus } from '../exit-status.js'
 import { bytes, micros, several, whole } from '../../numbers.js'
+import { pictureOfTouches } from '../../report/picture.js'
+import { mostTerminalCells, terminalMap } from '../../report/terminal.js'
 import { checkSaveTo } from './check-save.js'
 
 const print = (text: string) => void process.stdout.write(`${text}\n`)
 
-export async function show(file: string, json: boolean): Promise<number> {
+export async function show(
+  file: string,
+  { json, map }: { json: boolean; map: boolean },
+): Promise<number> {
   const trace = await Trace.load(file)
   if (json) print(trace.toText().trimEnd())
-  else print(`${file}\n${description(trace)}`)
+  else print([file, description(trace), ...(map ? ['', ...mapOf(trace)] : [])].join('\n'))
   return exitStatus.ok
 }
 
@@ -31,6 +36,12 @@ export async function merge(
   await merged.save(into)
   print(`${into}: ${several(merged.summary.pages, 'page')} of ${several(files.length, 'trace')}`)
   return exitStatus.ok
+}
+
+/** Which parts of the snapshot were touched. */
+function mapOf(trace: Trace): string[] {
+  const pages = Math.ceil(Number(trace.snapshot.length) / trace.pageSize)
+  return terminalMap(pictureOfTouches(trace, pages, mostTerminalCells), trace.pageSize)
 }
 
 function description({ summary, snapshot, pageSize, createdBy }: Trace): string {
