@@ -55,6 +55,7 @@ pub struct Keeping {
     kept: Kept,
     guests: Guests,
     scenery: Scenery,
+    pattern: Pattern,
 }
 
 impl Keeping {
@@ -63,6 +64,23 @@ impl Keeping {
     pub fn new(
         cast: Cast,
         guest: impl Into<PathBuf>,
+        pattern: Pattern,
+        regions: &[u64],
+        tracking: Option<bool>,
+    ) -> Self {
+        Self::with(cast, guest.into(), Vec::new(), pattern, regions, tracking)
+    }
+
+    /// The same with guests that `cast` plays.
+    pub fn by(cast: Cast, pattern: Pattern, regions: &[u64], tracking: Option<bool>) -> Self {
+        let (program, leading) = (cast.program().to_owned(), vec!["guest".to_owned()]);
+        Self::with(cast, program, leading, pattern, regions, tracking)
+    }
+
+    fn with(
+        cast: Cast,
+        guest: PathBuf,
+        leading: Vec<String>,
         pattern: Pattern,
         regions: &[u64],
         tracking: Option<bool>,
@@ -76,8 +94,13 @@ impl Keeping {
             fault_around: true,
         };
         let options = Options::new(scenery.socket(), regions.to_vec(), pattern);
-        let guests = Guests::new(guest.into(), Vec::new(), options);
-        Self { cast, kept, guests, scenery }
+        let guests = Guests::new(guest, leading, options);
+        Self { cast, kept, guests, scenery, pattern }
+    }
+
+    /// The contents of the snapshot.
+    pub const fn pattern(&self) -> Pattern {
+        self.pattern
     }
 
     /// The state directory, which the first keeper makes.
@@ -163,6 +186,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Whether it said that it serves what was left.
+    pub const fn is_ready(&self) -> bool {
+        self.recovered.is_some()
+    }
+
     /// How many guests it took over.
     pub fn recovered(&self) -> u64 {
         self.recovered.unwrap_or_default()

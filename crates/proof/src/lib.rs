@@ -11,6 +11,7 @@ mod hugelimit;
 mod hugepages;
 mod keeping;
 mod kept_mode;
+pub mod killing;
 pub mod malice;
 mod observe;
 mod others;

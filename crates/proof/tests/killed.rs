@@ -4,107 +4,50 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use uffd_guest::driver::Guest;
-use uffd_guest::options::{Options, Register};
 use uffd_guest::pattern::{Content, Pattern};
-use uffd_guest::protocol::{Expect, Soak};
-use uffd_proof::{Cast, HUGE, HugePages, Keeper, Keeping, SMALL};
-use userfaultfd_sys as sys;
+use uffd_guest::protocol::Expect;
+use uffd_proof::killing::Killing;
+use uffd_proof::{Cast, HUGE, HugePages, Keeper, Keeping, KeptMode, SMALL, Tracks};
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
 
-#[derive(Clone, Copy, Debug)]
-struct Mode {
-    page_size: u64,
-    tracking: bool,
-    kernel_tracks: bool,
+const OFF: KeptMode = KeptMode { page_size: SMALL, tracks: Tracks::Nobody };
+const ON: KeptMode = KeptMode { tracks: Tracks::Handler, ..OFF };
+const KERNEL: KeptMode = KeptMode { tracks: Tracks::Kernel, ..OFF };
+
+const fn huge(mode: KeptMode) -> KeptMode {
+    KeptMode { page_size: HUGE, ..mode }
 }
 
-const OFF: Mode = Mode { page_size: SMALL, tracking: false, kernel_tracks: false };
-const ON: Mode = Mode { tracking: true, ..OFF };
-const ASYNC: Mode = Mode { kernel_tracks: true, ..ON };
-
-impl Mode {
-    const fn huge(self) -> Self {
-        Self { page_size: HUGE, ..self }
-    }
-
-    fn pages(self) -> u64 {
-        if self.page_size == HUGE { 12 } else { 384 }
-    }
-
-    fn keep(self) -> (Option<HugePages>, Keeping) {
-        let pages = self.pages();
-        let pool = (self.page_size == HUGE).then(|| HugePages::reserve(pages).unwrap());
-        let pattern = Pattern::new(71, self.page_size).with_zero_runs(50).with_lone_zeros(50);
-        let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
-        let regions = [pages / 3, pages - pages / 3];
-        (pool, Keeping::new(cast, GUEST, pattern, &regions, Some(self.tracking)))
-    }
-
-    fn guest(self, options: &mut Options) {
-        if self.kernel_tracks {
-            options.register = Register::WriteProtect;
-            options.features |= sys::UFFD_FEATURE_PAGEFAULT_FLAG_WP
-                | sys::UFFD_FEATURE_WP_HUGETLBFS_SHMEM
-                | sys::UFFD_FEATURE_WP_ASYNC
-                | sys::UFFD_FEATURE_WP_UNPOPULATED;
-        }
-    }
+const fn pages(mode: KeptMode) -> u64 {
+    if mode.is_huge() { 12 } else { 384 }
 }
 
-/// Kills so many keepers while the guest is at work.
-fn kills(mode: Mode, kills: u32, millis: u64) {
-    let (_pool, keeping) = mode.keep();
-    let mut keeper = keeping.keeper();
-    let guest = keeping.guest(&keeper, |options| mode.guest(options));
-    let over = AtomicBool::new(false);
-    let mut killed = 0;
-    let report = std::thread::scope(|scope| {
-        let keeper = &mut keeper;
-        let work = scope.spawn(|| {
-            let report = guest.thread(0).random(Soak {
-                seed: 5,
-                threads: 4,
-                chunk: if mode.page_size == HUGE { 2 } else { 8 },
-                ops: u64::MAX,
-                millis: Some(millis),
-                madvise: 14,
-                ..Soak::default()
-            });
-            over.store(true, Ordering::Release);
-            report
-        });
-        let mut random = u64::from(kills) * 2_654_435_761 + mode.page_size;
-        while !over.load(Ordering::Acquire) && killed < kills {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // The moment of the kill is what this is about; nothing is waited for by it.
-            std::thread::sleep(Duration::from_micros(100 + (random >> 33) % 20_000));
-            keeper.kill();
-            // One in three is killed again before it serves, in the middle of taking over.
-            *keeper =
-                if random >> 20 & 3 == 0 { keeping.begin_keeper(|_| {}) } else { keeping.keeper() };
-            killed += 1;
-        }
-        keeper.kill();
-        *keeper = keeping.keeper();
-        work.join().unwrap().unwrap()
-    });
-    assert_eq!((report.wrong, &report.examples), (0, &vec![]), "after {killed} kills");
-    assert!(killed > 10, "{killed} kills");
-    assert_eq!(keeper.recovered(), 1, "{:?}", keeper.left());
-    nothing_is_lost(&mut keeper, &guest, mode);
+fn keep(mode: KeptMode) -> (Option<HugePages>, Keeping) {
+    let pages = pages(mode);
+    let pool = mode.is_huge().then(|| HugePages::reserve(pages).unwrap());
+    let pattern = Pattern::new(71, mode.page_size).with_zero_runs(50).with_lone_zeros(50);
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let regions = [pages / 3, pages - pages / 3];
+    (pool, Keeping::new(cast, GUEST, pattern, &regions, Some(mode.is_tracked())))
+}
+
+/// Kills so many keepers while guests are at work: `cargo kill-test --help` says how to have more.
+fn kills(mode: KeptMode, kills: u32) {
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let killed = Killing::new(cast, mode, kills, 20_261_127).run(|_| {}).unwrap();
+    assert!(killed.is_right(), "{killed}");
+    assert!(killed.kills >= kills && killed.early > 0 && killed.removes > 0, "{killed}");
 }
 
 /// What the guest holds agrees with what the last keeper says of it.
-fn nothing_is_lost(keeper: &mut Keeper, guest: &Guest, mode: Mode) {
+fn nothing_is_lost(keeper: &mut Keeper, guest: &Guest, mode: KeptMode) {
     assert_eq!(keeper.ask("settle"), "Ok(())");
     let export = keeper.export();
-    assert_eq!(export.exact, mode.tracking);
-    for page in 0..mode.pages() {
+    assert_eq!(export.exact, mode.is_tracked());
+    for page in 0..pages(mode) {
         let number = u32::try_from(page).unwrap();
         let (dirty, empty) = (export.dirty.contains(&number), export.empty.contains(&number));
         assert!(!(dirty && empty), "page {page}");
@@ -123,38 +66,38 @@ fn is_source(guest: &Guest, page: u64) -> bool {
 
 #[test]
 fn killed_while_small_pages_are_served() {
-    kills(OFF, 60, 4_000);
+    kills(OFF, 60);
 }
 
 #[test]
 fn killed_while_small_pages_are_tracked() {
-    kills(ON, 60, 4_000);
+    kills(ON, 60);
 }
 
 #[test]
 fn killed_while_the_kernel_tracks_small_pages() {
-    kills(ASYNC, 60, 4_000);
+    kills(KERNEL, 60);
 }
 
 #[test]
 fn killed_while_huge_pages_are_served() {
-    kills(OFF.huge(), 40, 4_000);
+    kills(huge(OFF), 40);
 }
 
 #[test]
 fn killed_while_huge_pages_are_tracked() {
-    kills(ON.huge(), 40, 4_000);
+    kills(huge(ON), 40);
 }
 
 #[test]
 fn killed_while_the_kernel_tracks_huge_pages() {
-    kills(ASYNC.huge(), 40, 4_000);
+    kills(huge(KERNEL), 40);
 }
 
 #[test]
 fn a_hand_over_is_like_a_kill_that_was_meant() {
-    for mode in [OFF, ON, ASYNC] {
-        let (_pool, keeping) = mode.keep();
+    for mode in [OFF, ON, KERNEL] {
+        let (_pool, keeping) = keep(mode);
         let mut keeper = keeping.keeper();
         let guest = keeping.guest(&keeper, |options| mode.guest(options));
         let id = keeper.ask("id");
@@ -175,8 +118,8 @@ fn a_hand_over_is_like_a_kill_that_was_meant() {
 
 #[test]
 fn a_released_guest_needs_nobody() {
-    for mode in [OFF, OFF.huge()] {
-        let (_pool, keeping) = mode.keep();
+    for mode in [OFF, huge(OFF)] {
+        let (_pool, keeping) = keep(mode);
         let mut keeper = keeping.keeper();
         let guest = keeping.guest(&keeper, |_| {});
         guest.thread(0).write(1, 2, 9).unwrap();
@@ -192,7 +135,7 @@ fn a_released_guest_needs_nobody() {
         assert_eq!(thread.verify(0, 1, &[Expect::Source]).unwrap().wrong, 0);
         assert_eq!(thread.verify(1, 2, &[Expect::Stamp(9)]).unwrap().wrong, 0);
         assert_eq!(thread.verify(5, 2, &[Expect::Zeros]).unwrap().wrong, 0);
-        let rest = mode.pages() - 7;
+        let rest = pages(mode) - 7;
         assert_eq!(thread.verify(7, rest, &[Expect::Source]).unwrap().wrong, 0);
         thread.madvise(8, 3).unwrap();
         assert_eq!(thread.verify(8, 3, &[Expect::Zeros]).unwrap().wrong, 0);
@@ -201,7 +144,7 @@ fn a_released_guest_needs_nobody() {
 
 #[test]
 fn a_tracked_guest_is_not_released() {
-    let (_pool, keeping) = ON.keep();
+    let (_pool, keeping) = keep(ON);
     let mut keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
     assert_eq!(keeper.ask("release"), "Ok(Err(Tracked))");
@@ -216,7 +159,7 @@ fn ledgers(keeping: &Keeping) -> Vec<PathBuf> {
 
 #[test]
 fn a_guest_that_ended_leaves_nothing() {
-    let (_pool, keeping) = OFF.keep();
+    let (_pool, keeping) = keep(OFF);
     let mut keeper = keeping.keeper();
     let mut guest = keeping.guest(&keeper, |_| {});
     assert_eq!(ledgers(&keeping).len(), 1);
@@ -233,7 +176,7 @@ fn a_guest_that_ended_leaves_nothing() {
 /// Each way of damaging it is refused by name, and leaves the guest to whoever has the right one.
 #[test]
 fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
-    let (_pool, keeping) = OFF.keep();
+    let (_pool, keeping) = keep(OFF);
     let mut keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
     guest.thread(0).write(1, 1, 9).unwrap();
@@ -283,7 +226,7 @@ fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
 #[test]
 fn a_frozen_owner_is_still_the_owner() {
     use uffd_core::recovery::{Left, Obstruction, Spares};
-    let (_pool, keeping) = OFF.keep();
+    let (_pool, keeping) = keep(OFF);
     let keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
     keeper.freeze();

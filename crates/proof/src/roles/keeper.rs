@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uffd_core::ledger::{SnapshotPlace, StateDir};
 use uffd_core::recovery::{Keep, NotRecovered, Spares};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
-use uffd_core::session::{End, Observer, Session};
+use uffd_core::session::{End, Observer, Reply, Session};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
 
@@ -62,6 +62,12 @@ impl Sessions {
             },
             "settle" => say(&format!("{:?}", session.settle())),
             "release" => say(&format!("{:?}", session.release(false))),
+            "prefault" => {
+                let regions = session.layout().regions();
+                let ranges = regions.iter().map(|region| region.pages).collect();
+                // Whoever told it does not wait for what becomes of it.
+                let _ = session.prefault_with(ranges, Reply::new(|_| {}));
+            }
             "hand over" => session.begin_hand_over(),
             "stop" => session.begin_stop(),
             other => say(&format!("what is {other:?}?")),
