@@ -15,10 +15,12 @@
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 //! | [`metrics`], [`view`] | what is counted, and what others see without asking a fault loop |
+//! | [`guardian`] | the process that serves the guests whenever the server cannot |
 
 pub mod contract;
 mod export;
 mod fault_loop;
+pub mod guardian;
 pub mod handoff;
 mod identity;
 mod install;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
+use crate::guardian::{Client, Ward};
 use crate::kernel::{Outcome, Process, Registration, Uffd, is_shortage};
 use crate::layout::Layout;
 use crate::ledger::{
@@ -27,6 +28,8 @@ pub struct Keep {
     pub dir: Arc<StateDir>,
     /// The snapshot that guests are restored from.
     pub snapshot: SnapshotPlace,
+    /// Whom guests are entrusted to.
+    pub guardian: Option<Arc<Client>>,
 }
 
 impl Keep {
@@ -220,6 +223,16 @@ impl Prospect {
         &self.header.snapshot
     }
 
+    /// A copy of its userfaultfd.
+    pub fn userfaultfd(&self) -> io::Result<OwnedFd> {
+        self.uffd.as_fd().try_clone_to_owned()
+    }
+
+    /// Whether its process has exited.
+    pub fn has_ended(&self) -> bool {
+        self.process.has_exited()
+    }
+
     /// Refuses a guest of another snapshot than `served`.
     pub fn of_snapshot(self, served: &SnapshotPlace) -> Result<Self, NotRecovered> {
         if self.header.snapshot.is_same(served) {
@@ -270,7 +283,7 @@ impl Prospect {
                 Err(why) => return Err(not(why)),
             }
         }
-        Ok(Left { file, header, ledger, layout, process, uffd, shown })
+        Ok(Left { file, header, ledger, layout, process, uffd, shown, ward: None })
     }
 }
 
@@ -285,6 +298,8 @@ pub struct Left {
     pub(crate) uffd: Uffd,
     /// Whether the process showed that the guest's memory is its own, where that could be seen.
     pub(crate) shown: Option<bool>,
+    /// Left to the guardian after the file is let go of.
+    pub(crate) ward: Option<Ward>,
 }
 
 impl Left {
@@ -312,6 +327,16 @@ impl Left {
         self.file.path()
     }
 
+    /// Entrusts the guest to the guardian, if guests are: should it not be served after all, it is
+    /// left to that one. Otherwise it has no guardian any more.
+    fn entrust(&mut self, guardian: &Arc<Client>) {
+        if guardian.guards() {
+            self.ward = guardian.entrust(self.id(), self.uffd.as_fd());
+        } else {
+            guardian.forget(self.id());
+        }
+    }
+
     /// The options its session had, without the ones about tracking, which stay as they were.
     pub fn options(&self) -> SessionOptions {
         self.header.options()
@@ -325,13 +350,17 @@ const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
 /// whoever has the directory's [claim](StateDir::claim): the server before has ended, or has handed
 /// over, and what it still has the lock on is about to be let go of.
 ///
-/// Each guest is handed to `serve` as soon as it is ours: none waits for the others.
+/// A guardian that is there gives them back, and those that it is asked for only when everything else
+/// is ready. Each guest is handed to `serve` as soon as it is ours: none waits for the others.
 pub fn take_over(
-    dir: &StateDir,
-    served: &SnapshotPlace,
+    keep: &Keep,
     spares: &mut Spares,
     mut serve: impl FnMut(Left),
 ) -> io::Result<Vec<NotRecovered>> {
+    let Keep { dir, snapshot: served, guardian } = keep;
+    if let Some(guardian) = guardian {
+        spares.extend(guardian.copies());
+    }
     let mut others = Vec::new();
     let mut note = |error: NotRecovered| {
         // It was removed by whoever had the lock: its guest has ended.
@@ -346,13 +375,23 @@ pub fn take_over(
             Err(error) => note(error),
         }
     }
-    let until = Instant::now() + LETS_GO_WITHIN;
+    let mut until = None;
     while !prospects.is_empty() {
-        let over = Instant::now() >= until;
+        let over = until.is_some_and(|until| Instant::now() >= until);
         let mut locked = Vec::new();
         for prospect in prospects {
+            if until.is_none()
+                && let Some(guardian) = guardian
+            {
+                guardian.take_back(prospect.id());
+            }
             match prospect.take() {
-                Ok(left) => serve(left),
+                Ok(mut left) => {
+                    if let Some(guardian) = guardian {
+                        left.entrust(guardian);
+                    }
+                    serve(left);
+                }
                 Err(NotTaken::Served(prospect)) if !over => locked.push(*prospect),
                 Err(NotTaken::Served(prospect)) => {
                     note(NotRecovered { path: prospect.path, why: Obstruction::Served });
@@ -361,6 +400,7 @@ pub fn take_over(
             }
         }
         prospects = locked;
+        until.get_or_insert_with(|| Instant::now() + LETS_GO_WITHIN);
         if !prospects.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -450,10 +490,19 @@ fn descriptor(
     spares: &mut Spares,
 ) -> Result<OwnedFd, Obstruction> {
     let pid = header.pid;
-    if let Some(spare) = spares.remove(&header.id) {
-        return Ok(spare);
-    }
     let failed = |cause: &str| Obstruction::Descriptor { pid, cause: cause.to_owned() };
+    let what = |fd: &OwnedFd| {
+        std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd)))
+            .map_err(|error| failed(&error.to_string()))
+    };
+    let is_userfaultfd = |what: &Path| what.as_os_str() == "anon_inode:[userfaultfd]";
+    if let Some(spare) = spares.remove(&header.id) {
+        let what = what(&spare)?;
+        if is_userfaultfd(&what) {
+            return Ok(spare);
+        }
+        return Err(failed(&format!("the copy that was kept is {}", what.display())));
+    }
     let number = header.uffd.ok_or_else(|| {
         failed(
             "its number there could not be found out at the handoff: that takes the right to trace \
@@ -469,15 +518,11 @@ fn descriptor(
         other if is_shortage(&other.into()) => shortage("its userfaultfd", &other.into()),
         other => failed(&other.to_string()),
     })?;
-    let what =
-        std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&uffd)));
-    match what {
-        Ok(what) if what.as_os_str() == "anon_inode:[userfaultfd]" => Ok(uffd),
-        Ok(what) => {
-            Err(failed(&format!("its descriptor {number} is {} now", what.to_string_lossy())))
-        }
-        Err(error) => Err(failed(&error.to_string())),
+    let what = what(&uffd)?;
+    if is_userfaultfd(&what) {
+        return Ok(uffd);
     }
+    Err(failed(&format!("its descriptor {number} is {} now", what.display())))
 }
 
 /// Whether the guest's memory is the process's, and registered, as far as that can be seen. Reads

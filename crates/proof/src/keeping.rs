@@ -1,5 +1,6 @@
 //! Keepers: servers in processes of their own, whose guests outlive them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -29,9 +30,15 @@ pub(crate) struct Kept {
     pub(crate) state_dir: PathBuf,
     tracking: Option<bool>,
     fault_around: bool,
+    /// The guardian's program, if there is to be one.
+    pub(crate) guardian: Option<PathBuf>,
 }
 
 impl Kept {
+    pub(crate) fn guardian_log(&self) -> PathBuf {
+        self.state_dir.with_extension("log")
+    }
+
     pub(crate) fn session(&self) -> SessionOptions {
         let mut options = SessionOptions {
             dirty_tracking: match self.tracking {
@@ -92,6 +99,7 @@ impl Keeping {
             state_dir: scenery.dir().join("state"),
             tracking,
             fault_around: true,
+            guardian: None,
         };
         let options = Options::new(scenery.socket(), regions.to_vec(), pattern);
         let guests = Guests::new(guest, leading, options);
@@ -101,6 +109,17 @@ impl Keeping {
     /// The contents of the snapshot.
     pub const fn pattern(&self) -> Pattern {
         self.pattern
+    }
+
+    /// The same with a guardian beside each keeper.
+    pub fn guarded_by(mut self, program: impl Into<PathBuf>) -> Self {
+        self.kept.guardian = Some(program.into());
+        self
+    }
+
+    /// Where the guardian writes what it does.
+    pub fn guardian_log(&self) -> PathBuf {
+        self.kept.guardian_log()
     }
 
     /// The state directory, which the first keeper makes.
@@ -175,6 +194,19 @@ fn doom(command: &mut Command, point: &str, count: u64) {
     command.env(uffd_core::kill_point::VARIABLE, format!("{point}:{count}"));
 }
 
+/// What a keeper has heard of its guardian.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// Its process, once it has answered.
+    pub pid: Option<i32>,
+    /// The guests that it would serve at once.
+    pub guarded: BTreeSet<String>,
+    /// The guests that it could not serve, and why.
+    pub unguarded: BTreeMap<String, String>,
+    /// The codes of all troubles, in order.
+    pub troubles: Vec<String>,
+}
+
 /// A process that keeps guests.
 #[derive(Debug)]
 pub struct Keeper {
@@ -226,6 +258,11 @@ impl Keeper {
     /// Tells it something.
     pub fn tell(&mut self, word: &str) {
         writeln!(self.input, "{word}").expect("it listens");
+    }
+
+    /// What it has heard of its guardian.
+    pub fn guardian(&mut self) -> Heard {
+        serde_json::from_str(&self.ask("guardian")).expect("what it has heard")
     }
 
     /// What it says of the pages of its guest.

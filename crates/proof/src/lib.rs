@@ -34,7 +34,7 @@ pub use crowd::Crowd;
 pub use facts::{Ending, Exported, Figures, Prefaulted, State};
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
-pub use keeping::{Keeper, Keeping};
+pub use keeping::{Heard, Keeper, Keeping};
 pub use kept_mode::{KeptMode, Tracks};
 pub use observe::{
     DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contract::{End, SessionError};
+use crate::guardian::Ward;
 use crate::identity::SharedIdentity;
 use crate::layout::Layout;
 use crate::ledger::{LedgerFile, Live};
@@ -85,14 +86,21 @@ pub(crate) struct FaultLoop {
     release: Release,
     idle: Idle,
     live: Live,
-    /// Where others find what is written down; without one, the guest ends with this process.
-    file: Option<LedgerFile>,
+    /// Where others find what is written down; without it, the guest ends with this process.
+    kept: Option<Kept>,
+}
+
+/// What makes a guest outlive this process.
+struct Kept {
+    file: LedgerFile,
+    /// Dropped after the file, which the guardian cannot have before.
+    ward: Option<Ward>,
 }
 
 impl FaultLoop {
     /// Serves the guest until it ends, and says why it did.
     pub(crate) fn run(&mut self) -> End {
-        if let Some(file) = &mut self.file {
+        if let Some(Kept { file, .. }) = &mut self.kept {
             file.served();
         }
         let halt = loop {
@@ -183,17 +191,20 @@ impl FaultLoop {
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
     fn let_ledger_go(&mut self, remove: bool) {
-        if let Some(file) = self.file.take()
-            && remove
-        {
+        let Some(Kept { file, ward }) = self.kept.take() else { return };
+        if remove {
             file.remove();
+            ward.into_iter().for_each(Ward::forget);
+        } else {
+            drop(file);
+            drop(ward);
         }
         crate::kill_point!("let go");
     }
 
     /// Whether its guest can be left to a successor.
     pub(crate) const fn is_kept(&self) -> bool {
-        self.file.is_some()
+        self.kept.is_some()
     }
 
     /// The guest's process, for as long as it is served.

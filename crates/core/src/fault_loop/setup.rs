@@ -1,5 +1,6 @@
 //! From a handoff to a fault loop that is ready to run.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::journal::Journal;
 use super::pause::CHANGING;
 use super::prefaults::Prefaults;
 use super::release::Release;
-use super::{FaultLoop, Halt};
+use super::{FaultLoop, Halt, Kept};
 use crate::contract::{
     DirtyTracking, Inbox, Mailbox, Observer, Owner, SessionError, SessionOptions,
 };
@@ -75,7 +76,7 @@ impl Setup {
             Err(_) => None,
         };
         let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
-        let (file, ledger) = match keep {
+        let (kept, ledger) = match keep {
             None => {
                 let ledger = Ledger::private(&layout);
                 (None, ledger.map_err(|error| resources("memory for the page states", error))?)
@@ -84,7 +85,9 @@ impl Setup {
                 let header = keep.header(id, peer.as_ref(), &uffd, &layout, self.options)?;
                 let (file, ledger) = LedgerFile::create(&keep.dir, &header, &layout)
                     .map_err(|error| resources("a ledger in the state directory", error))?;
-                (Some(file), ledger)
+                let ward =
+                    keep.guardian.as_ref().and_then(|guardian| guardian.entrust(id, uffd.as_fd()));
+                (Some(Kept { file, ward }), ledger)
             }
         };
         handoff
@@ -98,7 +101,7 @@ impl Setup {
             since,
             socket: Some(handoff.socket),
             ledger,
-            file,
+            kept,
         });
         let (mut fault_loop, features) = made?;
         fault_loop.decide(features, since + SETTLES_WITHIN)?;
@@ -107,7 +110,8 @@ impl Setup {
 
     /// Makes the loop for a guest that a predecessor left.
     pub(crate) fn recover(mut self, left: Left) -> Result<FaultLoop, SessionError> {
-        let Left { file, header, ledger, layout, process, uffd, shown } = left;
+        let Left { file, header, ledger, layout, process, uffd, shown, ward } = left;
+        let kept = Some(Kept { file, ward });
         check_size(&layout)?;
         // It may have ended before that was decided, and after it was begun.
         self.options.dirty_tracking = header.options().dirty_tracking;
@@ -123,7 +127,7 @@ impl Setup {
             since,
             socket: None,
             ledger,
-            file: Some(file),
+            kept,
         })?;
         fault_loop.take_over(features, shown)?;
         Ok(fault_loop)
@@ -131,7 +135,7 @@ impl Setup {
 
     fn make(self, made: Made) -> Result<(FaultLoop, Features), SessionError> {
         let Self { fetcher, options, observer, mailbox, inbox } = self;
-        let Made { uffd, layout, peer, since, socket, mut ledger, file } = made;
+        let Made { uffd, layout, peer, since, socket, mut ledger, kept } = made;
         let features = match Features::of(&uffd) {
             Err(FeaturesError::Shortage(cause)) => {
                 return Err(resources("the features of the userfaultfd", cause));
@@ -165,7 +169,7 @@ impl Setup {
             commands,
             idle,
             live: ledger.live(),
-            file,
+            kept,
         };
         Ok((fault_loop, features))
     }
@@ -179,7 +183,7 @@ struct Made {
     since: Instant,
     socket: Option<UnixStream>,
     ledger: Ledger,
-    file: Option<LedgerFile>,
+    kept: Option<Kept>,
 }
 
 fn check_size(layout: &Layout) -> Result<(), SessionError> {

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -33,7 +33,7 @@ pub struct Process {
 impl Process {
     /// The process at the other end of `socket`, or `None` where it is in a pid namespace that
     /// cannot be seen from here. ESRCH if it has exited.
-    pub fn peer_of(socket: &UnixStream) -> nix::Result<Option<Self>> {
+    pub fn peer_of(socket: &impl AsFd) -> nix::Result<Option<Self>> {
         let pid = getsockopt(socket, sockopt::PeerCredentials)?.pid();
         if pid == 0 {
             return Ok(None);
@@ -65,6 +65,27 @@ impl Process {
     pub fn own() -> nix::Result<Self> {
         let pid = std::process::id().cast_signed();
         Ok(Self { pid, pidfd: open_pidfd(pid)? })
+    }
+
+    /// A child of this process that nobody has waited for yet.
+    pub fn of_child(child: &std::process::Child) -> nix::Result<Self> {
+        let pid = child.id().cast_signed();
+        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+    }
+
+    /// Waits until it has exited, or the time is up; whether it has.
+    pub fn wait_until_exited(&self, within: Duration) -> nix::Result<bool> {
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if Instant::now() < until => {}
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
     }
 
     /// When it was started, in clock ticks since the host was: field 22 of `/proc/PID/stat`.
@@ -209,7 +230,7 @@ fn address_range(text: &str) -> Option<(u64, u64)> {
 }
 
 /// In the /proc of another pid namespace a process's number is somebody else's.
-pub(super) fn proc_is_ours() -> std::io::Result<()> {
+pub(crate) fn proc_is_ours() -> std::io::Result<()> {
     let own = std::fs::read_link("/proc/self")?;
     if own.as_os_str() != std::process::id().to_string().as_str() {
         return Err(std::io::Error::other("/proc is that of another pid namespace"));
@@ -277,6 +298,7 @@ impl AsFd for Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
     use std::sync::Barrier;
 
     fn is_readable(waker: &Waker) -> bool {

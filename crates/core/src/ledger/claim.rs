@@ -1,10 +1,10 @@
-//! Which server has a state directory: one at a time.
+//! Which server has a state directory, and which guardian: one at a time.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -16,7 +16,26 @@ use rustix::fs::inotify;
 use super::dir::{StateDir, StateDirError};
 use crate::kernel::Waker;
 
-/// Keeps other servers from a state directory, for as long as it lives.
+/// What one process at a time is for a state directory. It has a lock there to prove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirLock {
+    /// The server of its guests.
+    Server,
+    /// Their guardian.
+    Guardian,
+}
+
+impl DirLock {
+    /// The file that is locked.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server.lock",
+            Self::Guardian => "guardian.lock",
+        }
+    }
+}
+
+/// Keeps others from being for a state directory what this process is, for as long as it lives.
 #[derive(Debug)]
 pub struct Claim(#[allow(dead_code, reason = "held for its lock")] Flock<File>);
 
@@ -35,17 +54,25 @@ impl StateDir {
     /// waits for it, or refuses.
     pub fn claim(&self, wait: bool) -> Result<Claim, StateDirError> {
         let how = if wait { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
-        self.lock(self.open_lock()?, how).map_err(|(_, error)| error)
+        let which = DirLock::Server;
+        self.lock(which, self.open_lock(which)?, how).map_err(|(_, error)| error)
+    }
+
+    /// Makes this process the directory's guardian, unless there is one.
+    pub fn guard(&self) -> Result<Claim, StateDirError> {
+        let (which, how) = (DirLock::Guardian, FlockArg::LockExclusiveNonblock);
+        self.lock(which, self.open_lock(which)?, how).map_err(|(_, error)| error)
     }
 
     /// Waits for the server that has the directory, until `given_up` is awake: then the error says
     /// that it is in use.
     pub fn claim_unless(&self, given_up: &Waker) -> Result<Claim, StateDirError> {
-        let mut file = self.open_lock()?;
-        let closed = closing(&self.lock_file());
+        let which = DirLock::Server;
+        let mut file = self.open_lock(which)?;
+        let closed = closing(&self.lock_file(which));
         let mut soon = 0;
         loop {
-            match self.lock(file, FlockArg::LockExclusiveNonblock) {
+            match self.lock(which, file, FlockArg::LockExclusiveNonblock) {
                 Err((returned, StateDirError::InUse { .. })) if !given_up.is_awake() => {
                     file = returned;
                 }
@@ -57,7 +84,7 @@ impl StateDir {
         }
     }
 
-    fn open_lock(&self) -> Result<File, StateDirError> {
+    fn open_lock(&self, which: DirLock) -> Result<File, StateDirError> {
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -65,26 +92,41 @@ impl StateDir {
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.lock_file())
-            .map_err(|cause| self.not_locked("open", cause))
+            .open(self.lock_file(which))
+            .map_err(|cause| self.not_locked(which, "open", cause))
     }
 
-    fn lock(&self, mut file: File, how: FlockArg) -> Result<Claim, (File, StateDirError)> {
+    fn lock(
+        &self,
+        which: DirLock,
+        mut file: File,
+        how: FlockArg,
+    ) -> Result<Claim, (File, StateDirError)> {
         loop {
             match Flock::lock(file, how) {
                 Ok(lock) => return Ok(Claim(lock)),
                 Err((returned, Errno::EINTR)) => file = returned,
                 Err((file, Errno::EWOULDBLOCK)) => {
                     let path = self.path().to_owned();
-                    return Err((file, StateDirError::InUse { path }));
+                    let error = match which {
+                        DirLock::Server => StateDirError::InUse { path },
+                        DirLock::Guardian => StateDirError::Guarded { path },
+                    };
+                    return Err((file, error));
                 }
-                Err((file, errno)) => return Err((file, self.not_locked("lock", errno.into()))),
+                Err((file, errno)) => {
+                    return Err((file, self.not_locked(which, "lock", errno.into())));
+                }
             }
         }
     }
 
-    fn not_locked(&self, doing: &'static str, cause: io::Error) -> StateDirError {
-        StateDirError::Io { path: self.lock_file(), doing, cause }
+    fn lock_file(&self, which: DirLock) -> PathBuf {
+        self.path().join(which.name())
+    }
+
+    fn not_locked(&self, which: DirLock, doing: &'static str, cause: io::Error) -> StateDirError {
+        StateDirError::Io { path: self.lock_file(which), doing, cause }
     }
 }
 
@@ -155,7 +197,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = StateDir::open(parent.path()).unwrap();
         let claim = dir.claim(false).unwrap();
-        let closed = closing(&dir.lock_file()).unwrap();
+        let closed = closing(&dir.lock_file(DirLock::Server)).unwrap();
         drop(claim);
         assert!(wait_for(&Waker::new().unwrap(), Some(&closed), Duration::from_secs(60)));
     }

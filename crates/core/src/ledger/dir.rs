@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::statfs::fstatfs;
 use thiserror::Error;
+
+use super::claim::DirLock;
 
 /// How a ledger's file ends; its name begins with the guest's id.
 const SUFFIX: &str = "ledger";
@@ -77,6 +79,12 @@ pub enum StateDirError {
         /// The ledger of one of them.
         first: PathBuf,
     },
+    /// It has a guardian.
+    #[error("the state directory {} has a guardian already", path.display())]
+    Guarded {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another server serves its guests.
     #[error(
         "another server has the state directory {}: stop it, have it hand over, or wait for it",
@@ -92,7 +100,7 @@ impl StateDirError {
     /// A code that stays the same from version to version.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::InUse { .. } => "ERR_UFFD_STATE_DIR_IN_USE",
+            Self::InUse { .. } | Self::Guarded { .. } => "ERR_UFFD_STATE_DIR_IN_USE",
             Self::Occupied { .. } => "ERR_UFFD_STATE_DIR_OCCUPIED",
             _ => "ERR_UFFD_STATE_DIR",
         }
@@ -166,8 +174,11 @@ impl StateDir {
         })
     }
 
-    pub(super) fn lock_file(&self) -> PathBuf {
-        self.path.join("server.lock")
+    /// The inode of a lock's file.
+    pub(crate) fn inode_of(&self, lock: DirLock) -> io::Result<u64> {
+        let about =
+            rustix::fs::statat(&self.dir, lock.name(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(about.st_ino)
     }
 
     /// The ledgers in it, in no order, whoever serves their guests. Those that were being made when
@@ -198,8 +209,15 @@ impl StateDir {
         self.path.join(format!("{id}.{UNFINISHED}"))
     }
 
-    pub(super) fn finished(&self, id: &str) -> PathBuf {
+    /// Where the ledger of the guest `id` is.
+    pub fn finished(&self, id: &str) -> PathBuf {
         self.path.join(format!("{id}.{SUFFIX}"))
+    }
+}
+
+impl AsFd for StateDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 

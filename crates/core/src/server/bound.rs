@@ -34,7 +34,7 @@ impl Bound {
     /// [claim](crate::ledger::StateDir::claim). On an error no guest was touched.
     pub fn take_over(&self, spares: &mut Spares) -> io::Result<()> {
         let Some(keep) = &self.options.keep else { return Ok(()) };
-        let others = take_over(&keep.dir, &keep.snapshot, spares, |left| {
+        let others = take_over(keep, spares, |left| {
             let path = left.path().to_owned();
             if let Err(why) = self.serve(left) {
                 self.observer.not_recovered(NotRecovered { path, why });

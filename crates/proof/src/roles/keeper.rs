@@ -2,8 +2,9 @@
 //! to be killed at any moment. Asked a word a line, it answers a line; it ends with its input.
 
 use std::io::{self, BufRead, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use uffd_core::guardian::{self, Client, Launch, News};
 use uffd_core::ledger::{SnapshotPlace, StateDir};
 use uffd_core::recovery::{Keep, NotRecovered, Spares};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
@@ -12,7 +13,7 @@ use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
 
 use crate::facts::Exported;
-use crate::keeping::Kept;
+use crate::keeping::{Heard, Kept};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -25,7 +26,17 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let snapshot = SnapshotPlace::of(&source)?;
     let fetcher = Arc::new(Fetcher::new(source));
     let sessions = Arc::new(Sessions::default());
-    let keep = Some(Keep { dir, snapshot });
+    let heard = Listener::default();
+    let launch = role.guardian.as_ref().map(|program| Launch {
+        program: program.clone(),
+        cgroup: None,
+        log: Some(role.guardian_log()),
+    });
+    let guardian = match &launch {
+        Some(_) => Some(Client::start(Arc::clone(&dir), launch, Box::new(heard.clone()))?),
+        None => None,
+    };
+    let keep = Some(Keep { dir, snapshot, guardian });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
     let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
     bound.take_over(&mut Spares::new())?;
@@ -33,10 +44,39 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let _server = bound.open();
     say(&format!("ready {recovered}"));
     for line in io::stdin().lock().lines().map_while(Result::ok) {
-        sessions.obey(&line);
+        match line.as_str() {
+            "guardian" => say(&serde_json::to_string(&*heard.lock())?),
+            line => sessions.obey(line),
+        }
     }
     // Its sessions go as if it had been killed.
     std::process::exit(0);
+}
+
+/// Writes down what is heard of the guardian.
+#[derive(Clone, Default)]
+struct Listener(Arc<Mutex<Heard>>);
+
+impl Listener {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl guardian::Observer for Listener {
+    fn heard(&self, news: News) {
+        let mut heard = self.lock();
+        match news {
+            News::Met { pid } => heard.pid = Some(pid),
+            News::Troubled(error) => {
+                heard.pid = None;
+                heard.guarded.clear();
+                heard.troubles.push(error.code().to_owned());
+            }
+            News::Guarded { id } => drop(heard.guarded.insert(id)),
+            News::Unguarded { id, why } => drop(heard.unguarded.insert(id, why)),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -1,0 +1,177 @@
+//! The server's side: which guests it has entrusted, and having back those that the guardian serves.
+//! No guest and nobody who stops a server ever waits for the guardian, which may be frozen.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use super::error::GuardianError;
+use super::launch::Launch;
+use super::link::{Entrusted, Link, State};
+use super::message::Request;
+use crate::kernel::Waker;
+use crate::ledger::StateDir;
+use crate::recovery::Spares;
+
+/// What is heard of the guardian.
+#[derive(Debug)]
+pub enum News {
+    /// It is there and listens.
+    Met {
+        /// Its process.
+        pid: i32,
+    },
+    /// It was lost, does not answer, or cannot be started. It is tried again, where it can be.
+    Troubled(GuardianError),
+    /// It would serve the guest at once.
+    Guarded {
+        /// The guest's id.
+        id: String,
+    },
+    /// It could not serve the guest.
+    Unguarded {
+        /// The guest's id.
+        id: String,
+        /// Why not, in words.
+        why: String,
+    },
+}
+
+/// Is told what is heard of the guardian, on a thread of its own; must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// Something was heard.
+    fn heard(&self, news: News);
+}
+
+/// A server's connection with the guardian of its state directory. For whoever has the directory's
+/// [claim](StateDir::claim): others are not heard.
+#[derive(Debug)]
+pub struct Client(Arc<Link>);
+
+impl Client {
+    /// Looks for the directory's guardian, and starts one by `launch` if there is none. Without
+    /// `launch` guests are had back from one that is there, and entrusted to none.
+    ///
+    /// An error if there is none and none can be started. One that does not answer is waited for no
+    /// longer than two seconds.
+    pub fn start(
+        dir: Arc<StateDir>,
+        launch: Option<Launch>,
+        observer: Box<dyn Observer>,
+    ) -> Result<Arc<Self>, GuardianError> {
+        let waker = Waker::new().map_err(|errno| GuardianError::Resources(errno.into()))?;
+        let (state, changed) = (Mutex::<State>::default(), Condvar::new());
+        let link = Arc::new(Link { dir, launch, observer, waker, state, changed });
+        let client = Arc::new(Self(Arc::clone(&link)));
+        thread::Builder::new()
+            .name("uffd-guardian".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || link.keep_in_touch())
+            .map_err(GuardianError::Resources)?;
+        let mut state = client.0.lock();
+        loop {
+            match state.met.take() {
+                // Frozen, it may still thaw: it is told of all guests, and may have some.
+                Some(Ok(()) | Err(GuardianError::Silent { .. })) => break,
+                Some(Err(error)) => return Err(error),
+                None => state = client.0.wait(state),
+            }
+        }
+        drop(state);
+        Ok(client)
+    }
+
+    /// Whether guests are entrusted to the guardian.
+    pub fn guards(&self) -> bool {
+        self.0.launch.is_some()
+    }
+
+    /// Entrusts a guest that this process serves: the guardian gets a copy of its userfaultfd. None
+    /// where no guests are entrusted, or no descriptor is left for a copy, which is told.
+    pub fn entrust(self: &Arc<Self>, id: &str, uffd: BorrowedFd<'_>) -> Option<Ward> {
+        if !self.guards() {
+            return None;
+        }
+        let copies = (uffd.try_clone_to_owned(), uffd.try_clone_to_owned());
+        let (Ok(ours), Ok(theirs)) = copies else {
+            let why = "no descriptor is left for a copy of its userfaultfd".to_owned();
+            self.0.observer.heard(News::Unguarded { id: id.to_owned(), why });
+            return None;
+        };
+        let mut state = self.0.lock();
+        state.wards.insert(id.to_owned(), Entrusted::new(ours));
+        self.0.say(&mut state, &Request::Entrust { id: id.to_owned() }, Some(theirs));
+        Some(Ward { client: Arc::clone(self), id: id.to_owned() })
+    }
+
+    /// Copies of the userfaultfds that the guardian has, as far as they come in time.
+    pub fn copies(&self) -> Spares {
+        let mut state = self.0.lock();
+        state.copies.clear();
+        state.has_all_copies = false;
+        if !self.0.say(&mut state, &Request::Copies, None) {
+            return Spares::new();
+        }
+        let mut state = self.0.wait_while(state, |state| !state.has_all_copies);
+        std::mem::take(&mut state.copies)
+    }
+
+    /// Has the guardian let go of a guest, and waits until it has. Whether it does not serve it any
+    /// more, as far as could be learned in time; the lock on the ledger tells for sure.
+    pub fn take_back(&self, id: &str) -> bool {
+        let mut state = self.0.lock();
+        if !self.0.say(&mut state, &Request::Give { id: id.to_owned() }, None) {
+            return false;
+        }
+        state.wanted.insert(id.to_owned(), false);
+        let mut state = self.0.wait_while(state, |state| state.wanted.get(id) == Some(&false));
+        state.wanted.remove(id) == Some(true)
+    }
+
+    /// The guest has no guardian from now on, whatever was before.
+    pub(crate) fn forget(&self, id: &str) {
+        let mut state = self.0.lock();
+        state.wards.remove(id);
+        self.0.say(&mut state, &Request::Forget { id: id.to_owned() }, None);
+    }
+
+    /// The guest is to be served by the guardian.
+    pub(crate) fn leave(&self, id: &str) {
+        let mut state = self.0.lock();
+        if self.0.say(&mut state, &Request::Left { id: id.to_owned() }, None) {
+            state.wards.remove(id);
+        } else if let Some(ward) = state.wards.get_mut(id) {
+            ward.left = true;
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.lock().closing = true;
+        self.0.waker.wake();
+    }
+}
+
+/// A guest that is entrusted to the guardian, by whoever owns its ledger. Dropped, it is left to the
+/// guardian: the ledger has to be let go of before.
+#[derive(Debug)]
+pub struct Ward {
+    client: Arc<Client>,
+    id: String,
+}
+
+impl Ward {
+    /// The guest has ended, or needs no handler any more.
+    pub(crate) fn forget(mut self) {
+        self.client.forget(&std::mem::take(&mut self.id));
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        if !self.id.is_empty() {
+            self.client.leave(&self.id);
+        }
+    }
+}

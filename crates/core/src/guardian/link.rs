@@ -1,0 +1,365 @@
+//! A server's connection with the guardian: a thread that keeps it up, starts another guardian when
+//! one is lost, and tells it of all guests again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::channel::{Channel, ChannelError};
+use super::client::{News, Observer};
+use super::error::GuardianError;
+use super::launch::Launch;
+use super::message::{Answer, PROTOCOL, Request};
+use super::post::visit;
+use crate::kernel::Waker;
+use crate::ledger::StateDir;
+use crate::recovery::Spares;
+
+/// How long an answer of the guardian's is waited for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it may take to meet the first one.
+const STARTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is tried to send what there was no room for.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// The pause before a lost guardian is looked for or started again. It doubles up to the longest; a
+/// guardian that lived for longer than that is looked for at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+pub(super) struct Link {
+    pub(super) dir: Arc<StateDir>,
+    /// Without it there is no guardian for new guests.
+    pub(super) launch: Option<Launch>,
+    pub(super) observer: Box<dyn Observer>,
+    pub(super) waker: Waker,
+    pub(super) state: Mutex<State>,
+    /// Something changed that is waited for.
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    connection: Option<Connection>,
+    pub(super) wards: HashMap<String, Entrusted>,
+    /// Copies of userfaultfds that the guardian has sent.
+    pub(super) copies: Spares,
+    pub(super) has_all_copies: bool,
+    /// Guests that somebody waits for, and whether they were given.
+    pub(super) wanted: HashMap<String, bool>,
+    /// How the first attempt went, once it is known.
+    pub(super) met: Option<Result<(), GuardianError>>,
+    was_met: bool,
+    pub(super) closing: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    channel: Channel,
+    pid: i32,
+    welcomed: bool,
+    /// Since when an answer is due.
+    waits: Option<Instant>,
+    is_silent: bool,
+    broken: Option<ChannelError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entrusted {
+    /// To entrust it again to the next guardian.
+    uffd: OwnedFd,
+    answered: bool,
+    /// The server has let go of it, and there was no guardian to tell.
+    pub(super) left: bool,
+}
+
+impl Entrusted {
+    pub(super) const fn new(uffd: OwnedFd) -> Self {
+        Self { uffd, answered: false, left: false }
+    }
+}
+
+impl State {
+    fn meet(&mut self, how: Result<(), GuardianError>) {
+        if !self.was_met {
+            self.was_met = true;
+            self.met = Some(how);
+        }
+    }
+
+    fn awaits_answers(&self) -> bool {
+        let is_new = self.connection.as_ref().is_some_and(|connection| !connection.welcomed);
+        is_new || self.wards.values().any(|ward| !ward.answered)
+    }
+}
+
+/// Why a connection is over.
+enum Over {
+    Closing,
+    Lost(GuardianError),
+}
+
+impl From<GuardianError> for Over {
+    fn from(error: GuardianError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl Link {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something has changed.
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an answer, unless nobody is there who answers in time.
+    pub(super) fn wait_while<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        unanswered: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let is_there = |state: &State| {
+            state.connection.as_ref().is_some_and(|connection| !connection.is_silent)
+        };
+        self.changed
+            .wait_timeout_while(state, ANSWERS_WITHIN, |state| unanswered(state) && is_there(state))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    /// Sends a message if there is anybody; what there is no room for now is sent by the thread.
+    /// Whether there was anybody.
+    pub(super) fn say(&self, state: &mut State, request: &Request, fd: Option<OwnedFd>) -> bool {
+        let Some(connection) = &mut state.connection else { return false };
+        // The thread takes the connection down.
+        connection.broken = connection.channel.send(request, fd).err();
+        if matches!(request, Request::Entrust { .. }) {
+            connection.waits.get_or_insert_with(Instant::now);
+        }
+        // The thread may have to wait for room, or for an answer.
+        self.waker.wake();
+        true
+    }
+
+    /// Until the client is dropped.
+    pub(super) fn keep_in_touch(&self) {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        loop {
+            let since = Instant::now();
+            let error = match self.connect().map_err(Over::from).and_then(|()| self.attend()) {
+                Ok(never) => match never {},
+                Err(Over::Closing) => return,
+                Err(Over::Lost(error)) => error,
+            };
+            if since.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            // One that was just about to end when it was found is none.
+            let again = error.passes() && begun.elapsed() < STARTS_WITHIN;
+            let goes_on = self.lost(again, error);
+            // There is no other one to be had, or whoever asked for the first gives up.
+            let is_other_to_be_had = self.launch.is_some() || again;
+            if !goes_on || !is_other_to_be_had || self.is_closing_within(pause) {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The connection is over, or could not be made; whether there may be another one. The first is
+    /// tried `again` at most.
+    fn lost(&self, again: bool, error: GuardianError) -> bool {
+        let mut state = self.lock();
+        state.connection = None;
+        let was_met = state.was_met;
+        if !was_met && !again {
+            state.meet(Err(error));
+        } else if was_met {
+            drop(state);
+            self.observer.heard(News::Troubled(error));
+        }
+        self.changed.notify_all();
+        was_met || again
+    }
+
+    /// Finds the guardian, or starts one, and tells it of all guests.
+    fn connect(&self) -> Result<(), GuardianError> {
+        let visitor = match visit(&self.dir)? {
+            Some(visitor) => visitor,
+            None => {
+                let launch = self.launch.as_ref().ok_or(GuardianError::Nobody)?;
+                let launched = launch.start(&self.dir);
+                match visit(&self.dir)? {
+                    // Whoever started it.
+                    Some(visitor) => visitor,
+                    None => return Err(launched.err().unwrap_or(GuardianError::Nobody)),
+                }
+            }
+        };
+        let mut channel = visitor.channel;
+        channel.send(&Request::Hello { version: PROTOCOL }, None)?;
+        let mut state = self.lock();
+        for (id, ward) in &mut state.wards {
+            let copy = ward.uffd.try_clone().map_err(GuardianError::Resources)?;
+            channel.send(&Request::Entrust { id: id.clone() }, Some(copy))?;
+            ward.answered = false;
+            if ward.left {
+                channel.send(&Request::Left { id: id.clone() }, None)?;
+            }
+        }
+        state.wards.retain(|_, ward| !ward.left);
+        state.connection = Some(Connection {
+            channel,
+            pid: visitor.process.pid(),
+            welcomed: false,
+            waits: Some(Instant::now()),
+            is_silent: false,
+            broken: None,
+        });
+        Ok(())
+    }
+
+    /// Hears what the guardian says.
+    fn attend(&self) -> Result<std::convert::Infallible, Over> {
+        loop {
+            self.wait_for_something();
+            self.waker.clear();
+            let mut news = Vec::new();
+            let heard = self.hear(&mut news);
+            // Whoever is told must not find anything locked.
+            news.into_iter().for_each(|news| self.observer.heard(news));
+            heard?;
+        }
+    }
+
+    fn wait_for_something(&self) {
+        let (socket, timeout) = {
+            let state = self.lock();
+            let Some(connection) = &state.connection else { return };
+            let due = connection.waits.filter(|_| !connection.is_silent);
+            let left = due.map(|since| ANSWERS_WITHIN.saturating_sub(since.elapsed()));
+            // A little later, so that it is over by then.
+            let left = left.map(|left| left + Duration::from_millis(1));
+            // That there is room for bytes does not mean that there is room for a descriptor.
+            let retry = connection.channel.has_waiting().then_some(RETRY_EVERY);
+            let timeout = left.into_iter().chain(retry).min();
+            (connection.channel.socket(), timeout)
+        };
+        let mut fds = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.waker.as_fd(), PollFlags::POLLIN),
+        ];
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+    }
+
+    fn hear(&self, news: &mut Vec<News>) -> Result<(), Over> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.closing {
+            return Err(Over::Closing);
+        }
+        while let Some(connection) = &mut state.connection {
+            if let Some(error) = connection.broken.take() {
+                return Err(GuardianError::from(error).into());
+            }
+            connection.channel.flush().map_err(GuardianError::from)?;
+            let received = connection.channel.receive().map_err(GuardianError::from)?;
+            let Some((answer, fd)) = received else { break };
+            connection.waits = Some(Instant::now());
+            connection.is_silent = false;
+            self.understand(state, answer, fd, news)?;
+        }
+        let awaits = state.awaits_answers();
+        let Some(connection) = &mut state.connection else { return Ok(()) };
+        if !awaits {
+            connection.waits = None;
+        }
+        if let Some(since) = connection.waits
+            && since.elapsed() >= ANSWERS_WITHIN
+            && !connection.is_silent
+        {
+            connection.is_silent = true;
+            let (pid, waited) = (connection.pid, ANSWERS_WITHIN);
+            news.push(News::Troubled(GuardianError::Silent { pid, waited }));
+            state.meet(Err(GuardianError::Silent { pid, waited }));
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    fn understand(
+        &self,
+        state: &mut State,
+        answer: Answer,
+        fd: Option<OwnedFd>,
+        news: &mut Vec<News>,
+    ) -> Result<(), GuardianError> {
+        match answer {
+            Answer::Welcome { version: PROTOCOL } => {
+                if let Some(connection) = &mut state.connection {
+                    connection.welcomed = true;
+                    news.push(News::Met { pid: connection.pid });
+                }
+                state.meet(Ok(()));
+            }
+            Answer::Welcome { version: found } => return Err(GuardianError::Version { found }),
+            Answer::Refused { why } => return Err(GuardianError::Refused { why }),
+            Answer::Guarded { id } => {
+                if let Some(ward) = state.wards.get_mut(&id) {
+                    ward.answered = true;
+                    news.push(News::Guarded { id });
+                }
+            }
+            Answer::Unguarded { id, why } => {
+                if let Some(ward) = state.wards.get_mut(&id) {
+                    ward.answered = true;
+                    news.push(News::Unguarded { id, why });
+                }
+            }
+            Answer::Copy { id } => drop(fd.map(|fd| state.copies.insert(id, fd))),
+            Answer::AllCopies => state.has_all_copies = true,
+            Answer::Given { id } => match state.wanted.get_mut(&id) {
+                Some(given) => *given = true,
+                // It took too long, and nobody waits any more: somebody has to serve the guest.
+                None => drop(self.say(state, &Request::Left { id }, None)),
+            },
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Waits for so long, unless the client is dropped; whether it is.
+    fn is_closing_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            if self.lock().closing {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], timeout);
+            self.waker.clear();
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("dir", &self.dir).field("launch", &self.launch).finish()
+    }
+}

@@ -1,0 +1,70 @@
+//! One guest of the directory, served by the server or here.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use uffd_core::recovery::Prospect;
+use uffd_core::session::{End, Observer, Session};
+use uffd_core::stats::Stats;
+
+use super::ready::{Bell, Event};
+use super::snapshots::Key;
+
+/// What is known of a guest, and held ready for it.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Its ledger.
+    pub(crate) path: PathBuf,
+    /// Its userfaultfd, for a server that cannot take it from the guest's process.
+    pub(crate) copy: Option<OwnedFd>,
+    /// It is being looked at.
+    pub(crate) is_looked_at: bool,
+    /// All it takes to serve it but the lock.
+    pub(crate) prospect: Option<Prospect>,
+    /// The snapshot it was restored from.
+    pub(crate) snapshot: Option<Key>,
+    /// It is served here.
+    pub(crate) session: Option<Session>,
+    /// It is to be served as soon as that is possible.
+    pub(crate) is_wanted: bool,
+    /// The server waits until it is let go of.
+    pub(crate) is_awaited: bool,
+    /// The server has entrusted it, and was not told yet whether it is in good hands.
+    pub(crate) is_unanswered: bool,
+    /// What was in the way the last time, so that it is told once.
+    pub(crate) obstacle: Option<String>,
+}
+
+impl Guest {
+    pub(crate) const fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            copy: None,
+            is_looked_at: false,
+            prospect: None,
+            snapshot: None,
+            session: None,
+            is_wanted: false,
+            is_awaited: false,
+            is_unanswered: false,
+            obstacle: None,
+        }
+    }
+
+    /// Whether there is anything to wait for.
+    pub(crate) const fn is_pending(&self) -> bool {
+        self.session.is_some() || self.is_wanted
+    }
+}
+
+/// Tells the service of a session's end.
+pub(crate) struct Watch {
+    pub(crate) id: String,
+    pub(crate) bell: Bell,
+}
+
+impl Observer for Watch {
+    fn ended(&mut self, end: &End, _: Stats) {
+        self.bell.ring(Event::Ended { id: std::mem::take(&mut self.id), end: end.clone() });
+    }
+}

@@ -1,0 +1,94 @@
+//! Getting ready for guests, beside everything else: looking at a guest takes milliseconds, and
+//! opening its snapshot as long as its device likes.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, unbounded};
+use uffd_core::kernel::Waker;
+use uffd_core::ledger::SnapshotPlace;
+use uffd_core::recovery::{NotRecovered, Prospect, Spares};
+use uffd_core::session::End;
+use uffd_core::source::Fetcher;
+
+use super::snapshots::{self, Key};
+
+/// What other threads have to tell.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// All that it takes to serve a guest is at hand, or cannot be had.
+    Looked { id: String, found: Result<Box<Prospect>, NotRecovered> },
+    /// A snapshot is open, or cannot be opened.
+    Opened { key: Key, result: Result<Arc<Fetcher>, String> },
+    /// A session of this process is over.
+    Ended { id: String, end: End },
+}
+
+/// Takes what other threads have to tell.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell {
+    pub(crate) sender: Sender<Event>,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self, event: Event) {
+        if self.sender.send(event).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// A guest to get ready for.
+#[derive(Debug)]
+struct Job {
+    id: String,
+    path: PathBuf,
+    copy: Option<OwnedFd>,
+}
+
+/// Gets ready, one guest after the other.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    jobs: Sender<Job>,
+    bell: Bell,
+}
+
+impl Ready {
+    pub(crate) fn new(bell: Bell) -> std::io::Result<Self> {
+        let (jobs, receiver) = unbounded::<Job>();
+        let looks = bell.clone();
+        thread::Builder::new().name("uffd-ready".to_owned()).spawn(move || {
+            for Job { id, path, copy } in receiver {
+                let mut spares: Spares = copy.map(|copy| (id.clone(), copy)).into_iter().collect();
+                let found = Prospect::find(&path, &mut spares).map(Box::new);
+                looks.ring(Event::Looked { id, found });
+            }
+        })?;
+        Ok(Self { jobs, bell })
+    }
+
+    /// Looks at the guest `id` of the ledger at `path`; `copy` is its userfaultfd, if it was given.
+    pub(crate) fn look(&self, id: &str, path: PathBuf, copy: Option<OwnedFd>) {
+        let _ = self.jobs.send(Job { id: id.to_owned(), path, copy });
+    }
+
+    /// Opens a snapshot, on a thread of its own: another one's device may not answer.
+    pub(crate) fn open(&self, place: SnapshotPlace) {
+        let bell = self.bell.clone();
+        let key = snapshots::key(&place);
+        let open = {
+            let key = key.clone();
+            move || {
+                let result = snapshots::open(&place);
+                bell.ring(Event::Opened { key, result });
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("uffd-open".to_owned()).spawn(open) {
+            let result = Err(format!("no thread can be had to open the snapshot: {error}"));
+            self.bell.ring(Event::Opened { key, result });
+        }
+    }
+}

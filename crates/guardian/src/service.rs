@@ -1,0 +1,521 @@
+//! Whom to listen to, and what is to be done: one thread that waits for the server's end, for what it
+//! says, and for what this process's other threads have to tell.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use uffd_core::guardian::{
+    Answer, Channel, ChannelError, PROTOCOL, Post, PostError, Request, Visitor,
+};
+use uffd_core::kernel::{Process, Waker};
+use uffd_core::ledger::{LedgerError, StateDir};
+use uffd_core::recovery::{NotRecovered, NotTaken, Obstruction, Prospect};
+use uffd_core::session::{End, Session, SessionError, SessionOptions};
+
+use super::Failure;
+use super::guest::{Guest, Watch};
+use super::log::Log;
+use super::ready::{Bell, Event, Ready};
+use super::snapshots::{Snapshots, key};
+
+/// How long the first server may take to come.
+const FIRST_COMES_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pause before it is tried again to take a guest that somebody has; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often it is tried to send what there was no room for.
+const SEND_EVERY: Duration = Duration::from_millis(20);
+
+pub(crate) struct Service {
+    dir: Arc<StateDir>,
+    post: Post,
+    log: Log,
+    bell: Bell,
+    events: Receiver<Event>,
+    ready: Ready,
+    snapshots: Snapshots,
+    guests: BTreeMap<String, Guest>,
+    server: Option<Server>,
+    /// Servers that have hung up and live: what they still have is free when they end.
+    former: Vec<Process>,
+    /// When the first server has to have come.
+    until: Option<Instant>,
+    again: Option<(Instant, Duration)>,
+}
+
+/// The server that is connected.
+struct Server {
+    channel: Channel,
+    process: Process,
+    /// It speaks our version: it is heard.
+    is_welcome: bool,
+}
+
+impl Service {
+    pub(crate) fn new(dir: Arc<StateDir>, post: Post, log: Log) -> Result<Self, Failure> {
+        let (sender, events) = unbounded();
+        let bell = Bell { sender, waker: Arc::new(Waker::new()?) };
+        let ready = Ready::new(bell.clone())?;
+        Ok(Self {
+            dir,
+            post,
+            log,
+            bell,
+            events,
+            ready,
+            snapshots: Snapshots::default(),
+            guests: BTreeMap::new(),
+            server: None,
+            former: Vec::new(),
+            until: Some(Instant::now() + FIRST_COMES_WITHIN),
+            again: None,
+        })
+    }
+
+    /// Until no server is there and no guest is left.
+    pub(crate) fn run(mut self) -> Result<(), Failure> {
+        self.log.line(&format!("guards the guests of {}", self.dir.path().display()));
+        if !self.post.server_is_there() {
+            self.sweep();
+        }
+        while !self.is_over() {
+            let ready = self.wait();
+            if ready.server {
+                self.attend();
+            }
+            if ready.former {
+                self.former.retain(|process| !process.has_exited());
+                self.sweep();
+            }
+            if ready.post {
+                self.answer_the_door();
+            }
+            self.bell.waker.clear();
+            while let Ok(event) = self.events.try_recv() {
+                self.learn(event);
+            }
+            if self.again.is_some_and(|(at, _)| at <= Instant::now()) {
+                self.try_again();
+            }
+        }
+        self.log.line("no server is there and no guest is left");
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let is_waited_for = self.until.is_some_and(|until| Instant::now() < until);
+        self.server.is_none() && !is_waited_for && !self.guests.values().any(Guest::is_pending)
+    }
+
+    fn wait(&self) -> ReadyFor {
+        let mut fds = vec![
+            PollFd::new(self.post.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.bell.waker.as_fd(), PollFlags::POLLIN),
+        ];
+        let server = self.server.as_ref();
+        let servers = server.map_or(0, |_| 2);
+        if let Some(server) = server {
+            fds.push(PollFd::new(server.process.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(server.channel.as_fd(), PollFlags::POLLIN));
+        }
+        let former = self.former.iter();
+        fds.extend(former.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+        let now = Instant::now();
+        let unsent = server.filter(|server| server.channel.has_waiting()).map(|_| SEND_EVERY);
+        let times = [self.until, self.again.map(|(at, _)| at)];
+        let times = times.into_iter().flatten().map(|at| at.saturating_duration_since(now));
+        let timeout = times.chain(unsent).min().map_or(PollTimeout::NONE, |time| {
+            // A little later, so that it is over by then.
+            PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+        let has = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        ReadyFor {
+            post: has(&fds[0]),
+            server: unsent.is_some() || fds[2..2 + servers].iter().any(has),
+            former: fds[2 + servers..].iter().any(has),
+        }
+    }
+
+    fn answer_the_door(&mut self) {
+        match self.post.accept() {
+            Ok(Some(Visitor { channel, process })) => {
+                // Only one can have the claim: who had it before is a server no more.
+                if let Some(before) = self.server.take() {
+                    self.former.push(before.process);
+                }
+                self.until = None;
+                self.log.line(&format!("server {} is there", process.pid()));
+                self.server = Some(Server { channel, process, is_welcome: false });
+                self.attend();
+            }
+            Ok(None) => {}
+            Err(error @ PostError::Unproven(_)) => self.log.line(&error.to_string()),
+            Err(error) => {
+                self.log.line(&error.to_string());
+                // Until there are descriptors again.
+                std::thread::sleep(FIRST_PAUSE);
+            }
+        }
+    }
+
+    /// Hears the server, and finds out whether it is still there.
+    fn attend(&mut self) {
+        // Before it is heard: what it said before its end is there by then.
+        let has_exited = self.server.as_ref().is_some_and(|server| server.process.has_exited());
+        let heard = self.hear();
+        if !has_exited && heard.is_ok() {
+            return;
+        }
+        let Some(server) = self.server.take() else { return };
+        let pid = server.process.pid();
+        match heard {
+            _ if has_exited => self.log.line(&format!("server {pid} has ended")),
+            Err(ChannelError::Ended) | Ok(()) => self.log.line(&format!("server {pid} has left")),
+            Err(error) => self.log.line(&format!("server {pid} is not heard any more: {error}")),
+        }
+        if !server.process.has_exited() {
+            self.former.push(server.process);
+        }
+        if server.is_welcome {
+            self.sweep();
+        }
+    }
+
+    fn hear(&mut self) -> Result<(), ChannelError> {
+        while let Some(server) = &mut self.server {
+            server.channel.flush()?;
+            let Some((request, fd)) = server.channel.receive()? else { break };
+            match request {
+                Request::Hello { version } => self.greet(version)?,
+                request if self.server.as_ref().is_some_and(|server| server.is_welcome) => {
+                    self.obey(request, fd);
+                }
+                _ => return Err(ChannelError::Strange("it comes before the greeting".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, version: u32) -> Result<(), ChannelError> {
+        self.say(&Answer::Welcome { version: PROTOCOL }, None);
+        if version != PROTOCOL {
+            let why = format!(
+                "it speaks version {version} of the guardian's protocol, and this is uffd-rs {} \
+                 with version {PROTOCOL}",
+                env!("CARGO_PKG_VERSION")
+            );
+            self.say(&Answer::Refused { why: why.clone() }, None);
+            return Err(ChannelError::Strange(why));
+        }
+        if let Some(server) = &mut self.server {
+            server.is_welcome = true;
+        }
+        // From now on they are the server's, as far as it can have them.
+        self.again = None;
+        self.guests.values_mut().for_each(|guest| guest.is_wanted = false);
+        Ok(())
+    }
+
+    fn say(&mut self, answer: &Answer, fd: Option<OwnedFd>) {
+        if let Some(server) = &mut self.server {
+            // Whether it is still there is found out when it is heard.
+            let _ = server.channel.send(answer, fd);
+        }
+    }
+
+    fn obey(&mut self, request: Request, fd: Option<OwnedFd>) {
+        match request {
+            // It was greeted.
+            Request::Hello { .. } => {}
+            Request::Entrust { id } => {
+                let guest = self.guest(&id);
+                guest.copy = fd.or(guest.copy.take());
+                guest.is_unanswered = true;
+                if guest.session.is_none() {
+                    // Of what was seen before nothing need be true any more.
+                    guest.prospect = None;
+                    self.look_at(&id);
+                }
+            }
+            Request::Forget { id } => {
+                if self.guests.get(&id).is_some_and(|guest| guest.session.is_none()) {
+                    self.guests.remove(&id);
+                    self.close_unused_snapshots();
+                }
+            }
+            Request::Left { id } => {
+                self.guest(&id).is_wanted = true;
+                self.serve(&id);
+            }
+            Request::Copies => {
+                let copies = self.guests.iter().filter_map(|(id, guest)| {
+                    Some((id.clone(), guest.copy.as_ref()?.try_clone().ok()?))
+                });
+                for (id, copy) in copies.collect::<Vec<_>>() {
+                    self.say(&Answer::Copy { id }, Some(copy));
+                }
+                self.say(&Answer::AllCopies, None);
+            }
+            Request::Give { id } => match self.guests.get_mut(&id) {
+                Some(Guest { session: Some(session), is_awaited, .. }) => {
+                    *is_awaited = true;
+                    session.begin_hand_over();
+                }
+                _ => self.say(&Answer::Given { id }, None),
+            },
+        }
+    }
+
+    /// The guest `id`, known or new.
+    fn guest(&mut self, id: &str) -> &mut Guest {
+        let path = || Guest::new(self.dir.finished(id));
+        self.guests.entry(id.to_owned()).or_insert_with(path)
+    }
+
+    fn those_that(&self, is_meant: impl Fn(&Guest) -> bool) -> Vec<String> {
+        let meant = self.guests.iter().filter(|(_, guest)| is_meant(guest));
+        meant.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn look_at(&mut self, id: &str) {
+        let Some(guest) = self.guests.get_mut(id).filter(|guest| !guest.is_looked_at) else {
+            return;
+        };
+        let copy = guest.copy.as_ref().and_then(|copy| copy.try_clone().ok());
+        guest.is_looked_at = true;
+        self.ready.look(id, guest.path.clone(), copy);
+    }
+
+    fn learn(&mut self, event: Event) {
+        match event {
+            Event::Looked { id, found } => {
+                let Some(guest) = self.guests.get_mut(&id) else { return };
+                guest.is_looked_at = false;
+                match found {
+                    Ok(prospect) => self.is_ready(&id, *prospect),
+                    Err(error) if is_over(&error) => drop(self.guests.remove(&id)),
+                    Err(error) => {
+                        guest.is_wanted &= passes(&error.why);
+                        self.cannot(&id, error.to_string());
+                        self.soon();
+                    }
+                }
+            }
+            Event::Opened { key, result } => {
+                let has_it = |guest: &Guest| guest.snapshot.as_ref() == Some(&key);
+                let ids = self.those_that(has_it);
+                let (fetcher, error) = match result {
+                    Ok(fetcher) => (Some(fetcher), None),
+                    Err(error) => (None, Some(error)),
+                };
+                self.snapshots.opened(key, fetcher);
+                for id in ids {
+                    match &error {
+                        None => self.proceed(&id),
+                        Some(error) => {
+                            self.cannot(&id, error.clone());
+                            self.soon();
+                        }
+                    }
+                }
+            }
+            Event::Ended { id, end } => self.has_ended(&id, &end),
+        }
+    }
+
+    fn is_ready(&mut self, id: &str, prospect: Prospect) {
+        let place = prospect.snapshot().clone();
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        if guest.copy.is_none() {
+            guest.copy = prospect.userfaultfd().ok();
+        }
+        guest.snapshot = Some(key(&place));
+        guest.prospect = Some(prospect);
+        self.proceed(id);
+    }
+
+    /// Everything may be at hand for a guest: it is served, or the server told that it would be.
+    fn proceed(&mut self, id: &str) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        let Some(place) = guest.prospect.as_ref().map(|prospect| prospect.snapshot().clone())
+        else {
+            return;
+        };
+        let ready = &self.ready;
+        if self.snapshots.get(&place, || ready.open(place.clone())).is_none() {
+            return;
+        }
+        if std::mem::take(&mut guest.is_unanswered) {
+            guest.obstacle = None;
+            self.say(&Answer::Guarded { id: id.to_owned() }, None);
+        }
+        if self.guests.get(id).is_some_and(|guest| guest.is_wanted) {
+            self.serve(id);
+        }
+    }
+
+    /// Something is in the way of serving a guest: the server is told, or the log.
+    fn cannot(&mut self, id: &str, why: String) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        let is_unanswered = std::mem::take(&mut guest.is_unanswered);
+        if guest.obstacle.as_ref() != Some(&why) {
+            self.log.line(&format!("cannot serve guest {id}: {why}"));
+            guest.obstacle = Some(why.clone());
+        }
+        if is_unanswered {
+            self.say(&Answer::Unguarded { id: id.to_owned(), why }, None);
+        }
+    }
+
+    /// No server is heard: whatever is left is served.
+    fn sweep(&mut self) {
+        if self.server.as_ref().is_some_and(|server| server.is_welcome) {
+            return;
+        }
+        // First those that all is at hand for.
+        for id in self.those_that(|_| true) {
+            self.guest(&id).is_wanted = true;
+            self.serve(&id);
+        }
+        match self.dir.ledgers() {
+            Ok(paths) => {
+                for path in paths {
+                    let id = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+                    let Some(id) = id.filter(|id| !self.guests.contains_key(id)) else { continue };
+                    self.guest(&id).is_wanted = true;
+                    self.serve(&id);
+                }
+            }
+            Err(error) => self.log.line(&format!("cannot look for ledgers: {error}")),
+        }
+    }
+
+    fn soon(&mut self) {
+        if self.again.is_none() && self.guests.values().any(|guest| guest.is_wanted) {
+            self.again = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE));
+        }
+    }
+
+    fn try_again(&mut self) {
+        let Some((_, pause)) = self.again.take() else { return };
+        for id in self.those_that(|guest| guest.is_wanted) {
+            self.serve(&id);
+        }
+        let pause = (pause * 2).min(LONGEST_PAUSE);
+        if self.again.is_some() {
+            self.again = Some((Instant::now() + pause, pause));
+        }
+    }
+
+    /// Serves a guest here, if it is free and all is at hand.
+    fn serve(&mut self, id: &str) {
+        let Some(guest) = self.guests.get_mut(id).filter(|guest| guest.session.is_none()) else {
+            return;
+        };
+        let Some(prospect) = guest.prospect.take() else { return self.look_at(id) };
+        let place = prospect.snapshot().clone();
+        let ready = &self.ready;
+        let fetcher = self.snapshots.get(&place, || ready.open(place.clone()));
+        let Some(fetcher) = fetcher.cloned() else {
+            if prospect.has_ended() {
+                drop(prospect.take());
+                self.guests.remove(id);
+            } else {
+                guest.prospect = Some(prospect);
+            }
+            return;
+        };
+        let left = match prospect.take() {
+            Ok(left) => left,
+            Err(NotTaken::Served(prospect)) => {
+                guest.prospect = Some(*prospect);
+                return self.soon();
+            }
+            Err(NotTaken::Not(error)) if passes(&error.why) => {
+                self.cannot(id, error.to_string());
+                return self.soon();
+            }
+            Err(NotTaken::Not(error)) => {
+                if !is_over(&error) {
+                    self.cannot(id, error.to_string());
+                }
+                self.guests.remove(id);
+                return self.close_unused_snapshots();
+            }
+        };
+        // What is touched meanwhile is in nobody's trace.
+        let options = SessionOptions { trace: false, ..left.options() };
+        let watch = Watch { id: id.to_owned(), bell: self.bell.clone() };
+        match Session::recover(left, fetcher, options, Box::new(watch)) {
+            Ok(session) => {
+                guest.session = Some(session);
+                guest.is_wanted = false;
+                guest.obstacle = None;
+                self.log.line(&format!("serves guest {id}"));
+            }
+            Err(error) => {
+                let why = error.into();
+                guest.is_wanted = passes(&why);
+                self.cannot(id, why.to_string());
+                self.soon();
+            }
+        }
+    }
+
+    fn has_ended(&mut self, id: &str, end: &End) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        guest.session = None;
+        let is_awaited = std::mem::take(&mut guest.is_awaited);
+        if is_awaited {
+            self.say(&Answer::Given { id: id.to_owned() }, None);
+        }
+        match end {
+            End::HandedOver => {
+                self.log.line(&format!("gives guest {id} back"));
+                // The server that it was for may be gone by now.
+                if self.server.as_ref().is_none_or(|server| !server.is_welcome) {
+                    self.guest(id).is_wanted = true;
+                    self.serve(id);
+                }
+            }
+            end => {
+                let why = match end {
+                    End::Failed(error) => error.to_string(),
+                    other => format!("{other:?}"),
+                };
+                self.log.line(&format!("guest {id} has ended: {why}"));
+                self.guests.remove(id);
+                self.close_unused_snapshots();
+            }
+        }
+    }
+
+    fn close_unused_snapshots(&mut self) {
+        let used = self.guests.values().filter_map(|guest| guest.snapshot.as_ref());
+        self.snapshots.keep_only(used);
+    }
+}
+
+/// Whether the guest has ended: the ledger may be gone with it.
+const fn is_over(error: &NotRecovered) -> bool {
+    error.why.is_ended() || matches!(error.why, Obstruction::Ledger(LedgerError::Gone))
+}
+
+/// Whether it may go better later: descriptors, memory and threads are had again.
+const fn passes(why: &Obstruction) -> bool {
+    matches!(why, Obstruction::Session(SessionError::Resources { .. }))
+}
+
+/// What there is to do.
+struct ReadyFor {
+    post: bool,
+    server: bool,
+    former: bool,
+}
