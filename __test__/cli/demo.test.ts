@@ -42,7 +42,7 @@ test('it leaves nothing behind, however often it is told to end', async (t) => {
   t.deepEqual(readdirSync(directory), [])
 })
 
-test('it serves two guests rightly, and leaves a report about the first', async (t) => {
+test('it serves three guests rightly, one of a killed server, and leaves a report about the first', async (t) => {
   t.timeout(deadlineMs)
   const directory = temporaryDirectory(t)
   const demo = spawn(process.execPath, [cli, 'demo'], {
@@ -54,6 +54,10 @@ test('it serves two guests rightly, and leaves a report about the first', async 
   demo.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
   const [status] = (await once(demo, 'close')) as [number]
   t.is(status, 0, said)
+  t.regex(said, /^ {2}killed +process \d+, by SIGKILL, while the guest was reading$/m)
+  t.regex(said, /^ {2}taken over +by this process, .* later$/m)
+  t.regex(said, /^ {2}released +the guest runs on without any server: every byte is as it was$/m)
+  t.regex(said, /^✓ Every byte was right: /m)
   const [, page] = /A report about the first run: (\S+)$/m.exec(said) ?? []
   t.regex(readFileSync(page!, 'utf8'), /The first run of the demo/)
   t.is(readdirSync(directory).length, 1)

@@ -5,6 +5,7 @@ import { exitStatus } from '../exit-status.js'
 import { onSignals } from '../serve/signals.js'
 import { Checks } from './checks.js'
 import { checkHost } from './host.js'
+import { killedRun } from './killed-run.js'
 import { Report } from './report.js'
 import { firstRun, secondRun } from './runs.js'
 import { Stage } from './stage.js'
@@ -13,13 +14,16 @@ import { Stage } from './stage.js'
 export async function demo(): Promise<number> {
   checkHost()
   const directory = mkdtempSync(join(tmpdir(), 'uffd-rs-demo-'))
+  const stateDir = inMemory() ?? join(directory, 'state')
   // Also when a second signal ends the process at once.
-  const remove = () => rmSync(directory, { recursive: true, force: true })
+  const remove = () => {
+    for (const made of [directory, stateDir]) rmSync(made, { recursive: true, force: true })
+  }
   process.on('exit', remove)
   const controller = new AbortController()
   const forget = onSignals(() => controller.abort())
   try {
-    return await show(directory, controller.signal)
+    return await show(directory, stateDir, controller.signal)
   } catch (error) {
     if (!controller.signal.aborted) throw error
     process.stderr.write('Ended before it was done\n')
@@ -31,10 +35,19 @@ export async function demo(): Promise<number> {
   }
 }
 
-async function show(directory: string, signal: AbortSignal): Promise<number> {
+/** A directory where a Linux has a tmpfs for everybody, if this one does. */
+function inMemory(): string | undefined {
+  try {
+    return mkdtempSync('/dev/shm/uffd-rs-demo-')
+  } catch {
+    return undefined
+  }
+}
+
+async function show(directory: string, stateDir: string, signal: AbortSignal): Promise<number> {
   const report = new Report(process.stdout)
   const checks = new Checks()
-  const stage = new Stage(directory, signal)
+  const stage = new Stage(directory, stateDir, signal)
   await report.snapshot(stage.snapshot)
   const trace = join(directory, 'first-run.trace')
   const page = join(directory, 'demo.html')
@@ -42,6 +55,7 @@ async function show(directory: string, signal: AbortSignal): Promise<number> {
   report.firstRun(first)
   const second = await secondRun(stage, checks, trace)
   report.secondRun(first, second)
+  report.killedRun(await killedRun(stage, checks))
   report.verdict(checks)
   report.saved(keep(page))
   return checks.wrong === 0 ? exitStatus.ok : exitStatus.failed

@@ -2,6 +2,7 @@ import { bytes, micros, several, whole } from '../../numbers.js'
 import { hasColours } from '../output/terminal.js'
 import { snapshotSize } from '../serve/snapshot-size.js'
 import type { Checks } from './checks.js'
+import type { KilledRun } from './killed-run.js'
 import type { FirstRun, SecondRun, Start } from './runs.js'
 
 const pageSize = 4096
@@ -50,6 +51,20 @@ export class Report {
     this.#start(start)
     const factor = first.start.millis / (start.millis + prefaultMillis)
     this.#line('compared', `${factor.toFixed(1)} times as fast, with the prefetch counted in`)
+  }
+
+  killedRun({ access, takenOver }: KilledRun): void {
+    this.#title('Third run: the server is killed, and another takes its guest over')
+    if (takenOver === undefined) {
+      const why = `this user may take no descriptor of another process (${access})`
+      return this.#line('left out', `${why}: uffd-rs-serve doctor says more`)
+    }
+    const { pid, millis: time, states, isWholeAlone } = takenOver
+    this.#line('killed', `process ${pid}, by SIGKILL, while the guest was reading`)
+    this.#line('taken over', `by this process, ${millis(time)} later`)
+    this.#line('page states', `${whole(states.removed)} removed, ${whole(states.faulted)} faulted`)
+    const bytesThen = isWholeAlone ? 'every byte is as it was' : 'SOME BYTES ARE WRONG'
+    this.#line('released', `the guest runs on without any server: ${bytesThen}`)
   }
 
   verdict({ pages, wrong }: Checks): void {

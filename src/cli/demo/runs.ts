@@ -7,11 +7,11 @@ import { pages, type Stage } from './stage.js'
 const start = { order: 'boot', seed: 1, page: 0, count: pages / 2 }
 
 /** What it writes, and who says so. */
-const written = { page: 1024, count: 1024 }
-const stamp = 7
+export const written = { page: 1024, count: 1024 }
+export const stamp = 7
 
 /** What it gives back: pages it wrote, pages it read, and pages it never touched. */
-const givenBack = { page: 1536, count: 8192 }
+export const givenBack = { page: 1536, count: 8192 }
 
 /** The guest touching what it needs to start. */
 export interface Start {
@@ -96,7 +96,8 @@ export async function secondRun(stage: Stage, checks: Checks, trace: string): Pr
   })
 }
 
-async function startUp(process: GuestProcess): Promise<Omit<Start, 'stats'>> {
+/** Touches what the guest needs to start. */
+export async function startUp(process: GuestProcess): Promise<Omit<Start, 'stats'>> {
   const { touches, nanos } = await process.ask<{ touches: number; nanos: number }>('bench', start)
   return { touches, millis: nanos / 1e6 }
 }
