@@ -94,8 +94,9 @@ impl Rules {
         let method = match (zeros, self.page_size, protection) {
             (false, _, _) => Method::CopySource(protection),
             // ZEROPAGE followed by WRITEPROTECT would leave a window in which a write is lost, and
-            // hugetlb has no zero page: both copy zeros, in one step.
-            (true, PageSize::Small, Protection::Writable) => Method::ZeroPage,
+            // hugetlb has no zero page: both copy zeros, in one step. So does a page that is about
+            // to be written: the write would have the kernel copy the shared page at once.
+            (true, PageSize::Small, Protection::Writable) if !write => Method::ZeroPage,
             (true, _, _) => Method::CopyZeros(protection),
         };
         let state = match (write, zeros) {
@@ -148,13 +149,13 @@ mod tests {
             }
         }
         for tracking in [Off, Sync, Async] {
-            assert_eq!(plan(Small, tracking, Write, true), (ZeroPage, Dirty));
-            assert_eq!(plan(Huge, tracking, Write, true), (CopyZeros(Writable), Dirty));
             for size in [Small, Huge] {
+                assert_eq!(plan(size, tracking, Write, true), (CopyZeros(Writable), Dirty));
                 assert_eq!(plan(size, tracking, Write, false), (CopySource(Writable), Dirty));
             }
         }
     }
+
     #[test]
     fn zeros_whose_writes_the_page_map_tells_are_left_unprotected() {
         for tracking in [Sync, Async] {
@@ -164,7 +165,7 @@ mod tests {
                 let source = (CopySource(WriteProtected), Clean);
                 assert_eq!(rules.plan(access, false), source);
             }
-            assert_eq!(rules.plan(Write, true), (ZeroPage, Dirty));
+            assert_eq!(rules.plan(Write, true), (CopyZeros(Writable), Dirty));
             let huge = Rules { page_size: Huge, ..rules };
             assert_eq!(huge.plan(Read, true), (CopyZeros(WriteProtected), Zero));
         }

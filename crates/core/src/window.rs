@@ -71,6 +71,10 @@ pub(crate) fn around(
 /// The widest window of zeros, in bytes: they cost no memory and hardly any time.
 const WIDEST_ZEROS: u64 = 2 << 20;
 
+/// The widest window of pages that were given back and are written again, in bytes: each takes up
+/// memory that the guest has just given back.
+const WIDEST_WRITTEN: u64 = 64 << 10;
+
 /// The fewest pages of zeros that are filled at once.
 const FEWEST_ZEROS: u64 = 8;
 
@@ -108,6 +112,11 @@ pub(crate) fn aligned(region: PageRange, page: PageIndex, width: u64) -> PageRan
 /// The widest window for guests with pages of this size, in pages.
 pub(crate) const fn widest(page_size: PageSize) -> u64 {
     WIDEST >> page_size.shift()
+}
+
+/// The widest window of pages that were given back and are written again, in pages.
+pub(crate) const fn widest_of_written(page_size: PageSize) -> u64 {
+    WIDEST_WRITTEN >> page_size.shift()
 }
 
 /// The widest window of zeros, in pages.

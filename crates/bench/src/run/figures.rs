@@ -8,7 +8,7 @@ use uffd_guest::protocol::BenchReport;
 
 use super::touched::Touched;
 use crate::Result;
-use crate::host::Use;
+use crate::host::{self, Use};
 use crate::measure::{Measure, Metric};
 use crate::stand::Stand;
 
@@ -71,8 +71,10 @@ fn faults(stands: &[Stand]) -> Result<Option<u64>> {
     stands.iter().map(Stand::faults).sum()
 }
 
+/// By the threads that serve, and by those that fetch and copy for them.
 fn used(stands: &[Stand]) -> Use {
-    Use::now(stands.iter().filter_map(Stand::tid))
+    let helpers = ["uffd-crew", "uffd-fetch"].into_iter().flat_map(host::threads);
+    Use::now(stands.iter().filter_map(Stand::tid).chain(helpers))
 }
 
 pub(super) fn memory(measure: &mut Measure, guest: &Guest, touched: Touched) -> Result<()> {

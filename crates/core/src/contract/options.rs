@@ -52,6 +52,11 @@ impl FaultAround {
         self.at_most(crate::window::widest_of_zeros(page_size))
     }
 
+    /// The most pages to fill at once with zeros of the guest's own, which are about to be written.
+    pub(crate) fn written(self, page_size: PageSize) -> u64 {
+        self.at_most(crate::window::widest_of_written(page_size))
+    }
+
     fn at_most(self, sensible: u64) -> u64 {
         // One page is wider than the widest window where pages are huge.
         let sensible = sensible.max(1);

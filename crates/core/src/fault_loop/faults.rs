@@ -8,7 +8,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
 use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
-use crate::install::{Obstacle, Stopped};
+use crate::install::{Obstacle, Planner, Stopped};
 use crate::policy::{self, Content};
 use crate::source::{Scratch, Source, SourceError};
 use crate::states::PageState;
@@ -96,6 +96,7 @@ fn serve_one(
     let Fault { page, kind, alone, .. } = *guest.hand.get(index);
     let state = guest.memory.states.get(page);
     let access = kind.access();
+    guest.memory.note_fault(page);
     let (_, result) = match (kind, policy::content(state)) {
         (Kind::Protect, _) => return serve_protect(guest, index, page, state),
         (Kind::Missing { .. }, Content::Poison) => return poison(guest, index),
@@ -104,17 +105,20 @@ fn serve_one(
             guest.install(plan.as_slice(), Asker::Fault)
         }
         (Kind::Missing { .. }, Content::Source) => {
-            match guest.planner(source, scratch).source(page, access, alone) {
-                Ok(plan) => {
-                    let done = guest.install(plan.as_slice(), Asker::Fault);
-                    ahead.served(guest, page);
-                    done
-                }
+            ahead.finish(guest, page, source);
+            let ready = ahead.bytes(page).map(|bytes| (page, bytes));
+            let planner = Planner { ready, ..guest.planner(source, scratch) };
+            let plan = match planner.source(page, access, alone) {
+                Ok(plan) => plan,
                 Err(pages) => {
                     fetches.for_fault(guest, index, pages);
                     return Ok(());
                 }
-            }
+            };
+            let done = guest.install(plan.as_slice(), Asker::Fault);
+            drop(plan);
+            ahead.served(guest, page);
+            done
         }
     };
     match result {

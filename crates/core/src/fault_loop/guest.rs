@@ -9,7 +9,7 @@ use super::next::Next;
 use super::pause::{CHANGING, Pauses, TROUBLED};
 use super::{Halt, Turn};
 use crate::contract::{Notice, SessionError, SessionOptions};
-use crate::install::{GuestMemory, Install, Obstacle, Planner, Stopped};
+use crate::install::{Ahead, GuestMemory, Install, Obstacle, Planner, Stopped};
 use crate::source::{Scratch, Source, Want};
 use crate::stats::Stats;
 use crate::trace::FilledWith;
@@ -70,6 +70,23 @@ impl Guest {
         (installed, result)
     }
 
+    /// Executes a plan of a prefault as far as the guest needs nothing in between: how many pages
+    /// were installed, and what is left. Where others help, `meanwhile` is called between its parts.
+    pub(super) fn install_ahead(
+        &mut self,
+        plan: &[Install<'_>],
+        meanwhile: &(dyn Fn() + Sync),
+    ) -> (u64, Ahead) {
+        let Self { memory, hand, journal, .. } = self;
+        let mut installed = 0;
+        let ahead = memory.install_ahead(plan, meanwhile, |memory, pages, install| {
+            journal.settle(memory, hand, pages, install.fill.traced());
+            installed += pages.len();
+            memory.counters.prefault_pages += pages.len();
+        });
+        (installed, ahead)
+    }
+
     /// Every missing-page fault in `done` is served by what was found there.
     pub(super) fn settle(&mut self, done: PageRange, filled: FilledWith) {
         self.journal.settle(&mut self.memory, &mut self.hand, done, filled);
@@ -125,6 +142,7 @@ impl Guest {
             fault_around: self.options.fault_around,
             source,
             scratch,
+            ready: None,
         }
     }
 

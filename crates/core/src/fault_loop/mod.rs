@@ -145,6 +145,7 @@ impl FaultLoop {
             .or(|| self.prefaults.next())
             .or(|| self.release.next(&self.guest))
             .or(|| self.guest.journal.next())
+            .or(|| self.ahead.next())
             .or(|| self.idle.next(&self.guest))
     }
 

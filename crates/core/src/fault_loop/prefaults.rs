@@ -2,27 +2,37 @@
 //! never over a page that was given back, and never for longer than a fault may wait.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Turn;
 use super::announce::Announcer;
 use super::fetches::Fetches;
-use super::guest::{Answer, Asker, Guest, NO_MEMORY};
+use super::guest::{Answer, Guest, NO_MEMORY};
 use super::next::Next;
 use super::pause::Blocked;
 use super::upcoming::Upcoming;
 use crate::contract::{Lack, PrefaultId, PrefaultMode, PrefaultReport, Reply};
-use crate::install::{Fill, Install, Plan, Stopped, first};
+use crate::install::{Ahead, Fill, Install, Plan, Stopped, first};
 use crate::policy::Access;
 use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket};
 use crate::states::{PageState, PageStates};
 use crate::units::{PageIndex, PageRange, PageSize};
 
 /// Bytes of a slice while faults keep coming, and while there are none.
-const SLICE: (u64, u64) = (32 << 10, 2 << 20);
+const SLICE: (u64, u64) = (16 << 10, 4 << 20);
 
-/// Runs of a slice, however short they are.
-const MOST_RUNS: usize = 8;
+/// Bytes of a slice, at least, while faults come to the very pages that are being installed.
+const RACE: u64 = 512 << 10;
+
+/// Bytes made ready at once for the next slice, while others install.
+const PREPARE: u64 = 256 << 10;
+
+/// Look-ups of a slice, however little they bring.
+const MOST_LOOKS: usize = 32;
+
+/// Bytes that are looked up at once, at least, however few of them a slice has.
+const LOOK_UP: u64 = 64 << 10;
 
 /// Bytes of one fetch.
 const FETCH: u64 = 1 << 20;
@@ -38,8 +48,8 @@ pub(super) struct Prefaults {
     queue: VecDeque<Prefault>,
     /// Bytes to install before faults are looked for again.
     slice: u64,
-    /// Faults served when the last slice was done.
-    faults: u64,
+    /// Faults served when the last slice was done, and how many of them met wanted pages.
+    faults: (u64, u64),
     blocked: Option<Blocked>,
 }
 
@@ -68,7 +78,7 @@ struct Prefault {
 
 impl Default for Prefaults {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), slice: SLICE.0, faults: 0, blocked: None }
+        Self { queue: VecDeque::new(), slice: SLICE.0, faults: (0, 0), blocked: None }
     }
 }
 
@@ -185,6 +195,23 @@ impl Prefault {
         }
     }
 
+    /// Makes `page`, which is left, the first that is.
+    fn put_first(&mut self, page: PageRange) {
+        let Some(at) = self.ranges.iter().position(|range| range.contains(page.start)) else {
+            return;
+        };
+        let range = self.ranges[at];
+        let around = [
+            PageRange { start: page.end, end: range.end },
+            PageRange { start: range.start, end: page.start },
+        ];
+        self.ranges.remove(at);
+        for rest in around.into_iter().filter(|rest| !rest.is_empty()) {
+            self.ranges.insert(at, rest);
+        }
+        self.ranges.push_front(page);
+    }
+
     fn found(&mut self, run: PageRange, state: PageState) {
         match state {
             PageState::Removed => self.report.removed += run.len(),
@@ -238,92 +265,124 @@ impl Prefaults {
         if let Some(next) = self.queue.front_mut() {
             next.mark(&mut guest.memory.states);
         }
-        let served = guest.memory.counters.faults();
-        let quiet = std::mem::replace(&mut self.faults, served) == served;
-        self.slice = if quiet { (self.slice * 2).min(SLICE.1) } else { SLICE.0 };
-        let installed = guest.memory.counters.prefault_pages;
-        let enough = installed + (self.slice >> guest.memory.page_size().shift());
-        for _ in 0..MOST_RUNS {
-            let Some(at) = self.queue.iter().position(Prefault::is_open) else { break };
+        self.slice = self.next_slice(guest);
+        if let Some(at) = self.queue.iter().position(Prefault::is_open) {
             self.announce(at, guest.memory.page_size(), fetches);
             scratch.clear();
-            let goes_on = self.some(at, guest, source, scratch, fetches)?;
-            if !goes_on || guest.memory.counters.prefault_pages >= enough {
-                break;
-            }
+            let plan = self.plan(at, guest, source, scratch, fetches);
+            self.execute(at, &plan, guest, source, fetches)?;
         }
         guest.hand.drop_served();
         self.finish();
         Ok(())
     }
 
-    /// The next run of one prefault; whether to go on.
-    fn some(
-        &mut self,
-        at: usize,
-        guest: &mut Guest,
-        source: &dyn Source,
-        scratch: &Scratch,
-        fetches: &mut Fetches,
-    ) -> Turn<bool> {
-        let Some(run) = self.next_run(at, guest) else { return Ok(true) };
-        let page_size = guest.memory.page_size();
-        let prefault = &mut self.queue[at];
-        let most = if prefault.singly { page_size.bytes() } else { self.slice.max(FETCH) };
-        let run = first(run, most.max(page_size.bytes()), page_size);
-        let install = |len: u64| first(run, len.min(self.slice).max(page_size.bytes()), page_size);
-        let access = Access::Ahead;
-        let install = match guest.planner(source, scratch).look(run) {
-            chunk @ (Chunk::Zeros(_) | Chunk::Ready(_)) if prefault.mode == PrefaultMode::Fetch => {
-                let pages = first(run, chunk.len(), page_size);
-                prefault.report.fetched += pages.len();
-                prefault.advance(pages.end);
-                return Ok(true);
-            }
-            // From now on the kernel fills it, with zeros as well.
-            Chunk::Zeros(len) if prefault.mode == PrefaultMode::Release => {
-                let pages = first(run, len, page_size);
-                prefault.report.present += pages.len();
-                prefault.advance(pages.end);
-                return Ok(true);
-            }
-            Chunk::Zeros(len) => Install { pages: install(len), fill: Fill::SourceZeros, access },
-            Chunk::Ready(bytes) => {
-                Install { pages: install(bytes.len()), fill: Fill::Bytes(bytes), access }
-            }
-            Chunk::Absent(len) => {
-                let pages = first(run, len.min(FETCH).max(page_size.bytes()), page_size);
-                self.fetch(at, pages, guest, fetches);
-                return Ok(true);
-            }
-        };
-        let mut plan = Plan::default();
-        plan.push(guest.memory.rules(), install);
-        let (installed, result) = guest.install(plan.as_slice(), Asker::Prefault);
-        if installed > 0 {
-            let prefault = &mut self.queue[at];
-            prefault.report.installed += installed;
-            prefault.advance(PageIndex(run.start.0 + installed));
-            self.blocked = None;
-        }
-        match result {
-            Ok(()) => Ok(true),
-            Err(stopped) => {
-                let rest = PageRange { start: stopped.page, end: run.end };
-                self.obstructed(at, rest, stopped, guest, fetches)
-            }
+    /// How many bytes to install before faults are looked for again, should none come meanwhile.
+    fn next_slice(&mut self, guest: &Guest) -> u64 {
+        let now = (guest.memory.counters.faults(), guest.memory.wanted_faults());
+        let before = std::mem::replace(&mut self.faults, now);
+        match (now.0 - before.0, now.1 - before.1) {
+            (0, _) => (self.slice * 2).min(SLICE.1),
+            // The guest has come to what is being prefaulted: the sooner all of it is there.
+            (faults, wanted) if 2 * wanted >= faults => self.slice.max(RACE),
+            _ => SLICE.0,
         }
     }
 
-    /// The next unfaulted pages of one prefault, which lie in one region, if they come soon.
+    /// The next installs of one prefault, whose pages are taken off what is left; what needs none,
+    /// or has to be fetched first, is dealt with on the way.
+    fn plan<'s>(
+        &mut self,
+        at: usize,
+        guest: &mut Guest,
+        source: &'s dyn Source,
+        scratch: &'s Scratch,
+        fetches: &mut Fetches,
+    ) -> Plan<'s> {
+        let page_size = guest.memory.page_size();
+        let mut plan = Plan::default();
+        let mut left = self.slice.max(page_size.bytes());
+        for _ in 0..MOST_LOOKS {
+            if plan.is_full() || left == 0 || !self.queue[at].is_open() {
+                break;
+            }
+            let Some(run) = self.next_run(at, guest) else { break };
+            let prefault = &mut self.queue[at];
+            let most = if prefault.singly { page_size.bytes() } else { left.max(LOOK_UP) };
+            let run = first(run, most.max(page_size.bytes()), page_size);
+            let chunk = guest.planner(source, scratch).look(run);
+            let known = first(run, chunk.len(), page_size);
+            let fill = match chunk {
+                Chunk::Zeros(_) | Chunk::Ready(_) if prefault.mode == PrefaultMode::Fetch => {
+                    prefault.report.fetched += known.len();
+                    prefault.advance(known.end);
+                    left = left.saturating_sub(chunk.len());
+                    continue;
+                }
+                // From now on the kernel fills it, with zeros as well.
+                Chunk::Zeros(_) if prefault.mode == PrefaultMode::Release => {
+                    prefault.report.present += known.len();
+                    prefault.advance(known.end);
+                    left = left.saturating_sub(chunk.len());
+                    continue;
+                }
+                Chunk::Zeros(_) => Fill::SourceZeros,
+                Chunk::Ready(bytes) => Fill::Bytes(bytes),
+                Chunk::Absent(_) => {
+                    let pages = first(known, FETCH.max(page_size.bytes()), page_size);
+                    self.fetch(at, pages, guest, fetches);
+                    continue;
+                }
+            };
+            let pages = first(known, left, page_size);
+            left -= guest.memory.bytes_of(pages);
+            prefault.advance(pages.end);
+            plan.push(guest.memory.rules(), Install { pages, fill, access: Access::Ahead });
+        }
+        plan
+    }
+
+    fn execute(
+        &mut self,
+        at: usize,
+        plan: &Plan<'_>,
+        guest: &mut Guest,
+        source: &dyn Source,
+        fetches: &mut Fetches,
+    ) -> Turn {
+        if plan.as_slice().is_empty() {
+            return Ok(());
+        }
+        let next = self.queue[at].ranges.front().map(|range| guest.want(*range));
+        let (start, len) = next.map_or((0, 0), |next| (next.offset, next.len.min(self.slice)));
+        let prepared = AtomicU64::new(0);
+        let meanwhile = || {
+            let from = prepared.fetch_add(PREPARE, Ordering::Relaxed);
+            if from < len {
+                source.prepare(start + from, PREPARE.min(len - from));
+            }
+        };
+        let (installed, Ahead { left, stopped }) = guest.install_ahead(plan.as_slice(), &meanwhile);
+        let prefault = &mut self.queue[at];
+        prefault.report.installed += installed;
+        left.into_iter().rev().for_each(|pages| prefault.ranges.push_front(pages));
+        if installed > 0 {
+            self.blocked = None;
+        }
+        stopped.map_or(Ok(()), |stopped| self.obstructed(at, stopped, guest, fetches))
+    }
+
+    /// The next unfaulted pages of one prefault, which lie in one region, if they come soon: as many
+    /// as a slice may need.
     fn next_run(&mut self, at: usize, guest: &Guest) -> Option<PageRange> {
+        let most = (self.slice.max(FETCH) >> guest.memory.page_size().shift()).max(1);
         let prefault = &mut self.queue[at];
         let mut looked = 0;
         while looked < LOOK {
             let range = prefault.ranges.front().copied()?;
             // Ranges may pass from one region to the next; installs may not.
             let region = guest.memory.layout().region_of(range.start).map(|region| region.pages);
-            let most = PageRange::new(range.start.0, range.start.0 + LOOK);
+            let most = PageRange::new(range.start.0, range.start.0 + most);
             let piece = range.intersect(most).intersect(region.unwrap_or(range));
             let (run, state) = guest.memory.states.runs(piece).next()?;
             if state == PageState::Unfaulted {
@@ -341,42 +400,41 @@ impl Prefaults {
     fn obstructed(
         &mut self,
         at: usize,
-        rest: PageRange,
         stopped: Stopped,
         guest: &mut Guest,
         fetches: &mut Fetches,
-    ) -> Turn<bool> {
-        let one = PageRange::single(rest.start);
-        let answer = guest.answer(stopped.obstacle, rest)?;
+    ) -> Turn {
+        let one = PageRange::single(stopped.page);
+        let singly = self.queue[at].singly;
+        let tried = if singly { one } else { PageRange::new(one.start.0, one.start.0 + 2) };
+        let answer = guest.answer(stopped.obstacle, tried)?;
         let prefault = &mut self.queue[at];
         match answer {
-            Answer::There => {
-                prefault.report.present += 1;
-                prefault.advance(one.end);
-            }
-            Answer::Later(pauses) => {
-                Blocked::again(&mut self.blocked, pauses);
-                return Ok(false);
-            }
+            // Its state says so now.
+            Answer::There => {}
+            Answer::Later(pauses) => drop(Blocked::again(&mut self.blocked, pauses)),
             Answer::NoMemory => {
                 let since = Blocked::again(&mut self.blocked, NO_MEMORY);
-                if since.elapsed() < guest.options.fault_deadline {
-                    return Ok(false);
-                }
-                // The rest of this prefault; faults go on trying on their own.
-                self.blocked = None;
-                for range in std::mem::take(&mut prefault.ranges) {
-                    prefault.failed(range, Lack::Memory);
+                if since.elapsed() >= guest.options.fault_deadline {
+                    // The rest of this prefault; faults go on trying on their own.
+                    self.blocked = None;
+                    for range in std::mem::take(&mut prefault.ranges) {
+                        prefault.failed(range, Lack::Memory);
+                    }
                 }
             }
-            Answer::Read => self.fetch(at, one, guest, fetches),
+            Answer::Read => {
+                prefault.put_first(one);
+                self.fetch(at, one, guest, fetches);
+            }
             Answer::Singly => prefault.singly = true,
             Answer::LetGo => {
+                prefault.put_first(one);
                 prefault.failed(one, Lack::Place);
                 prefault.advance(one.end);
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Tells a cold source what comes next.
@@ -536,6 +594,25 @@ mod tests {
             Reply::new(|_| {}),
         );
         assert!(Blocked::again(&mut prefaults.blocked, NO_MEMORY) >= before);
+    }
+
+    /// What stood in the way of a page in the middle is dealt with, and nothing else is lost.
+    #[test]
+    fn any_page_that_is_left_can_be_made_the_first() {
+        let left = |prefault: &Prefault| -> Vec<_> {
+            prefault.ranges.iter().map(|range| (range.start.0, range.end.0)).collect()
+        };
+        let mut prefaults = one_prefault();
+        let prefault = prefaults.get(PrefaultId(1)).unwrap();
+        prefault.ranges.push_back(PageRange::new(20, 22));
+        prefault.put_first(PageRange::single(PageIndex(5)));
+        assert_eq!(left(prefault), [(5, 6), (0, 5), (6, 8), (20, 22)]);
+        prefault.put_first(PageRange::single(PageIndex(21)));
+        assert_eq!(left(prefault), [(21, 22), (5, 6), (0, 5), (6, 8), (20, 21)]);
+        prefault.put_first(PageRange::single(PageIndex(0)));
+        assert_eq!(left(prefault), [(0, 1), (21, 22), (5, 6), (1, 5), (6, 8), (20, 21)]);
+        prefault.put_first(PageRange::single(PageIndex(50)));
+        assert_eq!(left(prefault).len(), 6);
     }
 
     #[test]

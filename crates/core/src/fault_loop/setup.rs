@@ -31,6 +31,7 @@ use crate::ledger::{Ledger, LedgerFile};
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
 use crate::source::{Fetcher, Scratch};
+use crate::units::PageSize;
 use crate::view::View;
 
 /// How long it may take to find out whether writes are tracked, beside a guest that gives memory
@@ -157,13 +158,18 @@ impl Setup {
         let commands = Commands::new(inbox);
         let idle = Idle::new(&guest, &commands, socket)
             .map_err(|errno| resources("a watch on the guest", errno))?;
+        let fetches = Fetches::new(&fetcher, mailbox.clone());
+        if guest.memory.page_size() == PageSize::Huge {
+            // To look up and map a page while its fault waits takes as long as a third of the copy.
+            fetches.fetcher().prepare();
+        }
         let fault_loop = FaultLoop {
             guest,
             source: Arc::clone(fetcher.source()),
             scratch: Scratch::default(),
             ahead: Ahead::default(),
             intake: Intake::new(ledger.events()),
-            fetches: Fetches::new(&fetcher, mailbox.clone()),
+            fetches,
             prefaults: Prefaults::default(),
             release: Release::new(mailbox),
             commands,

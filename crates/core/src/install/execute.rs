@@ -76,6 +76,9 @@ impl Tools<'_> {
         let len = pages.len() * page;
         let (method, _) = self.rules.plan(access, fill.is_zeros());
         match (method, fill) {
+            (Method::ZeroPage, Fill::OwnZeros) => {
+                self.copy(addr, self.zeros(len), Protection::Writable, access)
+            }
             (Method::ZeroPage, _) => {
                 match self.gap.insist(access, || self.uffd.zeropage(addr, len, self.wake)) {
                     // Or it is absent and has the mark of a VMM that protected it all the same:

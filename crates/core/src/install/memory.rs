@@ -8,8 +8,10 @@ use std::time::Instant;
 use super::execute::{Executed, Gap, Tools};
 use super::obstacle::Obstacle;
 use super::plan::Install;
+use super::together;
+use crate::contract::Owner;
 use crate::identity::SharedIdentity;
-use crate::kernel::{Outcome, Place, Protection, Uffd, Wake, ZeroBytes};
+use crate::kernel::{Crew, Outcome, Place, Protection, Uffd, Wake, ZeroBytes};
 use crate::layout::Layout;
 use crate::ledger::{Filling, Ledger, Note};
 use crate::policy::{Access, Rules, Tracking};
@@ -27,6 +29,15 @@ pub(crate) struct Stopped {
     pub(crate) obstacle: Obstacle,
 }
 
+/// What has come of a plan that nobody waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// What is not installed of it, in its order.
+    pub(crate) left: together::Left,
+    /// Where an obstacle was met first; there is none if only an event was.
+    pub(crate) stopped: Option<Stopped>,
+}
+
 pub(crate) struct GuestMemory {
     uffd: Uffd,
     layout: Arc<Layout>,
@@ -34,9 +45,12 @@ pub(crate) struct GuestMemory {
     identity: SharedIdentity,
     zeros: &'static ZeroBytes,
     gap: Gap,
+    crew: &'static Crew,
     /// Threads are woken once for many installs; between these addresses they still wait.
     batch: Option<Vec<(GuestAddr, GuestAddr)>>,
     note: Note,
+    /// Faults served on pages that a prefault was asked for.
+    wanted_faults: u64,
     pub(crate) states: PageStates,
     pub(crate) counters: Counters,
 }
@@ -59,7 +73,9 @@ impl GuestMemory {
             rules,
             identity,
             gap: Gap::default(),
+            crew: Crew::shared(),
             batch: None,
+            wanted_faults: 0,
             counters: Counters::default(),
         })
     }
@@ -82,6 +98,16 @@ impl GuestMemory {
 
     pub(crate) const fn identity(&self) -> &SharedIdentity {
         &self.identity
+    }
+
+    /// A fault on `page` is about to be served.
+    pub(crate) fn note_fault(&mut self, page: PageIndex) {
+        self.wanted_faults += u64::from(self.states.is_wanted(page));
+    }
+
+    /// Faults served so far on pages that a prefault was asked for.
+    pub(crate) const fn wanted_faults(&self) -> u64 {
+        self.wanted_faults
     }
 
     pub(crate) fn set_tracking(&mut self, tracking: Tracking) {
@@ -187,6 +213,59 @@ impl GuestMemory {
         result
     }
 
+    /// Executes a plan that nobody waits for, by several threads where that pays and until an
+    /// event waits to be read. Tells `done` of what was installed, and what is left of the plan.
+    /// Where others help, `meanwhile` is called here between the pieces. Whoever waits for a page
+    /// is woken.
+    pub(crate) fn install_ahead(
+        &mut self,
+        plan: &[Install<'_>],
+        meanwhile: &(dyn Fn() + Sync),
+        mut done: impl FnMut(&mut Self, PageRange, &Install<'_>),
+    ) -> Ahead {
+        self.note.begin(plan.iter().map(|install| (install.pages, install.filling())));
+        crate::kill_point!("noted");
+        let pieces = together::pieces(plan, self.page_size());
+        crate::kill_point!("planned");
+        // The first install proves whose memory it is, and is made on its own.
+        let alone = match pieces.first() {
+            Some(first) if self.identity.owner() == Owner::Unproven => {
+                Some(self.execute(&first.install))
+            }
+            _ => {
+                together::execute(&pieces, &self.tools(), self.crew, meanwhile);
+                None
+            }
+        };
+        crate::kill_point!("executed");
+        let mut ahead = Ahead::default();
+        for (at, piece) in pieces.iter().enumerate() {
+            let install = &piece.install;
+            let Some(executed) = piece.executed().or(alone.filter(|_| at == 0)) else {
+                together::leave(&mut ahead.left, install.pages);
+                continue;
+            };
+            match self.account(install, executed) {
+                Ok(pages) => {
+                    crate::kill_point!("accounted");
+                    done(self, pages, install);
+                    crate::kill_point!("settled");
+                    // Asking again from there tells what is in the way.
+                    let rest = PageRange { start: pages.end, end: install.pages.end };
+                    together::leave(&mut ahead.left, rest);
+                }
+                Err(obstacle) => {
+                    together::leave(&mut ahead.left, install.pages);
+                    let stopped = self.stopped(install.pages.start, install.access, obstacle);
+                    ahead.stopped.get_or_insert(stopped);
+                }
+            }
+        }
+        self.note.end();
+        crate::kill_point!("note ended");
+        ahead
+    }
+
     /// Goes on with an install that was done in part.
     fn rest_of(
         &mut self,
@@ -216,15 +295,19 @@ impl GuestMemory {
         Stopped { page, access, obstacle }
     }
 
-    fn execute(&mut self, install: &Install<'_>) -> Executed {
-        let tools = Tools {
+    fn tools(&self) -> Tools<'_> {
+        Tools {
             uffd: &self.uffd,
             layout: &self.layout,
             zeros: self.zeros,
             rules: self.rules,
             gap: self.gap,
             wake: if self.batch.is_some() { Wake::Later } else { Wake::Now },
-        };
+        }
+    }
+
+    fn execute(&mut self, install: &Install<'_>) -> Executed {
+        let tools = self.tools();
         let Some(proof) = self.identity.before_install(self.addr(install.pages.start)) else {
             return tools.execute(install);
         };

@@ -22,6 +22,9 @@ const MOST: usize = 16;
 pub(crate) enum Fill<'a> {
     /// Zeros, because the guest gave them back.
     Zeros,
+    /// The same in memory of the guest's own: the pages are about to be written, and nobody tracks
+    /// writes.
+    OwnZeros,
     /// Zeros, because the source has zeros there.
     SourceZeros,
     /// The source's bytes: at least as many as there are pages.
@@ -30,13 +33,13 @@ pub(crate) enum Fill<'a> {
 
 impl Fill<'_> {
     pub(crate) const fn is_zeros(&self) -> bool {
-        matches!(self, Self::Zeros | Self::SourceZeros)
+        matches!(self, Self::Zeros | Self::OwnZeros | Self::SourceZeros)
     }
 
     /// What the trace says of it.
     pub(crate) const fn traced(&self) -> FilledWith {
         match self {
-            Self::Zeros => FilledWith::Zeros,
+            Self::Zeros | Self::OwnZeros => FilledWith::Zeros,
             Self::SourceZeros => FilledWith::SourceZeros,
             Self::Bytes(_) => FilledWith::Source,
         }
@@ -73,11 +76,16 @@ impl Install<'_> {
 pub(crate) struct Plan<'a>(SmallVec<[Install<'a>; MOST]>);
 
 impl<'a> Plan<'a> {
-    /// Adds an install. Under tracking a page that is about to be written is left unprotected, and
-    /// its neighbours are not: they are an install of their own.
+    /// Adds an install. A page that is about to be written is an install of its own where the
+    /// others are filled in another way: protected, or with the shared page of zeros.
     pub(crate) fn push(&mut self, rules: Rules, install: Install<'a>) {
         let Install { pages, fill, access } = install;
-        if access != Access::Write || !rules.tracking.is_on() || pages.len() <= 1 {
+        let alike = match fill {
+            Fill::Bytes(_) => !rules.tracking.is_on(),
+            Fill::OwnZeros => true,
+            Fill::Zeros | Fill::SourceZeros => false,
+        };
+        if access != Access::Write || alike || pages.len() <= 1 {
             self.0.push(install);
             return;
         }
@@ -93,7 +101,8 @@ impl<'a> Plan<'a> {
         &self.0
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether there is room for nothing more.
+    pub(crate) fn is_full(&self) -> bool {
         self.0.len() + 1 >= MOST
     }
 }
@@ -107,26 +116,34 @@ pub(crate) struct Planner<'a, 's> {
     pub(crate) fault_around: FaultAround,
     pub(crate) source: &'s dyn Source,
     pub(crate) scratch: &'s Scratch,
+    /// A page whose bytes are here already, and these.
+    pub(crate) ready: Option<(PageIndex, &'s [u8])>,
 }
 
 impl<'s> Planner<'_, 's> {
     /// Zeros for `page`, and for the pages around it that were given back like it.
     pub(crate) fn zeros(&self, page: PageIndex, access: Access, alone: bool) -> Plan<'s> {
-        let run = match self.states.get(page) {
-            PageState::Removed if !alone => {
-                let widest = self.fault_around.zeros(self.rules.page_size);
-                let window = window::of_zeros(self.states, self.region(page), page, widest);
-                self.states.alike_around(page, window)
+        let (mut run, mut fill) = (PageRange::single(page), Fill::Zeros);
+        if self.states.get(page) == PageState::Removed && !alone {
+            let region = self.region(page);
+            let widest = self.fault_around.zeros(self.rules.page_size);
+            let mut window = window::of_zeros(self.states, region, page, widest);
+            if access == Access::Write && !self.rules.tracking.is_on() {
+                let widest = self.fault_around.written(self.rules.page_size);
+                let written = window::around(self.states, region, page, widest);
+                if written.len() > 1 {
+                    (window, fill) = (written, Fill::OwnZeros);
+                }
             }
-            _ => PageRange::single(page),
-        };
+            run = self.states.alike_around(page, window);
+        }
         let mut plan = Plan::default();
         let ahead = PageRange { start: page, end: run.end };
-        plan.push(self.rules, Install { pages: ahead, fill: Fill::Zeros, access });
+        plan.push(self.rules, Install { pages: ahead, fill, access });
         let before = PageRange { start: run.start, end: page };
         if !before.is_empty() {
             let access = Access::Ahead;
-            plan.push(self.rules, Install { pages: before, fill: Fill::Zeros, access });
+            plan.push(self.rules, Install { pages: before, fill, access });
         }
         plan
     }
@@ -181,6 +198,11 @@ impl<'s> Planner<'_, 's> {
 
     /// What the source has at hand of the start of `pages`.
     pub(crate) fn look(&self, pages: PageRange) -> Chunk<'s> {
+        if let Some((page, bytes)) = self.ready
+            && page == pages.start
+        {
+            return Chunk::Ready(bytes.into());
+        }
         self.source.lookup(Want::of(pages, self.rules.page_size), self.scratch)
     }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use userfaultfd_sys as sys;
 
 use super::ioctl;
@@ -104,6 +105,12 @@ impl Uffd {
             fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
         Ok(())
+    }
+
+    /// Whether an event waits to be read, as far as can be told without reading it.
+    pub fn has_events(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// UFFDIO_COPY: installs `bytes` at `addr`.

@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use nix::libc;
 
 /// Bytes that only the kernel reads, as the source of an install.
@@ -18,6 +18,11 @@ pub struct Bytes<'a> {
     len: u64,
     mapped: PhantomData<&'a [u8]>,
 }
+
+// SAFETY: as with a shared slice, nothing is ever written through them, and they live as long.
+unsafe impl Send for Bytes<'_> {}
+// SAFETY: the same.
+unsafe impl Sync for Bytes<'_> {}
 
 impl<'a> Bytes<'a> {
     /// How many bytes there are.
@@ -206,6 +211,37 @@ impl ZeroBytes {
     pub fn bytes(&self, len: u64) -> Bytes<'_> {
         let start = NonNull::new(self.map.as_mut_ptr()).expect("a mapping is never null");
         Bytes { start, len: Self::LEN as u64, mapped: PhantomData }.first(len)
+    }
+}
+
+/// Room for a 2 MiB page, in one piece of memory where the kernel has such pieces.
+#[derive(Debug)]
+pub struct HugeBuffer {
+    map: MmapMut,
+    start: usize,
+}
+
+impl HugeBuffer {
+    /// Its size in bytes, and what it is aligned to.
+    pub const LEN: usize = 2 << 20;
+
+    /// Memory for it; none is in use before something is put there.
+    pub fn new() -> io::Result<Self> {
+        let map = MmapOptions::new().len(2 * Self::LEN).map_anon()?;
+        // Without it, it is put together from small pages.
+        let _ = map.advise(Advice::HugePage);
+        let start = map.as_ptr().align_offset(Self::LEN).min(Self::LEN);
+        Ok(Self { map, start })
+    }
+
+    /// Its bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.map[self.start..][..Self::LEN]
+    }
+
+    /// Its bytes, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..][..Self::LEN]
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod aside;
 mod cached_read;
+mod crew;
 mod descriptor;
 mod events;
 mod features;
@@ -22,12 +23,13 @@ mod watch;
 
 pub(crate) use aside::{Leaving, OwnTable, aside};
 pub use cached_read::read_cached;
+pub(crate) use crew::Crew;
 pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
 pub use host::{Access, Host, may_take_descriptor};
 pub use inheritance::pass_on_nothing;
-pub use mapping::{Bytes, FileMap, Resident, ZeroBytes};
+pub use mapping::{Bytes, FileMap, HugeBuffer, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
 pub use pagemap::{PageBits, Pagemap, Place};
 pub(crate) use parting::close_at_end_of_thread;

@@ -119,9 +119,17 @@ pub trait Source: Send + Sync + 'static {
     /// long.
     fn fetch(&self, want: Want) -> Result<Piece, SourceError>;
 
-    /// These bytes may be asked for next: makes the next look-up cheap where it can. Called by fault
-    /// loops that have nothing else to do: waits for no device and no network either.
+    /// These bytes may be asked for next: makes look-ups of what is at hand cheap, and brings
+    /// nothing that is not. Called on fetch threads, and by fault loops while others work for them:
+    /// waits for no device and no network.
     fn prepare(&self, _offset: u64, _len: u64) {}
+
+    /// Copies the first bytes of `offset..offset + room.len()` into `room`, as far as they are at
+    /// hand; how many those are. All of them may turn out to be zeros. Called by fault loops that
+    /// have nothing else to do: waits for no device and no network.
+    fn copy(&self, _offset: u64, _room: &mut [u8]) -> usize {
+        0
+    }
 
     /// Announces that the range will be asked for soon. Called on a fetch thread.
     fn will_need(&self, _offset: u64, _len: u64) {}

@@ -121,6 +121,17 @@ impl Client {
         state.requests.announce(self.id, ranges);
         shared.call_a_thread(state, self.id, Urgency::Background);
     }
+
+    /// Makes what the source has at hand ready in the background, once for all guests: a look-up of
+    /// much at once is cheap then.
+    pub fn prepare(&self) {
+        let shared = &self.threads.0;
+        let mut state = shared.lock();
+        if !std::mem::replace(&mut state.prepared, true) {
+            state.requests.prepare(self.id);
+            shared.call_a_thread(state, self.id, Urgency::Background);
+        }
+    }
 }
 
 impl Drop for Client {

@@ -26,6 +26,7 @@ pub(super) struct Requests {
 enum Job {
     Fetch(Fetch),
     Announce(ClientId, Vec<Range<u64>>),
+    Prepare(ClientId),
 }
 
 struct Fetch {
@@ -62,6 +63,8 @@ pub(super) enum Work {
     },
     /// Nobody waits for it, and nobody is told.
     Announce(Vec<Range<u64>>),
+    /// All of the source is to be made ready. Nobody waits for that either.
+    Prepare,
 }
 
 /// A waiter that is not told any more. To be dropped where nothing is locked: it may call whoever
@@ -95,7 +98,7 @@ impl Requests {
                 left.extend(of_client.map(|waiter| WaiterId { job: *job, number: waiter.number }));
                 true
             }
-            Job::Announce(owner, _) => *owner != client,
+            Job::Announce(owner, _) | Job::Prepare(owner) => *owner != client,
         });
         let dropped = left.into_iter().filter_map(|waiter| self.cancel(waiter)).collect();
         self.lanes.remove(client);
@@ -156,6 +159,13 @@ impl Requests {
         self.lanes.push(client, Urgency::Background, job);
     }
 
+    /// Queues making all of the source ready.
+    pub(super) fn prepare(&mut self, client: ClientId) {
+        let job = self.next_number();
+        self.jobs.insert(job, Job::Prepare(client));
+        self.lanes.push(client, Urgency::Background, job);
+    }
+
     /// Whether what this guest has queued could be begun now.
     pub(super) fn may_start(&self, client: ClientId, urgency: Urgency) -> bool {
         self.lanes.queued(client, urgency) > 0 && self.lanes.may_start(client, urgency)
@@ -178,6 +188,10 @@ impl Requests {
                 Some(Job::Announce(_, ranges)) => Work::Announce(ranges),
                 _ => Work::Announce(Vec::new()),
             },
+            Some(Job::Prepare(_)) => {
+                self.jobs.remove(&turn.job);
+                Work::Prepare
+            }
             None => Work::Announce(Vec::new()),
         };
         Some((turn, work))

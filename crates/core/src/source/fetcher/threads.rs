@@ -13,6 +13,9 @@ use crate::source::{Piece, Source, SourceError, Urgency, Want};
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Bytes that are made ready at once.
+const STEP: u64 = 2 << 20;
+
 pub(super) struct Shared {
     source: Arc<dyn Source>,
     state: Mutex<State>,
@@ -27,6 +30,8 @@ pub(super) struct State {
     idle: usize,
     called: usize,
     closed: bool,
+    /// All of the source was made ready, or is about to be.
+    pub(super) prepared: bool,
 }
 
 impl Shared {
@@ -106,8 +111,19 @@ impl Shared {
                         }
                     }));
                 }
+                Work::Prepare => drop(catch_unwind(AssertUnwindSafe(|| self.prepare()))),
             }
             done = Some(turn);
+        }
+    }
+
+    /// Makes all of the source ready, for as long as there is somebody to use it.
+    fn prepare(&self) {
+        let mut at = 0;
+        while at < self.source.len() && !self.lock().closed {
+            let len = STEP.min(self.source.len() - at);
+            self.source.prepare(at, len);
+            at += len;
         }
     }
 
