@@ -12,13 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions};
+use uffd_core::units::PageRange;
 use uffd_guest::driver::Guest;
 use uffd_guest::options::Options;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::snapshot::ZeroPages;
 
 use crate::cast::Cast;
-use crate::facts::Exported;
+use crate::facts::{Exported, Figures, Prefaulted};
 use crate::observe::{DEADLINE, until};
 use crate::scenery::{Guests, Scenery};
 
@@ -32,6 +33,8 @@ pub(crate) struct Kept {
     fault_around: bool,
     /// The guardian's program, if there is to be one.
     pub(crate) guardian: Option<PathBuf>,
+    /// How many descriptors it may have, if fewer than usual.
+    pub(crate) files: Option<u64>,
 }
 
 impl Kept {
@@ -100,15 +103,18 @@ impl Keeping {
             tracking,
             fault_around: true,
             guardian: None,
+            files: None,
         };
         let options = Options::new(scenery.socket(), regions.to_vec(), pattern);
         let guests = Guests::new(guest, leading, options);
         Self { cast, kept, guests, scenery, pattern }
     }
 
-    /// The contents of the snapshot.
-    pub const fn pattern(&self) -> Pattern {
-        self.pattern
+    /// Has its keepers fill each page alone.
+    #[must_use]
+    pub fn fill_alone(mut self) -> Self {
+        self.kept.fault_around = false;
+        self
     }
 
     /// The same with a guardian beside each keeper.
@@ -122,9 +128,19 @@ impl Keeping {
         self.kept.guardian_log()
     }
 
+    /// The contents of the snapshot.
+    pub const fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
     /// The state directory, which the first keeper makes.
     pub fn state_dir(&self) -> &Path {
         &self.kept.state_dir
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Path {
+        &self.kept.snapshot
     }
 
     /// The directory of everything.
@@ -148,22 +164,38 @@ impl Keeping {
         self.begin_keeper(|command| doom(command, point, count))
     }
 
+    /// Starts a keeper with another idea of tracking than the one that took the guests in, and waits
+    /// until it serves what was left.
+    pub fn keeper_that_tracks(&self, tracking: Option<bool>) -> Keeper {
+        let mut keeper = self.begin(&Kept { tracking, ..self.kept.clone() }, |_| {});
+        assert!(keeper.gets_ready(), "a keeper gets ready");
+        keeper
+    }
+
+    /// Starts a keeper that may have so many descriptors, and waits until it is ready or has ended.
+    pub fn limited_keeper(&self, files: u64) -> Keeper {
+        let kept = Kept { files: Some(files), ..self.kept.clone() };
+        let mut keeper = self.begin(&kept, |command| {
+            command.stderr(Stdio::null());
+        });
+        keeper.gets_ready();
+        keeper
+    }
+
     /// Starts a keeper whose process is made in another way.
     pub fn keeper_with(&self, change: impl FnOnce(&mut Command)) -> Keeper {
         let mut keeper = self.begin_keeper(change);
-        while keeper.recovered.is_none() {
-            let line = keeper.next().expect("a keeper gets ready");
-            match line.strip_prefix("ready ") {
-                Some(count) => keeper.recovered = count.parse().ok(),
-                None => keeper.left.push(line),
-            }
-        }
+        assert!(keeper.gets_ready(), "a keeper gets ready");
         keeper
     }
 
     /// Starts a keeper, and does not wait for it: it may be killed before it is ready.
     pub fn begin_keeper(&self, change: impl FnOnce(&mut Command)) -> Keeper {
-        let role = serde_json::to_string(&self.kept).expect("a role is plain data");
+        self.begin(&self.kept, change)
+    }
+
+    fn begin(&self, kept: &Kept, change: impl FnOnce(&mut Command)) -> Keeper {
+        let role = serde_json::to_string(kept).expect("a role is plain data");
         let mut command = Command::new(self.cast.program());
         command.args(["keeper", &role]).stdin(Stdio::piped()).stdout(Stdio::piped());
         change(&mut command);
@@ -218,6 +250,18 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Waits until it serves what was left; not so if it ends before.
+    pub fn gets_ready(&mut self) -> bool {
+        while self.recovered.is_none() {
+            let Some(line) = self.next() else { return false };
+            match line.strip_prefix("ready ") {
+                Some(count) => self.recovered = count.parse().ok(),
+                None => self.left.push(line),
+            }
+        }
+        true
+    }
+
     /// Whether it said that it serves what was left.
     pub const fn is_ready(&self) -> bool {
         self.recovered.is_some()
@@ -268,6 +312,18 @@ impl Keeper {
     /// What it says of the pages of its guest.
     pub fn export(&mut self) -> Exported {
         serde_json::from_str(&self.ask("export")).expect("an export")
+    }
+
+    /// What its session has counted.
+    pub fn figures(&mut self) -> Figures {
+        serde_json::from_str(&self.ask("figures")).expect("figures")
+    }
+
+    /// Has pages installed before they are asked for.
+    pub fn prefault(&mut self, ranges: &[PageRange]) -> Prefaulted {
+        let ranges: Vec<_> = ranges.iter().map(|pages| (pages.start.0, pages.end.0)).collect();
+        let ranges = serde_json::to_string(&ranges).expect("plain numbers");
+        serde_json::from_str(&self.ask(&format!("prefault {ranges}"))).expect("a report")
     }
 
     /// Sends SIGKILL, and waits until it is gone.

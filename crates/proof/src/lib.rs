@@ -9,6 +9,7 @@ mod crowd;
 mod facts;
 mod hugelimit;
 mod hugepages;
+mod keepers;
 mod keeping;
 mod kept_mode;
 pub mod killing;
@@ -34,6 +35,7 @@ pub use crowd::Crowd;
 pub use facts::{Ending, Exported, Figures, Prefaulted, State};
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
+pub use keepers::{KeptStage, Leaving};
 pub use keeping::{Heard, Keeper, Keeping};
 pub use kept_mode::{KeptMode, Tracks};
 pub use observe::{

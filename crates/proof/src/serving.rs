@@ -72,6 +72,13 @@ impl<T> Asked<T> {
         (Self { what, answer }, sender)
     }
 
+    /// A question that is answered already.
+    pub(crate) fn answered(what: &'static str, answer: T) -> Self {
+        let (asked, sender) = Self::new(what);
+        let _ = sender.send(answer);
+        asked
+    }
+
     /// Waits for the answer.
     pub fn get(self) -> Result<T, Unanswered> {
         match self.answer.recv_timeout(DEADLINE) {

@@ -29,7 +29,7 @@ fn in_this_process(case: Case, program: &Program) -> Result<(), TestCaseError> {
     });
     let (tracking, fault_around) = (case.tracking, program.fault_around);
     let modes = Modes { tracking, fault_around, out_of_sight: false };
-    let setting = Setting { stage: &*stage, pattern, modes, play_flags: false };
+    let setting = Setting { stage: &*stage, pattern, modes, play_flags: false, beside: &|_| {} };
     run(&setting, program)
 }
 

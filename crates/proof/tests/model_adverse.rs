@@ -79,7 +79,8 @@ fn in_another_process(
         fault_around: program.fault_around,
         out_of_sight: around.sight != Sight::Full,
     };
-    let setting = Setting { stage: &stage, pattern, modes, play_flags: around.play_flags };
+    let setting =
+        Setting { stage: &stage, pattern, modes, play_flags: around.play_flags, beside: &|_| {} };
     run(&setting, &program)
 }
 

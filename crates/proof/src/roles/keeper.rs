@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::resource::{Resource, setrlimit};
 use uffd_core::guardian::{self, Client, Launch, News};
 use uffd_core::ledger::{SnapshotPlace, StateDir};
 use uffd_core::recovery::{Keep, NotRecovered, Spares};
@@ -11,8 +12,9 @@ use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions
 use uffd_core::session::{End, Observer, Reply, Session};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
+use uffd_core::units::PageRange;
 
-use crate::facts::Exported;
+use crate::facts::{Exported, Figures, Prefaulted};
 use crate::keeping::{Heard, Kept};
 
 type Failure = Box<dyn std::error::Error>;
@@ -20,6 +22,9 @@ type Failure = Box<dyn std::error::Error>;
 pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let [role] = args else { return Err("a keeper needs to know its role".into()) };
     let role: Kept = serde_json::from_str(role)?;
+    if let Some(files) = role.files {
+        setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+    }
     let dir = Arc::new(StateDir::open(&role.state_dir)?);
     let _claim = dir.claim(true)?;
     let source = Arc::new(FileSource::open(&role.snapshot)?);
@@ -108,10 +113,25 @@ impl Sessions {
                 // Whoever told it does not wait for what becomes of it.
                 let _ = session.prefault_with(ranges, Reply::new(|_| {}));
             }
+            "figures" => match session.stats().map(Figures::from) {
+                Ok(figures) => say(&serde_json::to_string(&figures).unwrap_or_default()),
+                Err(error) => say(&error.to_string()),
+            },
             "hand over" => session.begin_hand_over(),
             "stop" => session.begin_stop(),
-            other => say(&format!("what is {other:?}?")),
+            other => match other.strip_prefix("prefault ").map(serde_json::from_str) {
+                Some(Ok(ranges)) => prefault(session, ranges),
+                _ => say(&format!("what is {other:?}?")),
+            },
         }
+    }
+}
+
+fn prefault(session: &Session, ranges: Vec<(u64, u64)>) {
+    let ranges = ranges.into_iter().map(|(start, end)| PageRange::new(start, end)).collect();
+    match session.prefault(ranges).map(Prefaulted::from) {
+        Ok(report) => say(&serde_json::to_string(&report).unwrap_or_default()),
+        Err(error) => say(&error.to_string()),
     }
 }
 

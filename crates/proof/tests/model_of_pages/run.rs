@@ -32,6 +32,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) modes: Modes,
     /// Whether the guest plays with the flags of its descriptor.
     pub(crate) play_flags: bool,
+    /// What happens to whoever serves while the threads of a phase run, by its number.
+    pub(crate) beside: &'a dyn Fn(usize),
 }
 
 /// Runs a program, and fails if anything is other than the model allows.
@@ -127,6 +129,7 @@ fn one_phase(
     let guest = served.guest();
     let running: Vec<_> =
         (0..).zip(ops).map(|(thread, ops)| guest.thread(thread).start_program(ops)).collect();
+    (setting.beside)(number);
     let mut failed = 0;
     // Nobody waits for a huge page of a prefault, and so nobody tells whether it is there.
     let may_fail = setting.modes.out_of_sight && setting.pattern.page_size == HUGE;
