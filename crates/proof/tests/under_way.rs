@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::sync::mpsc;
+use std::time::Duration;
 
-use uffd_core::session::Reply;
+use uffd_core::session::{FaultAround, Reply, SessionOptions, Unservable};
 use uffd_core::source::{Chunk, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::PageRange;
 use uffd_guest::pattern::Content;
 use uffd_guest::protocol::{Expect, Soak};
 use uffd_proof::sources::{Gate, Gated};
-use uffd_proof::{Case, Served, Setting, in_all_modes, until, waiting_threads};
+use uffd_proof::{Case, DEADLINE, Served, Setting, in_all_modes, until, waiting_threads};
 
 in_all_modes!(
     an_install_while_the_address_space_changes_is_tried_again,
@@ -19,6 +20,9 @@ in_all_modes!(
     read_ahead_installs_nothing,
     nobody_waits_for_a_slow_fetch_of_other_pages,
     a_page_given_back_while_it_is_fetched_is_zeros_at_once,
+    what_is_fetched_for_pages_that_were_given_back_is_taken_back,
+    what_is_fetched_for_faults_that_were_given_up_is_taken_back,
+    a_prefault_does_not_wait_for_pages_that_were_given_back,
     a_prefault_of_slow_pages_leaves_the_way_to_faults,
     a_fault_brings_what_a_prefault_wants_nearby_and_nothing_else,
     a_cancelled_prefault_says_what_it_did,
@@ -176,6 +180,87 @@ fn a_page_given_back_while_it_is_fetched_is_zeros_at_once(case: Case) {
     assert_eq!(guest.thread(0).verify(0, 2, &[Expect::Source]).unwrap().wrong, 0);
     assert_eq!(guest.thread(0).read_page(2).unwrap(), Content::Zeros);
     assert_eq!(guest.thread(0).read_page(3).unwrap(), patched);
+    consistent(&guest);
+}
+
+/// Fetches for faults that are under way at once: the next one waits until one of them ends.
+const AT_ONCE: u64 = 8;
+
+/// Slow pages that are not asked for at first.
+const MORE: u64 = 16;
+
+/// Faults on slow pages, each of which is fetched alone: as many as are under way at once, and then
+/// some that wait behind them. There are more slow pages than that.
+fn crowded(case: Case, change: impl FnOnce(&mut SessionOptions)) -> (Setting, Gate, u64) {
+    let (gate, faults) = (Gate::closed(), AT_ONCE + 4);
+    let (through, size) = (gate.clone(), case.page_size);
+    let setting = case.open_with(case.pattern(), &[faults + MORE], |stage| {
+        let slow = 0..(faults + MORE) * size;
+        let stage = stage.source(move |file| Gated { file, slow, gate: through });
+        stage.session(|options| {
+            options.fault_around = FaultAround::Off;
+            change(options);
+        })
+    });
+    (setting, gate, faults)
+}
+
+fn what_is_fetched_for_pages_that_were_given_back_is_taken_back(case: Case) {
+    let (setting, gate, faults) = crowded(case, |_| {});
+    let guest = setting.guest();
+    let read = |page: u64| guest.thread(1 + u32::try_from(page).unwrap()).start_read(page, 1);
+    let first: Vec<_> = (0..AT_ONCE).map(read).collect();
+    until("fetches to begin", || gate.arrived() == AT_ONCE);
+    let others: Vec<_> = (AT_ONCE..faults).map(read).collect();
+    until("the faults to be read", || guest.stats().faults_in_hand == faults);
+    guest.thread(0).madvise(AT_ONCE, faults - AT_ONCE).unwrap();
+    for read in others {
+        assert!(read.get().unwrap().all(|content| *content == Content::Zeros));
+    }
+    assert_eq!(guest.stats().faults_in_hand, AT_ONCE);
+    gate.open();
+    for read in first {
+        assert!(read.get().unwrap().all(|content| *content == Content::Source));
+    }
+    // Whatever still waited to be fetched comes before it.
+    assert_eq!(guest.thread(0).read_page(faults).unwrap(), Content::Source);
+    assert_eq!(gate.arrived(), AT_ONCE + 1);
+    consistent(&guest);
+}
+
+fn what_is_fetched_for_faults_that_were_given_up_is_taken_back(case: Case) {
+    let (setting, gate, faults) = crowded(case, |options| {
+        options.fault_deadline = Duration::from_millis(300);
+        options.on_unservable = Unservable::Poison;
+    });
+    let guest = setting.guest();
+    let read = |page: u64| guest.thread(1 + u32::try_from(page).unwrap()).start_read(page, 1);
+    let reads: Vec<_> = (0..faults).map(read).collect();
+    for read in reads {
+        assert!(read.get().unwrap().all(|content| *content == Content::Poisoned));
+    }
+    guest.session.settle().unwrap();
+    gate.open();
+    // Where everything takes its time, these may be given up as well.
+    let is_source = |page| guest.thread(0).read_page(page).unwrap() == Content::Source;
+    let probes = 1 + (faults..faults + MORE).position(is_source).unwrap() as u64;
+    assert!(gate.arrived() <= AT_ONCE + probes, "{} fetches", gate.arrived());
+}
+
+fn a_prefault_does_not_wait_for_pages_that_were_given_back(case: Case) {
+    let pages = if case.is_huge() { 12 } else { 4096 };
+    let (setting, gate) = with_slow_pages(case, 0, pages);
+    let guest = setting.guest();
+    let (reply, report) = mpsc::channel();
+    let reply = Reply::new(move |it| reply.send(it).unwrap_or(()));
+    guest.session.prefault_with(vec![PageRange::new(0, pages)], reply).unwrap();
+    until("fetches to begin", || gate.arrived() >= 6);
+    guest.thread(0).madvise(0, pages).unwrap();
+    // The gate is closed, and what is under way behind it is nobody's any more.
+    let report = report.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!((report.removed, report.requested()), (pages, pages), "{report:?}");
+    gate.open();
+    assert_eq!(guest.thread(0).verify(0, pages, &[Expect::Zeros]).unwrap().wrong, 0);
     consistent(&guest);
 }
 

@@ -35,7 +35,7 @@ pub(super) fn serve(
     let served = in_batches(guest, source, scratch, fetches, ahead);
     // However that ended: their pages are there.
     guest.memory.wake_batch();
-    guest.hand.drop_served();
+    fetches.drop_served(&mut guest.hand);
     served
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::guest::{Answer, Asker, Guest, NO_MEMORY};
-use super::hand::{Fault, Phase, Trouble};
+use super::hand::{Fault, Hand, Phase, Trouble};
 use super::next::Next;
 use super::pause::Blocked;
 use super::prefaults::Prefaults;
@@ -133,12 +133,13 @@ impl Fetches {
     ) -> Turn {
         let Fetched { pages, bytes, prefault } = fetched;
         match prefault {
-            Some(id) => prefaults.fetch_ended(id, pages),
-            None => {
-                if let Some(at) = self.wanted.iter().position(|(wanted, _)| *wanted == pages) {
-                    drop(self.wanted.swap_remove(at));
-                }
-            }
+            // It was taken back at the moment in which it came.
+            Some(id) if !prefaults.fetch_ended(id, pages) => return Ok(()),
+            Some(_) => {}
+            None => match self.wanted.iter().position(|(wanted, _)| *wanted == pages) {
+                Some(at) => drop(self.wanted.swap_remove(at)),
+                None => return Ok(()),
+            },
         }
         // A source may bring only a start of what it was asked for.
         let size = guest.memory.page_size();
@@ -188,8 +189,19 @@ impl Fetches {
                 self.arrived.push_back(arrived);
             }
         }
-        guest.hand.drop_served();
+        self.drop_served(&mut guest.hand);
         Ok(())
+    }
+
+    /// Faults that are served leave the hand, and what was sent for on their behalf alone is taken
+    /// back: their pages were given back meanwhile, or they were given up.
+    pub(super) fn drop_served(&mut self, hand: &mut Hand) {
+        if !self.wanted.is_empty() {
+            for page in hand.served() {
+                self.wanted.retain(|(pages, _)| !pages.contains(page) || hand.is_parked_in(*pages));
+            }
+        }
+        hand.drop_served();
     }
 }
 

@@ -148,6 +148,16 @@ impl Hand {
             .filter(|fault| fault.phase != Phase::Served)
     }
 
+    /// The pages of faults that are served and have not left the hand.
+    pub(super) fn served(&self) -> impl Iterator<Item = PageIndex> {
+        self.faults.iter().filter(|fault| fault.phase == Phase::Served).map(|fault| fault.page)
+    }
+
+    /// Whether a fault on one of `pages` waits for its bytes.
+    pub(super) fn is_parked_in(&self, pages: PageRange) -> bool {
+        self.faults.iter().any(|fault| fault.phase == Phase::Parked && pages.contains(fault.page))
+    }
+
     pub(super) fn drop_served(&mut self) {
         self.faults.retain(|fault| fault.phase != Phase::Served);
     }

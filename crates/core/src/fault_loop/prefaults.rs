@@ -50,6 +50,8 @@ pub(super) struct Prefaults {
     slice: u64,
     /// Faults served when the last slice was done, and how many of them met wanted pages.
     faults: (u64, u64),
+    /// Pages given back by then.
+    removed: u64,
     blocked: Option<Blocked>,
 }
 
@@ -64,8 +66,7 @@ struct Prefault {
     unmarked: Upcoming,
     /// What the source was not told of yet, once it turned out to be cold.
     announcer: Option<Announcer>,
-    /// By their first page.
-    fetches: Vec<(PageIndex, Ticket)>,
+    fetches: Vec<(PageRange, Ticket)>,
     /// A fetch was refused for want of room.
     full: bool,
     /// Pages in those fetches whose fate is not known.
@@ -78,7 +79,7 @@ struct Prefault {
 
 impl Default for Prefaults {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), slice: SLICE.0, faults: (0, 0), blocked: None }
+        Self { queue: VecDeque::new(), slice: SLICE.0, faults: (0, 0), removed: 0, blocked: None }
     }
 }
 
@@ -212,6 +213,19 @@ impl Prefault {
         self.ranges.push_front(page);
     }
 
+    /// Takes back the fetches of which no page is unfaulted any more.
+    fn take_back(&mut self, states: &PageStates) {
+        let is_needed = |(pages, _): &(PageRange, Ticket)| {
+            states.runs(*pages).any(|(_, state)| state == PageState::Unfaulted)
+        };
+        let (needed, others) = std::mem::take(&mut self.fetches).into_iter().partition(is_needed);
+        self.fetches = needed;
+        for (pages, _) in others {
+            self.unsettled -= pages.len();
+            states.runs(pages).for_each(|(run, state)| self.found(run, state));
+        }
+    }
+
     fn found(&mut self, run: PageRange, state: PageState) {
         match state {
             PageState::Removed => self.report.removed += run.len(),
@@ -256,6 +270,11 @@ impl Prefaults {
     ) -> Turn {
         if self.queue.is_empty() {
             return Ok(());
+        }
+        let removed = guest.memory.counters.removed_pages;
+        if std::mem::replace(&mut self.removed, removed) != removed {
+            let states = &guest.memory.states;
+            self.queue.iter_mut().for_each(|prefault| prefault.take_back(states));
         }
         if let Next::At(until) = self.next()
             && Instant::now() < until
@@ -457,7 +476,7 @@ impl Prefaults {
         let prefault = &mut self.queue[at];
         match fetches.for_prefault(guest, prefault.id, pages) {
             Ok(ticket) => {
-                prefault.fetches.push((pages.start, ticket));
+                prefault.fetches.push((pages, ticket));
                 prefault.unsettled += pages.len();
                 prefault.advance(pages.end);
             }
@@ -465,11 +484,11 @@ impl Prefaults {
         }
     }
 
-    /// A fetch for a prefault came back, with bytes or without.
-    pub(super) fn fetch_ended(&mut self, id: PrefaultId, pages: PageRange) {
-        if let Some(prefault) = self.get(id) {
-            prefault.fetches.retain(|(first, _)| *first != pages.start);
-        }
+    /// A fetch for a prefault came back, with bytes or without. Whether it was still waited for.
+    pub(super) fn fetch_ended(&mut self, id: PrefaultId, pages: PageRange) -> bool {
+        let Some(prefault) = self.get(id) else { return false };
+        let at = prefault.fetches.iter().position(|(fetched, _)| *fetched == pages);
+        at.map(|at| prefault.fetches.swap_remove(at)).is_some()
     }
 
     /// A fetch for a prefault brought only a start of what was asked for.
