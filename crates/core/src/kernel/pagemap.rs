@@ -172,33 +172,78 @@ mod tests {
         assert!(bits.is_populated());
     }
 
+    /// What this very test does next, in a process of its own.
+    const STAGE: &str = "UFFD_TEST_STAGE";
+
+    /// Runs the test `name` once more, as its next stage; what it printed.
+    fn run_again(name: &str, stage: &str) -> String {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("kernel::pagemap::tests::{name}")])
+            .args(["--test-threads=1", "--nocapture"])
+            .env(STAGE, stage)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        text
+    }
+
+    fn refused_as_that_of_another_namespace() {
+        // Whether or not it could be opened: process 1 of the outer one may be guarded.
+        let error = own_page_map().unwrap_err();
+        assert!(error.to_string().contains("another pid namespace"), "{error}");
+    }
+
     /// In a pid namespace of its own that still has the /proc of the one above.
     #[test]
     fn a_page_map_is_not_taken_from_another_namespace() {
-        const STAGE: &str = "UFFD_TEST_STAGE";
-        let name = "kernel::pagemap::tests::a_page_map_is_not_taken_from_another_namespace";
-        let stage = std::env::var(STAGE).unwrap_or_default();
-        let next = match stage.as_str() {
-            "" => "enter",
-            // What is unshared is the namespace of children.
+        const NAME: &str = "a_page_map_is_not_taken_from_another_namespace";
+        match std::env::var(STAGE).unwrap_or_default().as_str() {
+            "" => drop(run_again(NAME, "enter")),
             "enter" => {
+                // What is unshared is the namespace of children.
                 unshare(CloneFlags::CLONE_NEWPID).unwrap();
-                "inside"
+                run_again(NAME, "inside");
             }
             _ => {
                 assert_eq!(std::process::id(), 1);
-                // Whether or not it could be opened: process 1 of the outer one may be guarded.
-                let error = own_page_map().unwrap_err();
-                assert!(error.to_string().contains("another pid namespace"), "{error}");
-                return;
+                refused_as_that_of_another_namespace();
             }
+        }
+    }
+
+    /// A process may have the same number in both.
+    #[test]
+    fn a_page_map_is_not_taken_from_another_namespace_that_gave_the_same_number() {
+        const NAME: &str =
+            "a_page_map_is_not_taken_from_another_namespace_that_gave_the_same_number";
+        const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
+        let outer = || {
+            let link = std::fs::read_link("/proc/self").unwrap();
+            link.to_str().unwrap().parse::<u32>().unwrap()
         };
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--test-threads=1"])
-            .env(STAGE, next)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        match std::env::var(STAGE).unwrap_or_default().as_str() {
+            "" => drop(run_again(NAME, "enter")),
+            "enter" => {
+                unshare(CloneFlags::CLONE_NEWPID).unwrap();
+                run_again(NAME, "first");
+            }
+            "first" => {
+                // Until nobody else on the host starts a process between the two.
+                let met = (0..100_000).any(|_| {
+                    let output = Command::new("readlink").arg("/proc/self").output().unwrap();
+                    let last = String::from_utf8(output.stdout).unwrap();
+                    std::fs::write(NEXT, last.trim()).unwrap();
+                    run_again(NAME, "twin").contains("the same number")
+                });
+                assert!(met);
+            }
+            _ => {
+                if outer() == std::process::id() {
+                    refused_as_that_of_another_namespace();
+                    println!("the same number");
+                }
+            }
+        }
     }
 }

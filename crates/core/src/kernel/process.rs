@@ -231,8 +231,17 @@ fn address_range(text: &str) -> Option<(u64, u64)> {
 
 /// In the /proc of another pid namespace a process's number is somebody else's.
 pub(crate) fn proc_is_ours() -> std::io::Result<()> {
-    let own = std::fs::read_link("/proc/self")?;
-    if own.as_os_str() != std::process::id().to_string().as_str() {
+    // It names a process in every namespace from its own down to the process's: in ours, once.
+    // That the number is ours proves nothing, as another namespace may have it for us too.
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let ours = match numbers {
+        Some(numbers) => numbers.split_whitespace().count() == 1,
+        // A kernel without pid namespaces has no such line.
+        None => true,
+    };
+    let link = std::fs::read_link("/proc/self")?;
+    if !ours || link.as_os_str() != std::process::id().to_string().as_str() {
         return Err(std::io::Error::other("/proc is that of another pid namespace"));
     }
     Ok(())
