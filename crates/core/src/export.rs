@@ -27,10 +27,11 @@ pub(crate) struct Copied {
 }
 
 impl Copied {
-    /// Turns the copy into what users get.
-    pub(crate) fn export(self) -> Export {
+    /// Turns the copy into what users get. `again` takes another copy of the states, if it still
+    /// can; where nothing can have changed since the first there is nothing to ask.
+    pub(crate) fn export(self, again: Option<Again<'_>>) -> Export {
         crate::kill_point!("exporting");
-        let pages = self.by_state();
+        let pages = self.by_state(&self.states);
         // Where the kernel does the tracking it alone knows what was written.
         let kernel_knows = self.tracking == Tracking::Async;
         let ask_for_writes = kernel_knows || self.unprotected_zeros;
@@ -43,8 +44,10 @@ impl Copied {
             Some(written) if kernel_knows => {
                 // A poisoned page has a mark in the page table that looks like a written page.
                 let written = written - &pages.removed - pages.poisoned;
+                let left = self.left(&pages.clean, again) - &written;
+                exact &= left.is_empty();
                 empty |= pages.zero - &written;
-                dirty |= written;
+                dirty |= written | left;
             }
             Some(written) => {
                 dirty |= &written & &pages.zero;
@@ -81,17 +84,30 @@ impl Copied {
         }
         let regions = self.layout.regions().iter().map(|region| RegionStates {
             region: *region,
-            states: self.bytes(region.pages).iter().map(|byte| public(*byte)).collect(),
+            states: of_pages(&self.states, region.pages).iter().map(|byte| public(*byte)).collect(),
         });
         Export { regions: regions.collect(), counts: self.counts, dirty, empty, exact }
     }
 
-    fn by_state(&self) -> ByState {
+    /// Which of the pages that were clean at the time of the copy were given back until the page map
+    /// was looked at: it does not tell any more whether they were written before.
+    fn left(&self, clean: &RoaringBitmap, again: Option<Again<'_>>) -> RoaringBitmap {
+        match again.filter(|_| !clean.is_empty()) {
+            None => RoaringBitmap::new(),
+            Some(again) => match again() {
+                Some(states) => clean - self.by_state(&states).clean,
+                None => clean.clone(),
+            },
+        }
+    }
+
+    fn by_state(&self, states: &[u8]) -> ByState {
         let mut sets = ByState::default();
         for region in self.layout.regions() {
             let key = |byte: u8| (PageState::from_byte(byte), is_doubted(byte));
             let mut at = region.pages.start.0;
-            for run in self.bytes(region.pages).chunk_by(|a, b| key(*a) == key(*b)) {
+            let bytes = of_pages(states, region.pages);
+            for run in bytes.chunk_by(|a, b| key(*a) == key(*b)) {
                 let pages = PageRange::new(at, at + run.len() as u64);
                 at = pages.end.0;
                 let (state, doubted) = key(run[0]);
@@ -107,10 +123,6 @@ impl Copied {
             }
         }
         sets
-    }
-
-    fn bytes(&self, pages: PageRange) -> &[u8] {
-        &self.states[index(pages.start)..index(pages.end)]
     }
 
     /// Asks the guest's own page map about all its memory.
@@ -143,6 +155,13 @@ struct ByState {
     removed: RoaringBitmap,
     poisoned: RoaringBitmap,
     doubted: RoaringBitmap,
+}
+
+/// Takes another copy of the states.
+pub(crate) type Again<'a> = &'a dyn Fn() -> Option<Vec<u8>>;
+
+fn of_pages(states: &[u8], pages: PageRange) -> &[u8] {
+    &states[index(pages.start)..index(pages.end)]
 }
 
 fn public(byte: u8) -> PublicState {

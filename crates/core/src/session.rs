@@ -14,7 +14,7 @@ pub use crate::contract::{
     SessionError, SessionOptions, Unservable,
 };
 use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
-use crate::export::Copied;
+use crate::export::{Again, Copied};
 use crate::fault_loop::{FaultLoop, Setup};
 use crate::handoff::Handoff;
 use crate::identity::Identity;
@@ -260,32 +260,32 @@ impl Session {
     /// the guest's faults feel nothing.
     pub fn export_with(&self, reply: Reply<Export>) {
         let Ok(pages) = usize::try_from(self.layout.page_end().0) else { return };
-        // Written to, so that it is in memory before the fault loop copies to it.
-        let room = vec![u8::MAX; pages];
         let reply = Arc::new(Mutex::new(Some(reply)));
         let answer = {
             let reply = Arc::clone(&reply);
-            move |copied: Copied| {
+            move |copied: Copied, again: Option<Again<'_>>| {
                 let reply = reply.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(reply) = reply {
-                    reply.send(copied.export());
+                    reply.send(copied.export(again));
                 }
             }
         };
         let (sender, receiver) = crossbeam_channel::bounded::<Copied>(1);
         let built = {
-            let answer = answer.clone();
+            let (answer, mailbox) = (answer.clone(), self.mailbox.clone());
             thread::Builder::new().name("uffd-export".to_owned()).spawn(move || {
                 if let Ok(copied) = receiver.recv() {
-                    answer(copied);
+                    answer(copied, Some(&|| copy_of_states(&mailbox, pages)));
                 }
             })
         };
         let deliver: Box<dyn FnOnce(Copied) + Send> = match built {
             Ok(_) => Box::new(move |copied| drop(sender.send(copied))),
-            // No thread can be had: then the loop's own does it, and faults wait.
-            Err(_) => Box::new(answer),
+            // No thread can be had: then the loop's own does it, and faults wait, and so does
+            // whoever gives memory back.
+            Err(_) => Box::new(move |copied| answer(copied, None)),
         };
+        let room = room_for(pages);
         self.mailbox.command(Command::Export(ExportJob { room, deliver }));
     }
 
@@ -428,6 +428,20 @@ pub enum PrefaultError {
     /// The session had ended.
     #[error(transparent)]
     Ended(#[from] Ended),
+}
+
+/// Room for the states of so many pages. Written to, so that it is in memory before the fault loop
+/// copies to it.
+fn room_for(pages: usize) -> Vec<u8> {
+    vec![u8::MAX; pages]
+}
+
+/// The states of all pages now, unless the session has ended.
+fn copy_of_states(mailbox: &Mailbox, pages: usize) -> Option<Vec<u8>> {
+    let (sender, copy) = crossbeam_channel::bounded(1);
+    let deliver = Box::new(move |copied: Copied| drop(sender.send(copied.states)));
+    mailbox.command(Command::Export(ExportJob { room: room_for(pages), deliver }));
+    copy.recv().ok()
 }
 
 /// A reply, and a function that waits for it.

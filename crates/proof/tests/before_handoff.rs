@@ -92,6 +92,35 @@ fn the_next_write_to_a_protected_page_is_reported() {
     }
 }
 
+/// As stock Firecracker registers its memory: then nothing protects what is there, and whoever writes
+/// to it is not seen. It may have been written, and nobody knows.
+#[test]
+fn a_page_that_was_there_unprotected_counts_as_written() {
+    for page_size in [SMALL, HUGE] {
+        let pool = (page_size == HUGE).then(|| HugePages::reserve(PAGES).unwrap());
+        let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
+        let stage = StageBuilder::new(program, Pattern::new(2, page_size), &REGIONS)
+            .session(|options| options.dirty_tracking = DirtyTracking::On)
+            .open();
+        let guest = stage.guest_with(|options| options.populate = 2);
+        assert_eq!(guest.session.tracking(), Tracking::Sync);
+        let thread = guest.thread(0);
+        thread.write_word(0, 1, 3, 64).unwrap();
+        thread.write_word(4, 1, 3, 64).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!(!export.exact);
+        assert_eq!(export.dirty, RoaringBitmap::from([0, 1, 4, 8, 9, 12, 13]), "{page_size}");
+
+        // What was given back since is known again.
+        thread.madvise(0, PAGES).unwrap();
+        thread.write_word(9, 1, 3, 64).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!(export.exact);
+        assert_eq!(export.dirty, RoaringBitmap::from([9]), "{page_size}");
+        drop((guest, stage, pool));
+    }
+}
+
 /// A page that lost its protection looks like one that was written.
 #[test]
 fn what_the_kernel_tracked_before_the_handoff_stays_known() {

@@ -1,15 +1,16 @@
 //! Dirty tracking: whether it is on, and that an export names exactly the pages that were written.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
+use crossbeam_channel::bounded;
 use roaring::RoaringBitmap;
 use uffd_core::policy::Tracking;
-use uffd_core::session::{DirtyTracking, Export};
+use uffd_core::session::{DirtyTracking, Export, Reply};
 use uffd_core::units::PageRange;
 use uffd_guest::options::{Options, Register};
 use uffd_guest::pattern::Content;
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Broken, Failure};
-use uffd_proof::{Case, HUGE, SMALL, Served, Setting, StageBuilder};
+use uffd_proof::{Case, DEADLINE, HUGE, SMALL, Served, Setting, StageBuilder};
 use userfaultfd_sys as sys;
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
@@ -283,5 +284,39 @@ fn a_poisoned_page_is_neither_dirty_nor_empty() {
         assert_eq!(export.counts.poisoned, 1);
         assert_eq!(export.dirty, RoaringBitmap::from([2]), "{:?}", guest.session.tracking());
         assert!(!export.empty.contains(1));
+    }
+}
+
+/// Where the kernel does the tracking, only the guest's page map tells what was written, and it is
+/// looked at while the guest goes on. A page that was written and is given back before it is looked
+/// at was never since what the snapshot holds.
+#[test]
+fn a_page_given_back_in_the_middle_of_an_export_is_not_taken_for_the_snapshots() {
+    const PAGES: u64 = 600;
+    for page_size in [SMALL, HUGE] {
+        let pages = if page_size == HUGE { 24 } else { PAGES };
+        let case = Case { guest: GUEST, page_size, tracking: false };
+        let setting = case.open_with(case.pattern(), &[pages], |stage| {
+            stage.session(|options| options.dirty_tracking = DirtyTracking::On)
+        });
+        let guest = setting.guest_with(kernel_tracks);
+        assert_eq!(guest.session.tracking(), Tracking::Async);
+        let thread = guest.thread(0);
+        thread.touch(0, pages).unwrap();
+        for page in 0..pages {
+            thread.write_word(page, 1, 5, 0).unwrap();
+            let (reply, exported) = bounded(1);
+            let ask = Reply::new(move |export| drop(reply.send(export)));
+            let given_back = guest.thread(1).start_madvise(page, 1);
+            guest.session.export_with(ask);
+            // Of huge pages the next fault leaves zeros that are protected, as if not written.
+            let read = guest.thread(2).start_touch(page, 1);
+            let export = exported.recv_timeout(DEADLINE).unwrap().unwrap();
+            let number = u32::try_from(page).unwrap();
+            let known = export.dirty.contains(number) || export.empty.contains(number);
+            assert!(known, "page {page} of {page_size} bytes is the snapshot's: {export:?}");
+            given_back.get().unwrap();
+            read.get().unwrap();
+        }
     }
 }

@@ -206,6 +206,9 @@ impl FaultLoop {
         let tracking = self.tracking(features, until)?;
         crate::kill_point!("deciding");
         self.live.decided(tracking);
+        if tracking == Tracking::Sync {
+            self.guest.memory.doubt_what_is_there();
+        }
         self.guest.memory.set_tracking(tracking);
         crate::kill_point!("decided");
         Ok(())

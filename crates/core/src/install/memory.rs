@@ -519,10 +519,28 @@ impl GuestMemory {
     }
 
     /// A page turned out to be there although nothing was installed by us: whatever it holds
-    /// could differ from the source.
+    /// could differ from the source, or not.
     pub(crate) fn adopt(&mut self, page: PageIndex) {
         if self.states.get(page) == PageState::Unfaulted {
             self.states.set_one(page, PageState::Dirty);
+            self.states.doubt(page);
+        }
+    }
+
+    /// Pages that are there before anything was installed, and of whose writes nobody is told: what
+    /// they hold is doubted. Only the guest's page map shows them; without it they are not known.
+    pub(crate) fn doubt_what_is_there(&mut self) {
+        self.identity.look_at_maps(&self.layout);
+        let Some(map) = self.identity.page_map() else { return };
+        let (layout, states) = (&self.layout, &mut self.states);
+        for region in layout.regions() {
+            let mut doubt = |start: GuestAddr, end: GuestAddr| {
+                for pages in layout.pages_inside(start, end) {
+                    pages.pages().for_each(|page| _ = states.doubt(page));
+                }
+            };
+            // One that cannot be read is as good as none.
+            let _ = map.written(region.base, region.end(layout.page_size()), &mut doubt);
         }
     }
 
