@@ -2,29 +2,14 @@
 //! page states, and from what the guest's page map says of pages that tell nobody of a write.
 
 use std::io;
-use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use crate::contract::{Export, RegionStates};
-use crate::identity::SharedIdentity;
+use crate::contract::{Copied, Export, RegionStates};
 use crate::kernel::Pagemap;
-use crate::layout::Layout;
 use crate::policy::Tracking;
-use crate::states::{PageState, PublicState, StateCounts, is_doubted};
+use crate::states::{PageState, PublicState, is_doubted};
 use crate::units::{GuestAddr, PageIndex, PageRange};
-
-/// What the fault loop gives for an export.
-pub(crate) struct Copied {
-    /// A byte a page, as in [`PageStates`](crate::states::PageStates).
-    pub(crate) states: Vec<u8>,
-    pub(crate) counts: StateCounts,
-    pub(crate) tracking: Tracking,
-    /// Zero pages were left unprotected: only the page map tells whether they were written.
-    pub(crate) unprotected_zeros: bool,
-    pub(crate) identity: SharedIdentity,
-    pub(crate) layout: Arc<Layout>,
-}
 
 impl Copied {
     /// Turns the copy into what users get. `again` takes another copy of the states, if it still

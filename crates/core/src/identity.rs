@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use crate::contract::Owner;
 use crate::kernel::{Pagemap, Process, Registration, is_shortage};
 use crate::layout::Layout;
 use crate::units::GuestAddr;
@@ -15,6 +14,23 @@ use crate::units::GuestAddr;
 /// Installs that may leave no trace in the page map before the peer is taken for another process:
 /// a page can be given back between an install and the look at it.
 const TRIES: u32 = 8;
+
+/// Which process the guest's memory belongs to, as far as that could be found out.
+///
+/// Whoever connects may only pass a handoff on. The process that connected is taken for the owner
+/// once a page that was installed here has shown up in its page map, and not before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Owner {
+    /// Not found out yet: nothing has been installed.
+    Unproven = 0,
+    /// The process that connected: its end is the guest's, and it may be looked into.
+    Peer = 1,
+    /// Another process than the one that connected.
+    Other = 2,
+    /// It cannot be found out: the process cannot be seen, or not be looked into, from here.
+    Unknowable = 3,
+}
 
 /// The process that connected, and what is known of it.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! | `fault_loop` | the turn: drain events, apply REMOVEs, serve, obey, prefault, wait |
 //! | [`policy`] | what a missing page is filled with, and how |
 //! | [`source`] | bytes at an offset: ready, zeros, or to be fetched |
-//! | `memory` | installs, and the page states that follow from them |
+//! | `install` | plan, execute, account, wake |
 //! | [`states`] | one byte a page |
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
@@ -31,6 +31,7 @@ pub mod layout;
 pub mod ledger;
 pub mod metrics;
 pub mod policy;
+pub mod recorder;
 pub mod recovery;
 pub mod server;
 pub mod session;

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
 use crate::guardian::{Client, Ward};
-use crate::kernel::{Outcome, Process, Registration, Uffd, is_shortage};
+use crate::kernel::{Outcome, Process, Registration, Uffd, boot_time, is_shortage};
 use crate::layout::Layout;
 use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
@@ -66,8 +66,7 @@ impl Keep {
             },
             layout,
             snapshot: self.snapshot.clone(),
-            handed_off: u64::try_from(crate::fault_loop::boot_time().as_nanos())
-                .unwrap_or(u64::MAX),
+            handed_off: u64::try_from(boot_time().as_nanos()).unwrap_or(u64::MAX),
             options,
         }))
     }

@@ -10,14 +10,15 @@ use thiserror::Error;
 
 pub use crate::contract::{
     Cause, DirtyTracking, End, Ended, Export, FaultAround, Lack, NoObserver, NotReleased, Notice,
-    Observer, Owner, PrefaultId, PrefaultReport, RegionStates, ReleaseProgress, Reply,
-    SessionError, SessionOptions, Unservable,
+    Observer, PrefaultId, PrefaultReport, RegionStates, ReleaseProgress, Reply, SessionError,
+    SessionOptions, Unservable,
 };
-use crate::contract::{Command, ExportJob, Mailbox, PrefaultMode};
-use crate::export::{Again, Copied};
+use crate::contract::{Command, Copied, ExportJob, Mailbox, PrefaultMode};
+use crate::export::Again;
 use crate::fault_loop::{FaultLoop, Setup};
 use crate::handoff::Handoff;
 use crate::identity::Identity;
+pub use crate::identity::Owner;
 use crate::kernel::Process;
 use crate::layout::Layout;
 use crate::policy::Tracking;

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
+use super::copied::Copied;
 use super::reports::{NotReleased, PrefaultReport};
-use crate::export::Copied;
 use crate::source::{Delivery, SourceError};
 use crate::stats::Stats;
 use crate::trace::TraceEntry;

@@ -2,6 +2,7 @@
 //! reports and ends. Neither side of it is known here.
 
 mod command;
+mod copied;
 mod error;
 mod mailbox;
 mod observer;
@@ -10,10 +11,9 @@ mod reports;
 
 pub(crate) use command::{Command, ExportJob, Fetched, Message, PrefaultMode};
 pub use command::{Ended, PrefaultId, Reply};
+pub(crate) use copied::Copied;
 pub use error::{Cause, End, SessionError};
 pub(crate) use mailbox::{Inbox, Mailbox};
 pub use observer::{NoObserver, Notice, Observer};
 pub use options::{DirtyTracking, FaultAround, SessionOptions, Unservable};
-pub use reports::{
-    Export, Lack, NotReleased, Owner, PrefaultReport, RegionStates, ReleaseProgress,
-};
+pub use reports::{Export, Lack, NotReleased, PrefaultReport, RegionStates, ReleaseProgress};

@@ -71,23 +71,6 @@ pub struct RegionStates {
     pub states: Vec<PublicState>,
 }
 
-/// Which process the guest's memory belongs to, as far as that could be found out.
-///
-/// Whoever connects may only pass a handoff on. The process that connected is taken for the owner
-/// once a page that was installed here has shown up in its page map, and not before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Owner {
-    /// Not found out yet: nothing has been installed.
-    Unproven = 0,
-    /// The process that connected: its end is the guest's, and it may be looked into.
-    Peer = 1,
-    /// Another process than the one that connected.
-    Other = 2,
-    /// It cannot be found out: the process cannot be seen, or not be looked into, from here.
-    Unknowable = 3,
-}
-
 /// Why a guest was not released; it is served as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotReleased {

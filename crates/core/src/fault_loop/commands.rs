@@ -3,8 +3,7 @@
 use super::guest::Guest;
 use super::next::Next;
 use super::{FaultLoop, Halt, Turn};
-use crate::contract::{Command, ExportJob, Inbox, Message, PrefaultMode, Reply};
-use crate::export::Copied;
+use crate::contract::{Command, Copied, ExportJob, Inbox, Message, PrefaultMode, Reply};
 
 pub(super) struct Commands {
     pub(super) inbox: Inbox,

@@ -8,7 +8,8 @@ use super::guest::Guest;
 use super::intake::Intake;
 use super::next::Next;
 use super::{Halt, Turn};
-use crate::contract::{Owner, SessionError};
+use crate::contract::SessionError;
+use crate::identity::Owner;
 use crate::kernel::Watch;
 
 /// What is waited for, as numbers of the watch.

@@ -4,13 +4,14 @@
 //!
 //! A turn of the loop, and the file of each step, which owns what the step needs to remember:
 //! events are read and REMOVEs applied (`intake`), bytes that were fetched are installed
-//! (`fetches`), faults are served (`faults`), messages are obeyed (`commands`), a slice of what was
+//! (`arrivals`), faults are served (`faults`), messages are obeyed (`commands`), a slice of what was
 //! asked for ahead is installed (`prefaults`), and what happened is told (`journal`). Then one
 //! question, [`FaultLoop::next`], decides whether to sleep (`idle`) and until when. What all steps
 //! work on is the guest (`guest`): its memory, the faults in hand, and the journal.
 
 mod ahead;
 mod announce;
+mod arrivals;
 mod commands;
 mod faults;
 mod fetches;
@@ -48,7 +49,7 @@ use next::Next;
 use prefaults::Prefaults;
 use release::Release;
 
-pub(crate) use setup::{Setup, boot_time};
+pub(crate) use setup::Setup;
 
 /// Why the loop ends.
 pub(crate) enum Halt {

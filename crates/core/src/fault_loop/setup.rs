@@ -19,13 +19,13 @@ use super::pause::CHANGING;
 use super::prefaults::Prefaults;
 use super::release::Release;
 use super::{FaultLoop, Halt, Kept};
-use crate::contract::{
-    DirtyTracking, Inbox, Mailbox, Observer, Owner, SessionError, SessionOptions,
-};
+use crate::contract::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
 use crate::handoff::Handoff;
-use crate::identity::Identity;
+use crate::identity::{Identity, Owner};
 use crate::install::GuestMemory;
-use crate::kernel::{Features, FeaturesError, Outcome, Pagemap, Process, Uffd, is_shortage};
+use crate::kernel::{
+    Features, FeaturesError, Outcome, Pagemap, Process, Uffd, boot_time, is_shortage,
+};
 use crate::layout::Layout;
 use crate::ledger::{Ledger, LedgerFile};
 use crate::policy::Tracking;
@@ -375,13 +375,6 @@ impl FaultLoop {
             }
         }
     }
-}
-
-/// CLOCK_BOOTTIME, which goes on while the host sleeps and is the same for all processes.
-pub(crate) fn boot_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let part = |value: i64| u64::try_from(value).unwrap_or(0);
-    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
 fn resources(what: &'static str, cause: impl ToString) -> SessionError {

@@ -10,6 +10,7 @@ mod incoming;
 mod leaving;
 mod listener;
 pub mod message;
+mod peek;
 mod socket_file;
 mod taking;
 mod visit;

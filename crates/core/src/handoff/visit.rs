@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use rustix::path::DecInt;
 
-use super::incoming::consume;
+use super::peek::consume;
 use crate::kernel::OwnTable;
 
 /// How many descriptors may come at once. A VMM sends one or two.

@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use rustix::io::Errno;
 
 use super::{
-    incoming::{Next, consume, peek},
     leaving,
+    peek::{Next, consume, peek},
     taking::take_out,
 };
 

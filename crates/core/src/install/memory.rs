@@ -9,8 +9,8 @@ use super::execute::{Executed, Gap, Tools};
 use super::obstacle::Obstacle;
 use super::plan::Install;
 use super::together;
-use crate::contract::Owner;
-use crate::identity::SharedIdentity;
+
+use crate::identity::{Owner, SharedIdentity};
 use crate::kernel::{Crew, Outcome, Place, Protection, Uffd, Wake, ZeroBytes};
 use crate::layout::Layout;
 use crate::ledger::{Filling, Ledger, Note};

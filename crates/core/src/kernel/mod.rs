@@ -40,6 +40,8 @@ pub(crate) use same_file::is_same_file;
 pub use shared::{Onlooker, Part, SharedMemory};
 pub use watch::{ReadySet, Watch};
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 
 /// Whether something can be had again once there are more descriptors or more memory. To go on
@@ -47,4 +49,11 @@ use nix::errno::Errno;
 pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
+}
+
+/// CLOCK_BOOTTIME, which goes on while the host sleeps and is the same for all processes.
+pub(crate) fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }

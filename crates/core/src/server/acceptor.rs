@@ -2,14 +2,12 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::arrival::Arrival;
-use super::gate::Gate;
-use super::guests::Guests;
+use super::shared::{Shared, UnderWay};
 use super::{Refusal, ServerObserver, ServerOptions};
 use crate::handoff::{Connection, HandoffError, Listener};
 use crate::kernel::Waker;
@@ -19,27 +17,6 @@ use crate::source::Fetcher;
 /// Handoffs that may be under way at once. More wait in the socket's backlog, so that peers who
 /// say nothing cannot use up the process.
 const MOST_HANDOFFS: usize = 64;
-
-/// What a server's threads have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) stop: Waker,
-    /// Guests that were left have been taken over: others may come.
-    pub(super) opened: Waker,
-    /// A handoff has ended, so that there is room for another.
-    room: Waker,
-    handoffs: AtomicUsize,
-    pub(super) gate: Arc<Gate>,
-    pub(super) guests: Arc<Guests>,
-}
-
-impl Shared {
-    pub(super) fn new(guests: Arc<Guests>) -> nix::Result<Self> {
-        let (stop, opened, room) = (Waker::new()?, Waker::new()?, Waker::new()?);
-        let (handoffs, gate) = (AtomicUsize::new(0), Arc::default());
-        Ok(Self { stop, opened, room, handoffs, gate, guests })
-    }
-}
 
 pub(super) struct Acceptor {
     pub(super) listener: Listener,
@@ -58,7 +35,7 @@ impl Acceptor {
         wait_for_any([&shared.stop]);
         shared.gate.close(|| observer.refused(HandoffError::Cancelled.into()));
         // Whoever was in the middle of a handoff is told to give it up, and does so at once.
-        while shared.handoffs.load(Ordering::Acquire) > 0 {
+        while shared.handoffs() > 0 {
             wait_for_any([&shared.room]);
             shared.room.clear();
         }
@@ -67,7 +44,7 @@ impl Acceptor {
     fn accept(self) {
         let mut pause = PollTimeout::NONE;
         while !self.shared.stop.is_awake() {
-            let full = self.shared.handoffs.load(Ordering::Acquire) >= MOST_HANDOFFS;
+            let full = self.shared.handoffs() >= MOST_HANDOFFS;
             let waits = full || pause != PollTimeout::NONE;
             let (stop, room) = (self.shared.stop.as_fd(), self.shared.room.as_fd());
             let next = if waits { room } else { self.listener.as_fd() };
@@ -92,13 +69,12 @@ impl Acceptor {
 
     /// A thread for the guest: first for its handoff, then for its faults.
     fn hand_over(&self, connection: Connection) {
-        self.shared.handoffs.fetch_add(1, Ordering::AcqRel);
         let arrival = Arrival {
             fetcher: Arc::clone(&self.fetcher),
             options: self.options.clone(),
             observer: Arc::clone(&self.observer),
             shared: Arc::clone(&self.shared),
-            under_way: UnderWay(Arc::clone(&self.shared)),
+            under_way: UnderWay::begin(&self.shared),
         };
         let started = thread::Builder::new()
             .name("uffd-guest".to_owned())
@@ -110,16 +86,6 @@ impl Acceptor {
                 cause: error.to_string(),
             }));
         }
-    }
-}
-
-/// Counts a handoff for as long as it lives.
-pub(super) struct UnderWay(Arc<Shared>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.handoffs.fetch_sub(1, Ordering::AcqRel);
-        self.0.room.wake();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::acceptor::{Shared, UnderWay};
+use super::shared::{Shared, UnderWay};
 use super::{AdmissionError, Refusal, ServerObserver, ServerOptions};
 use crate::handoff::{Connection, Handoff, HandoffError, Limits, Ticket};
 use crate::kernel::is_for_own_memory;

@@ -8,17 +8,19 @@ mod error;
 mod gate;
 mod guests;
 mod observer;
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use acceptor::{Acceptor, Shared};
+use acceptor::Acceptor;
 pub use bound::Bound;
 pub use error::{AdmissionError, Refusal, ServerError};
 use guests::Guests;
 pub use observer::{Arriving, ServerObserver};
+use shared::Shared;
 
 use crate::handoff::Listener;
 use crate::recovery::Keep;

@@ -17,9 +17,7 @@
 mod entry;
 mod file;
 mod identity;
-mod recorder;
 
 pub use entry::{FilledWith, TraceEntry};
 pub use file::{EntryError, FormatError, MAX_FILE_BYTES, Merge, Trace, TraceError, TraceStats};
 pub use identity::{Fingerprint, SnapshotId, WrongSnapshot};
-pub use recorder::{Recorder, Recording};

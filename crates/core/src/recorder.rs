@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EntryError, SnapshotId, Trace, TraceEntry};
-use crate::session::{End, Notice, Observer};
+use crate::contract::{End, Notice, Observer};
 use crate::stats::Stats;
+use crate::trace::{EntryError, SnapshotId, Trace, TraceEntry};
 use crate::view::View;
 
 /// An observer that notes the trace and tells another observer everything.
