@@ -1,11 +1,13 @@
 // The package is ESM; this marks the second build, dist/cjs, as CommonJS, and tells it where the
-// native part is.
+// native part and the live page are.
 import { writeFileSync } from 'node:fs'
 
 const write = (name, text) => writeFileSync(new URL(`../dist/cjs/${name}`, import.meta.url), text)
 const native = { types: './native.d.cts', default: './native.cjs' }
-const manifest = { type: 'commonjs', imports: { '#native': native } }
+const page = { default: './page.cjs' }
+const manifest = { type: 'commonjs', imports: { '#native': native, '#page': page } }
 
 write('package.json', `${JSON.stringify(manifest, undefined, 2)}\n`)
 write('native.cjs', "module.exports = require('../../native/index.cjs')\n")
+write('page.cjs', "module.exports = require('../page/files.cjs')\n")
 write('native.d.cts', "export * from '../../native/index.cjs'\n")

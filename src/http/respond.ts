@@ -1,7 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
+/** What a request is answered with: a whole, or what goes on until the client hangs up. */
+export type Answer =
+  | { readonly type: string; readonly body: string; readonly policy?: string }
+  | { readonly type: string; readonly stream: (response: ServerResponse) => void }
+  | { readonly refused: number; readonly why: string }
+
 /** What is at a path. */
-export type Page = (request: IncomingMessage) => { readonly type: string; readonly body: string }
+export type Page = (request: IncomingMessage, query: URLSearchParams) => Answer
 
 /** What there is, by path. */
 export type Pages = ReadonlyMap<string, Page>
@@ -19,21 +25,37 @@ export function respond(request: IncomingMessage, response: ServerResponse, page
   if (method !== 'GET' && method !== 'HEAD') {
     return refuse(response, 405, 'Only GET and HEAD are answered here', { allow: 'GET, HEAD' })
   }
-  const path = url.split('?', 1)[0]!
+  const [path, query] = split(url)
   const page = pages.get(path)
   if (page === undefined) {
     return refuse(response, 404, `Here are: ${[...pages.keys()].join(' ')}`)
   }
   // A body is not read, so that nothing may follow it.
   const hasBody = request.headers['content-length'] ?? request.headers['transfer-encoding']
-  const { type, body } = page(request)
+  const answer = page(request, query)
+  if ('refused' in answer) return refuse(response, answer.refused, answer.why)
+  if ('stream' in answer) {
+    response.writeHead(200, { ...guarded, 'content-type': answer.type, connection: 'close' })
+    if (method === 'HEAD') response.end()
+    else answer.stream(response)
+    return
+  }
+  const { type, body, policy } = answer
   response.writeHead(200, {
     ...guarded,
+    ...(policy !== undefined && { 'content-security-policy': policy }),
     'content-type': type,
     'content-length': Buffer.byteLength(body),
     ...(hasBody !== undefined && { connection: 'close' }),
   })
   response.end(method === 'HEAD' ? undefined : body)
+}
+
+function split(url: string): [path: string, query: URLSearchParams] {
+  const at = url.indexOf('?')
+  return at < 0
+    ? [url, new URLSearchParams()]
+    : [url.slice(0, at), new URLSearchParams(url.slice(at + 1))]
 }
 
 function refuse(

@@ -5,7 +5,9 @@ import type { Server } from '../server/server.js'
 import { boolean, object, optional, options } from '../validate.js'
 import { address } from './address.js'
 import { HttpEndpoint } from './endpoint.js'
+import { Feed } from './feed.js'
 import { describeGuest } from './guests.js'
+import { livePage } from './live-page.js'
 import type { Page, Pages } from './respond.js'
 
 /** What is served over HTTP. */
@@ -27,12 +29,13 @@ export async function serveHttp(
   httpOptions: HttpOptions,
 ): Promise<HttpEndpoint> {
   const { perGuest = false } = checkOptions(httpOptions, options())
-  return await HttpEndpoint.open(address(at, options().field('http')), pagesOf(server, perGuest))
+  const where = address(at, options().field('http'))
+  return await HttpEndpoint.open(where, pagesOf(server, perGuest, await livePage()))
 }
 
 const healthz: Page = () => ({ type: 'text/plain; charset=utf-8', body: 'ok\n' })
 
-function pagesOf(server: Server, perGuest: boolean): Pages {
+function pagesOf(server: Server, perGuest: boolean, live: readonly [string, Page][]): Pages {
   const metrics: Page = ({ headers }) => {
     const format = formatFor(headers.accept)
     const all = [
@@ -42,7 +45,15 @@ function pagesOf(server: Server, perGuest: boolean): Pages {
     return { type: formats[format], body: exposition(all, format) }
   }
   const guests: Page = () => json({ guests: server.guests.map(describeGuest) })
+  const feed = new Feed(server)
+  const events: Page = (_request, query) => {
+    if (feed.isFull) return { refused: 503, why: 'Too many watch already' }
+    const guest = query.get('guest') ?? undefined
+    return { type: 'text/event-stream', stream: (response) => feed.add(response, guest) }
+  }
   return new Map([
+    ...live,
+    ['/events', events],
     ['/metrics', metrics],
     ['/guests', guests],
     ['/healthz', healthz],

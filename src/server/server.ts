@@ -193,7 +193,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /**
    * Serves figures over HTTP at `HOST:PORT` (a `PORT` alone is one of 127.0.0.1, and 0 any that is
-   * free) or `unix:PATH`: `/metrics` for Prometheus, `/guests` as JSON, `/healthz`. It changes
+   * free) or `unix:PATH`: a live page, `/metrics` for Prometheus, `/guests` as JSON. It changes
    * nothing, asks no guest and slows no fault, keeps no process alive, and ends with `stop` or
    * `handOver`.
    *

@@ -98,7 +98,7 @@ export const serveOptions = {
     default: 'install',
   }),
   http: text('HOST:PORT|unix:PATH', {
-    help: 'Serves figures there: /metrics for Prometheus, /guests, /healthz.\nA port alone is one of 127.0.0.1.',
+    help: 'Serves a live page there, /metrics for Prometheus, and /guests as\nJSON. A port alone is one of 127.0.0.1.',
   }),
   'http-guests': flag({ help: 'Has /metrics tell of each guest too: some thirty series each.' }),
   ...servingOptions,
