@@ -13,6 +13,10 @@ export declare class NativeGuest {
   release(endsTracking: boolean): NativePrefault
   /** Its process, where that can be seen from here. */
   get pid(): number | null
+  /** The effective user of its process at the handoff. */
+  get uid(): number | null
+  /** The effective group of its process at the handoff. */
+  get gid(): number | null
   /** Its page size in bytes. */
   get pageSize(): number
   /** Its regions, in the order of snapshot offsets. */
@@ -296,6 +300,8 @@ export type NativeEvent =
 export interface NativeListenOptions {
   socket: string
   snapshot: string
+  socketOwner?: NativeOwner
+  socketMode?: number
   dirtyTracking?: DirtyTrackingOption
   faultAround?: boolean | number
   onUnservable?: UnservableOption
@@ -310,6 +316,12 @@ export interface NativeListenOptions {
   stateDirAlone?: boolean
   trace?: boolean
   shortWaits?: boolean
+}
+
+/** Whom the socket is given to. */
+export interface NativeOwner {
+  uid: number
+  gid: number
 }
 
 /** Something worth a line in a log, that does not end the guest. */
@@ -365,6 +377,12 @@ export interface PageExport {
   /** Whether `dirty` holds only pages that were written. */
   exact: boolean
 }
+
+/**
+ * The ranges of a portable Roaring bitmap, in rising order: pairs of a first page and the page
+ * after the last.
+ */
+export declare function pageRanges(roaring: Uint8Array): Float64Array
 
 /** What came of a prefault. Every page asked for is in exactly one of the counts. */
 export interface PrefaultReport {

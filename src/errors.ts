@@ -3,7 +3,8 @@
  * A code never changes its meaning; messages may.
  */
 export const errorCodes = {
-  ERR_UFFD_INVALID_OPTION: 'an option has a wrong name, type or value; the message names it',
+  ERR_UFFD_INVALID_OPTION:
+    'an option or argument has a wrong name, type or value; the message names it',
   ERR_UFFD_ABORTED: 'an AbortSignal fired before what it belongs to was done',
   ERR_UFFD_PLATFORM: 'this system cannot run uffd-rs: Linux on x64 or arm64 is needed',
   ERR_UFFD_INTERNAL: 'a defect of uffd-rs; please report it',
@@ -12,12 +13,14 @@ export const errorCodes = {
   ERR_UFFD_SNAPSHOT_DENIED: 'no permission to read the snapshot file',
   ERR_UFFD_SNAPSHOT_NOT_A_FILE: 'the snapshot is a directory, a socket or the like',
   ERR_UFFD_SNAPSHOT_EMPTY: 'the snapshot file has no bytes',
+  ERR_UFFD_SNAPSHOT_LENGTH: 'the snapshot file ends within a page, so it is no whole memory file',
   ERR_UFFD_SNAPSHOT_IO: 'the snapshot file cannot be opened or mapped',
 
   ERR_UFFD_SOCKET_PATH: 'the path of the socket is no path of a file',
   ERR_UFFD_SOCKET_PATH_TOO_LONG: 'the path of the socket is longer than Linux takes',
   ERR_UFFD_SOCKET_NO_DIRECTORY: 'the directory of the socket does not exist',
   ERR_UFFD_SOCKET_DENIED: 'no permission to make the socket, or to take over the one there is',
+  ERR_UFFD_SOCKET_OWNER: 'the socket cannot be given to the user and group of `socketOwner`',
   ERR_UFFD_SOCKET_NOT_A_SOCKET: 'something else than a socket is at its path',
   ERR_UFFD_SOCKET_IN_USE: 'another process listens on the socket',
   ERR_UFFD_SOCKET_IO: 'the kernel refused the socket for another reason',

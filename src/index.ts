@@ -6,7 +6,13 @@ export {
   type UffdErrorCode,
 } from './errors.js'
 export { type GuestEnd } from './guest/end.js'
-export { type Abortable, type Guest, type GuestEvents, type ReleaseOptions } from './guest/guest.js'
+export {
+  type Abortable,
+  type Guest,
+  type GuestEvents,
+  type PrefetchMode,
+  type ReleaseOptions,
+} from './guest/guest.js'
 export {
   pageStates,
   type DirtyPages,
@@ -22,6 +28,7 @@ export { type HttpOptions } from './http/serve.js'
 export { GuestReport, type ReportOptions } from './report/guest-report.js'
 export { saveReport } from './report/save.js'
 export { listen } from './server/listen.js'
+export { type Owner } from './socket-access.js'
 export { type ListenOptions } from './server/options.js'
 export { type AcceptOptions, type Server, type ServerEvents } from './server/server.js'
 export { type FilledWith, type TraceEntry } from './trace/entries.js'

@@ -22,15 +22,25 @@ export class Place {
     return new Place(this.#code, this.#noun, `${this.path}[${index}]`)
   }
 
-  /** Reports that something else was expected here. */
-  expected(what: string, value: unknown): never {
-    const got = value === undefined ? 'nothing' : show(value)
-    return this.fail(`Expected ${this.#named} to be ${what}, got ${got}`, value)
+  /** Reports that something else was expected here than the value, which is shown as `shown`. */
+  expected(what: string, value: unknown, shown = show(value)): never {
+    const isMissing = value === undefined && this.path !== ''
+    const message = isMissing
+      ? `The ${this.#noun} "${this.path}" is missing: expected ${what}`
+      : `Expected ${this.#named} to be ${what}, got ${value === undefined ? 'nothing' : shown}`
+    return this.fail(message, value)
   }
 
   /** Reports a mistake that needs words of its own. */
   fail(message: string, value: unknown): never {
-    throw new UffdValidationError(this.#code, message, this.path, value)
+    const { stackTraceLimit } = Error
+    // The checks alone can take up the ten calls that a stack shows.
+    Error.stackTraceLimit = 32
+    try {
+      throw new UffdValidationError(this.#code, message, this.path, value)
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit
+    }
   }
 
   unknownField(name: string, known: readonly string[], value: unknown): never {
@@ -50,3 +60,7 @@ export class Place {
 
 /** The place of the options given to a function of this package. */
 export const options = (): Place => new Place('ERR_UFFD_INVALID_OPTION', 'option')
+
+/** The place of an argument of such a function. */
+export const argument = (name: string): Place =>
+  new Place('ERR_UFFD_INVALID_OPTION', 'argument', name)

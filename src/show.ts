@@ -6,7 +6,7 @@ export function show(value: unknown): string {
     case 'string':
       return `the string ${shorten(JSON.stringify(value))}`
     case 'bigint':
-      return `${value}n`
+      return `the bigint ${value}n`
     case 'function':
       return 'a function'
     case 'object':
@@ -18,9 +18,16 @@ export function show(value: unknown): string {
 
 function showObject(value: object | null): string {
   if (value === null) return 'null'
-  if (Array.isArray(value)) return `an array of ${value.length}`
+  if (Array.isArray(value)) return showArray(value.length)
   const name: unknown = value.constructor?.name
-  return typeof name === 'string' && name !== 'Object' ? `a ${name}` : 'an object'
+  if (typeof name !== 'string' || name === 'Object') return 'an object'
+  return /^[AEIO]/.test(name) ? `an ${name}` : `a ${name}`
+}
+
+function showArray(length: number): string {
+  return length === 0
+    ? 'an empty array'
+    : `an array of ${length} ${length === 1 ? 'item' : 'items'}`
 }
 
 /** Cuts a text that would make a message unreadable. */

@@ -21,13 +21,15 @@ test('every option of listen can be given', (t) => {
   const given =
     '--dirty-tracking on --fault-around 16 --on-unservable kill --fault-deadline 1.5s ' +
     '--handoff-timeout=2m --kill-on-failure --no-short-waits --stats 500ms --trace /t ' +
-    '--state-dir /d --state-dir-wait'
+    '--state-dir /d --state-dir-wait --socket-owner 123:100 --socket-mode 660'
   const values = read(...given.split(' '))
   t.deepEqual(listenOptions(values), {
     socket: '/s',
     snapshot: '/m',
     stateDir: '/d',
     stateDirWait: true,
+    socketOwner: { uid: 123, gid: 100 },
+    socketMode: 0o660,
     dirtyTracking: 'on',
     faultAround: 16,
     onUnservable: 'kill',
@@ -63,8 +65,14 @@ for (const [args, message] of [
   [[...paths, '--no-once'], /no option --no-once/],
   [[...paths, '--json', '--no-json'], /--no-json is given twice/],
   [[...paths, '--once=yes'], /--once takes no value/],
-  [[...paths, '--stats', '5'], /--stats must be a time with its unit.*not "5"/],
-  [[...paths, '--stats', '0ms'], /--stats must be at least 1ms/],
+  [[...paths, '--stats', '5'], /--stats must be a time with its unit.*2m, or off, not "5"/],
+  [[...paths, '--stats', '0ms'], /--stats must be whole milliseconds, at least 1ms.*, or off/],
+  [[...paths, '--stats', '0'], /or off, not "0"/],
+  [[...paths, '--socket-mode', '999'], /--socket-mode must be octal permissions, such as 660/],
+  [
+    [...paths, '--socket-owner', 'root'],
+    /--socket-owner must be the numbers of a user and a group/,
+  ],
   [[...paths, '--fault-around', '0'], /--fault-around must be on, off or a number of pages/],
   [
     [...paths, '--on-unservable', 'stop'],

@@ -45,6 +45,48 @@ for (const [what, args] of Object.entries({
   })
 }
 
+for (const args of [
+  ['trace', '--help'],
+  ['trace', '-h'],
+  ['help', 'trace'],
+]) {
+  test(`the help of several commands: ${args.join(' ')}`, async (t) => {
+    const { status, stdout, stderr } = await runCommand(t, ...args)
+    t.is(status, 0)
+    t.is(stderr, '')
+    for (const name of ['trace show FILE', 'trace check FILE', 'trace merge FILE']) {
+      t.true(stdout.includes(`uffd-rs-serve ${name}`), name)
+    }
+  })
+}
+
+test('help is a command too', async (t) => {
+  for (const name of ['', 'restore', 'trace show']) {
+    const words = name.split(' ').filter(Boolean)
+    const { status, stdout } = await runCommand(t, 'help', ...words)
+    t.is(status, 0)
+    t.is(stdout, (await runCommand(t, ...words, '--help')).stdout)
+  }
+})
+
+test("an option that only the package judges has the command's name", async (t) => {
+  const args = ['--snapshot', '/m', '--socket', `/${'x'.repeat(120)}`]
+  const { status, stderr } = await runCommand(t, ...args)
+  t.is(status, 2)
+  t.regex(stderr, /Expected --socket to be a path of at most 107 bytes/)
+  const owner = await runCommand(
+    t,
+    '--snapshot',
+    '/m',
+    '--socket',
+    '/s',
+    '--socket-owner',
+    '4294967295:1',
+  )
+  t.is(owner.status, 2)
+  t.regex(owner.stderr, /Expected --socket-owner to be a whole number from 0 to 4294967294/)
+})
+
 for (const [args, message] of [
   [['sevre'], /There is no command sevre; it is restore, configure, .* or trace merge$/m],
   [['docter'], /There is no command docter; did you mean doctor\?$/m],

@@ -8,8 +8,8 @@ import { isAsItWas, live, pages, Place } from '../support/place.js'
 
 function place(t: ExecutionContext) {
   const { socket, snapshot, stateDir } = new Place(t).options()
-  const args = ['--socket', socket, '--snapshot', snapshot, '--state-dir', stateDir!]
-  return { socket, stateDir: stateDir!, args }
+  const args = ['--socket', socket, '--snapshot', snapshot, '--state-dir', stateDir]
+  return { socket, stateDir: stateDir, args }
 }
 
 async function guest(t: ExecutionContext, socket: string): Promise<GuestProcess> {

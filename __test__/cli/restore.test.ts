@@ -11,8 +11,8 @@ import { temporaryDirectory } from '../support/stage.js'
 async function place(t: ExecutionContext, played: Played = {}) {
   const firecracker = await Firecracker.start(t, played)
   const { apiSocket, snapshotState, snapshot } = firecracker.options
-  const args = ['restore', '--api-socket', apiSocket!]
-  const files = ['--snapshot-state', snapshotState!, '--snapshot', snapshot!]
+  const args = ['restore', '--api-socket', apiSocket]
+  const files = ['--snapshot-state', snapshotState, '--snapshot', snapshot]
   return { firecracker, args: [...args, ...files], api: args }
 }
 
@@ -101,7 +101,7 @@ test('the options reach the load', async (t) => {
   t.like(await command.event('restored'), { resumed: false })
   t.deepEqual(firecracker.api.bodies('PUT /snapshot/load'), [
     {
-      snapshot_path: firecracker.options.snapshotState!,
+      snapshot_path: firecracker.options.snapshotState,
       mem_backend: { backend_type: 'Uffd', backend_path: socket },
       resume_vm: false,
       track_dirty_pages: true,
@@ -132,7 +132,7 @@ test('the socket is given to the user of Firecracker', async (t) => {
   t.deepEqual(owner, { uid, gid })
   const wrong = await runCommand(t, ...args, '--socket-owner', 'firecracker')
   t.is(wrong.status, 2)
-  t.regex(wrong.stderr, /--socket-owner must be numbers as 123:100/)
+  t.regex(wrong.stderr, /--socket-owner must be the numbers of a user and a group, such as 123:100/)
 })
 
 test('a template is enough', async (t) => {
@@ -173,7 +173,7 @@ test('configure tells nothing to a Firecracker that is too old', async (t) => {
   const paths = ['--api-socket', api.socketPath, '--template', template]
   const { status, stderr } = await runCommand(t, 'configure', ...paths)
   t.is(status, 1)
-  t.regex(stderr, /1\.14\.0 or later, but this is 1\.12\.1/)
+  t.regex(stderr, /The template needs Firecracker 1\.14\.1 or later, but this is 1\.12\.1/)
   t.deepEqual(
     api.requests.map(({ route }) => route),
     ['GET /version'],

@@ -230,7 +230,7 @@ test('a socket path that no socket can have is a wrong command line', async (t) 
   const args = ['--socket', `/tmp/${'long'.repeat(40)}`, '--snapshot', snapshot]
   const { status, stderr } = await runCommand(t, ...args)
   t.is(status, 2)
-  t.regex(stderr, /"socket" to be a path of at most 107 bytes, not 165.*ERR_UFFD_INVALID_OPTION/)
+  t.regex(stderr, /--socket to be a path of at most 107 bytes, not of 165.*ERR_UFFD_INVALID_OPTION/)
 })
 
 test('a socket that is listened on is left alone', async (t) => {

@@ -43,10 +43,7 @@ test('a template for a newer Firecracker than the one that runs is refused, noth
   const error = await t.throwsAsync(applyTemplate(client, template), {
     code: 'ERR_UFFD_FIRECRACKER_UNSUPPORTED',
   })
-  t.regex(
-    error.message,
-    /freePageReporting needs Firecracker 1\.14\.0 or later, but this is 1\.13\.1/,
-  )
+  t.regex(error.message, /^The template needs Firecracker 1\.14\.1 or later, but this is 1\.13\.1/)
   t.deepEqual(
     api.requests.map((seen) => seen.route),
     ['GET /version'],
@@ -62,7 +59,7 @@ test('pages that the Firecracker that runs does not have are refused, nothing se
   })
   await t.throwsAsync(applyTemplate(client, template), {
     code: 'ERR_UFFD_FIRECRACKER_UNSUPPORTED',
-    message: /^transparentHugePages needs Firecracker 1\.17\.0 or later, but this is 1\.16\.1/,
+    message: /^The template needs Firecracker 1\.17\.0 or later, but this is 1\.16\.1/,
   })
   t.deepEqual(
     api.requests.map((seen) => seen.route),

@@ -84,7 +84,7 @@ const broken: [how: Misbehaviour, code: string, message: RegExp][] = [
   [
     { status: 200, text: '[]' },
     'ERR_UFFD_FIRECRACKER_BAD_ANSWER',
-    /to be an object, got an array of 0/,
+    /to be an object, got an empty array/,
   ],
   [
     { status: 200, text: '{"firecracker_version":"unknown"}' },

@@ -253,7 +253,7 @@ const wrong: [
   ['33 vCPUs', (client) => client.putMachineConfig({ vcpuCount: 33, memSizeMib: 1 }), 'vcpuCount'],
   ['an empty PATCH', (client) => client.patchMachineConfig({}), ''],
   ['a negative target', (client) => client.setBalloonTarget(-1), 'amountMib'],
-  ['half a second', (client) => client.setBalloonStatisticsInterval(0.5), 'statsPollingIntervalS'],
+  ['half a second', (client) => client.setBalloonStatisticsInterval(0.5), 'intervalS'],
   [
     'a snapshot without a path',
     (client) => client.createSnapshot({ snapshotPath: '', memFilePath: 'm' }),

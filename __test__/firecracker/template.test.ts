@@ -111,7 +111,7 @@ const mistakes: [input: unknown, field: string, message: string][] = [
   [
     { memSizeMib: 512 },
     'firecracker',
-    `${expected('firecracker', 'a version of Firecracker such as "1.14.1"')}, got nothing`,
+    'The template field "firecracker" is missing: expected a version of Firecracker such as "1.14.1"',
   ],
   [
     { firecracker: 1.14, memSizeMib: 512 },
@@ -121,7 +121,7 @@ const mistakes: [input: unknown, field: string, message: string][] = [
   [
     { firecracker: '1.14.1' },
     'memSizeMib',
-    `${expected('memSizeMib', 'a whole number of at least 1 (MiB)')}, got nothing`,
+    'The template field "memSizeMib" is missing: expected a whole number of MiB, at least 1',
   ],
   [
     { ...smallest, memSizeMib: 513, hugePages: '2M' },
@@ -131,23 +131,23 @@ const mistakes: [input: unknown, field: string, message: string][] = [
   [
     { ...smallest, hugePages: '1G' },
     'hugePages',
-    `${expected('hugePages', '"None" or "Transparent" or "2M"')}, got the string "1G"`,
+    `${expected('hugePages', '"None", "Transparent" or "2M"')}, got the string "1G"`,
   ],
   [
     { ...smallest, vcpuCount: 33 },
     'vcpuCount',
-    `${expected('vcpuCount', 'a whole number from 1 to 32 (vCPUs)')}, got 33`,
+    `${expected('vcpuCount', 'a whole number of vCPUs from 1 to 32')}, got 33`,
   ],
   [{ ...smallest, balloon: true }, 'balloon', `${expected('balloon', 'an object')}, got true`],
   [
     { ...smallest, balloon: { amountMib: 513 } },
     'balloon.amountMib',
-    `${expected('balloon.amountMib', 'at most memSizeMib, which is 512 (MiB)')}, got 513`,
+    `${expected('balloon.amountMib', 'at most memSizeMib, which is 512')}, got 513`,
   ],
   [
     { ...smallest, balloon: { statsPollingIntervalS: 65_536 } },
     'balloon.statsPollingIntervalS',
-    `${expected('balloon.statsPollingIntervalS', 'a whole number from 0 to 65535 (s)')}, got 65536`,
+    `${expected('balloon.statsPollingIntervalS', 'a whole number of seconds from 0 to 65535')}, got 65536`,
   ],
   [
     { ...smallest, freePageReporting: 'yes' },
@@ -163,7 +163,7 @@ const mistakes: [input: unknown, field: string, message: string][] = [
   [
     { ...smallest, snapshot: { statePath: '/s' } },
     'snapshot.memoryPath',
-    `${expected('snapshot.memoryPath', 'a path')}, got nothing`,
+    'The template field "snapshot.memoryPath" is missing: expected a path',
   ],
 ]
 

@@ -95,7 +95,7 @@ test('a failure', async (t) => {
   const firecracker = await start(t, { version: '1.13.1' })
   await saveTrace(firecracker.snapshot)
   const output = await run(t, firecracker, failing!)
-  t.regex(output, /^ERR_UFFD_RESTORE_VERSION version untouched .*freePageReporting needs/)
+  t.regex(output, /^ERR_UFFD_RESTORE_VERSION version untouched .*The template needs/)
 })
 
 test('pausing for a snapshot', async (t) => {

@@ -28,7 +28,7 @@ for (const release of releases) {
     const tracked = minorOf(release) < 13 ? 'enable_diff_snapshots' : 'track_dirty_pages'
     t.deepEqual(firecracker.api.bodies('PUT /snapshot/load'), [
       {
-        snapshot_path: firecracker.options.snapshotState!,
+        snapshot_path: firecracker.options.snapshotState,
         mem_backend: { backend_type: 'Uffd', backend_path: firecracker.socket },
         resume_vm: false,
         [tracked]: true,
@@ -152,11 +152,11 @@ test('an abort after the restore changes nothing', async (t) => {
 })
 
 const wrong: [name: string, options: RestoreOptions, message: RegExp][] = [
-  ['no Firecracker', { apiSocket: undefined }, /exactly one of apiSocket and client/],
-  ['no state', { snapshotState: undefined }, /"snapshotState" to be a path, got nothing/],
-  ['no memory', { snapshot: undefined }, /"snapshot" to be a path, got nothing/],
+  ['no Firecracker', { apiSocket: undefined }, /either apiSocket or client/],
+  ['no state', { snapshotState: undefined }, /"snapshotState" is missing: expected a path/],
+  ['no memory', { snapshot: undefined }, /"snapshot" is missing: expected a path/],
   ['a resume that is none', { resume: 'later' as never }, /"resume".*true, false or "at-load"/],
-  ['no trace', { prefetch: 7 as never }, /"prefetch".*a trace or a file/],
+  ['no trace', { prefetch: 7 as never }, /"prefetch".*a trace or the file of one/],
   ['no template', { template: { firecracker: '1.14.1' } as never }, /"template".*readTemplate/],
   ['a socket too long', { socket: `/${'x'.repeat(107)}` }, /"socket".*at most 107 bytes/],
   ['a misspelt option', { trackDirtyPage: true } as never, /Did you mean "trackDirtyPages"/],

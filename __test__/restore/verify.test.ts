@@ -87,7 +87,7 @@ test('a template without a snapshot does not replace the options', async (t) => 
   const options = { apiSocket: firecracker.api.socketPath, template: parseTemplate(input) }
   await t.throwsAsync(restore(options), {
     code: 'ERR_UFFD_RESTORE_TEMPLATE',
-    message: /"snapshotState" to be a path, got nothing/,
+    message: /"snapshotState" is missing: expected a path/,
   })
 })
 
@@ -111,7 +111,7 @@ test('a template that reports, for a Firecracker that cannot', async (t) => {
   const template = parseTemplate({ firecracker: '1.14.1', memSizeMib: 128 })
   await t.throwsAsync(firecracker.restore({ template }), {
     code: 'ERR_UFFD_RESTORE_VERSION',
-    message: /needs Firecracker 1\.14\.0 or later, but this is 1\.13\.1/,
+    message: /The template needs Firecracker 1\.14\.1 or later, but this is 1\.13\.1/,
   })
   t.deepEqual(firecracker.routes, ['GET /version'])
 })

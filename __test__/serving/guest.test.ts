@@ -246,7 +246,7 @@ test('pages that make no sense are refused by name', async (t) => {
       message,
     })
   }
-  await refused(undefined, /pages.*"all", a trace, or an iterable.*got nothing/)
+  await refused(undefined, /"pages" is missing: expected "all", a trace, or an iterable/)
   await refused('some', /got the string "some"/)
   await refused([0, -1], /pages\[1\].*a page/)
   await refused([0.5], /pages\[0\].*0\.5/)

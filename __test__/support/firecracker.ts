@@ -89,7 +89,7 @@ export class Firecracker {
   }
 
   /** The options of `restore` that every test needs. */
-  get options(): RestoreOptions {
+  get options() {
     return {
       apiSocket: this.api.socketPath,
       snapshotState: join(this.snapshot, '..', 'state'),

@@ -41,7 +41,7 @@ export class Place {
     this.#snapshot = snapshotFile(t, pages)
   }
 
-  options(): ListenOptions {
+  options() {
     const socket = join(temporaryDirectory(this.#t), `${this.#sockets++}.sock`)
     return { socket, snapshot: this.#snapshot, stateDir: this.stateDir }
   }

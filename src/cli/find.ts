@@ -24,13 +24,20 @@ export function find(args: readonly string[]): Found {
   throw unknown(args)
 }
 
+/** The commands whose first word the line consists of, if it names none of them: `trace --help`. */
+export function familyOf([first, second]: readonly string[]): readonly Command[] | undefined {
+  const kin = commands.filter(({ name }) => name.startsWith(`${first} `))
+  const isOne = kin.some(({ name }) => name === `${first} ${second}`)
+  return kin.length > 0 && !isOne ? kin : undefined
+}
+
 /** Only a named command is not found. */
 function unknown(args: readonly string[]): UsageError {
   const names = commands.map(({ name }) => name).filter((name) => name !== '')
   const [first] = args
   const kin = names.filter((name) => name.startsWith(`${first} `))
   if (kin.length > 0) return new UsageError(`The command ${first} is ${oneOf(kin)}`)
-  const near = closest(first!, names)
+  const near = closest(first!, [...names, 'help'])
   const hint = near === undefined ? `it is ${oneOf(names)}` : `did you mean ${near}?`
   return new UsageError(`There is no command ${first}; ${hint}`)
 }

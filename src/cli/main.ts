@@ -1,9 +1,10 @@
 import { parse } from './arguments/parse.js'
-import { help } from './arguments/help.js'
+import { familyHelp, help } from './arguments/help.js'
 import { UsageError } from './arguments/usage-error.js'
+import { UffdValidationError } from '../errors.js'
 import type { Command } from './command.js'
 import { exitStatus } from './exit-status.js'
-import { find } from './find.js'
+import { familyOf, find } from './find.js'
 import { errorText } from './output/error-text.js'
 import { version } from './version.js'
 
@@ -19,31 +20,48 @@ export async function main(args: readonly string[]): Promise<number> {
     return await obey(args)
   } catch (error) {
     complain(errorText(error))
-    // Some values can only be judged once they are used.
-    const isInvalid = (error as { code?: unknown } | null)?.code === 'ERR_UFFD_INVALID_OPTION'
-    return isInvalid ? exitStatus.usage : exitStatus.failed
+    return exitStatus.failed
   }
 }
 
-async function obey(args: readonly string[]): Promise<number> {
+async function obey(given: readonly string[]): Promise<number> {
+  // `help restore` is `restore --help`.
+  const [first, ...others] = given
+  const args = first === 'help' ? [...others, '--help'] : given
   if (args.includes('--version')) {
     print(`${version()}\n`)
     return exitStatus.ok
   }
-  let of = ''
+  const family = familyOf(args)
+  if (family !== undefined && asksForHelp(args)) {
+    print(familyHelp(family))
+    return exitStatus.ok
+  }
+  let of: Command | undefined
   try {
     const { command, rest } = find(args.includes('--demo') ? demoIn(args) : args)
-    of = command.name
+    of = command
     return await carryOut(command, rest)
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error
-    complain(`${error.message}\nSee ${['uffd-rs-serve', of, '--help'].filter(Boolean).join(' ')}`)
+    const why = complaint(error, of)
+    if (why === undefined) throw error
+    complain(`${why}\nSee ${['uffd-rs-serve', of?.name, '--help'].filter(Boolean).join(' ')}`)
     return exitStatus.usage
   }
 }
 
+/** What is wrong with the command line, if that is what is wrong. */
+function complaint(error: unknown, of: Command | undefined): string | undefined {
+  if (error instanceof UsageError) return error.message
+  // Some values can only be judged once they are used.
+  const isInvalid = error instanceof UffdValidationError && error.code === 'ERR_UFFD_INVALID_OPTION'
+  return isInvalid ? errorText(error, of?.options) : undefined
+}
+
+const asksForHelp = (args: readonly string[]) => args.includes('--help') || args.includes('-h')
+
 async function carryOut(command: Command, rest: readonly string[]): Promise<number> {
-  if (rest.includes('--help') || rest.includes('-h')) {
+  if (asksForHelp(rest)) {
     print(help(command))
     return exitStatus.ok
   }

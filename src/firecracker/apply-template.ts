@@ -1,19 +1,23 @@
-import type { BalloonConfig } from './balloon.js'
-import type { FirecrackerClient } from './client.js'
+import { type BalloonConfig } from './balloon.js'
+import { argument } from '../validate.js'
+import { checkClient, type FirecrackerClient } from './client.js'
 import type { RequestOptions } from './deadline.js'
 import { requireHugePages, type MachineConfig } from './machine-config.js'
 import { requireFreePages } from './reporting.js'
-import type { Template } from './template.js'
+import { requireVersionOf } from './template-version.js'
+import { checkTemplate, type Template } from './template.js'
+
+const checked = (template: Template): Template => checkTemplate(template, argument('template'))
 
 /** What a template says to `PUT /machine-config`. */
 export function templateMachineConfig(template: Template): MachineConfig {
-  const { vcpuCount, memSizeMib, hugePages, trackDirtyPages } = template
+  const { vcpuCount, memSizeMib, hugePages, trackDirtyPages } = checked(template)
   return { vcpuCount, memSizeMib, hugePages, trackDirtyPages }
 }
 
 /** What a template says to `PUT /balloon`; nothing if it has no balloon. */
 export function templateBalloon(template: Template): BalloonConfig | undefined {
-  const { balloon, freePageReporting, freePageHinting } = template
+  const { balloon, freePageReporting, freePageHinting } = checked(template)
   return balloon && { ...balloon, freePageReporting, freePageHinting }
 }
 
@@ -26,7 +30,10 @@ export async function applyTemplate(
   template: Template,
   options?: RequestOptions,
 ): Promise<void> {
+  checkClient(client, argument('client'))
+  checked(template)
   const version = await client.version(options)
+  requireVersionOf(template, version)
   requireFreePages(version, template)
   requireHugePages(version, template.hugePages)
   await client.putMachineConfig(templateMachineConfig(template), options)

@@ -1,11 +1,11 @@
-import { boolean, integer, optional, options } from '../validate.js'
+import { boolean, integer, optional, options, argument } from '../validate.js'
 import { hasFeature } from './features.js'
 import { resolveFreePages, type FreePageChoice } from './reporting.js'
 import type { FirecrackerVersion } from './version.js'
 import { checkFields, field, fromWire, toWire, type Fields } from './wire.js'
 
 const mib = integer({ min: 0, max: 2 ** 32 - 1, unit: 'MiB' })
-const seconds = integer({ min: 0, max: 2 ** 16 - 1, unit: 's' })
+const seconds = integer({ min: 0, max: 2 ** 16 - 1, unit: 'seconds' })
 
 /** `PUT /balloon`; only before boot. */
 export interface BalloonConfig extends FreePageChoice {
@@ -57,11 +57,11 @@ export const readBalloon: (body: unknown) => BalloonInfo = fromWire(fields)
 
 /** The body of `PATCH /balloon`. */
 export function balloonTargetBody(amountMib: number): Record<string, unknown> {
-  return { amount_mib: mib(amountMib, options().field('amountMib')) }
+  return { amount_mib: mib(amountMib, argument('amountMib')) }
 }
 
 /** The body of `PATCH /balloon/statistics`. */
 export function statsIntervalBody(intervalS: number): Record<string, unknown> {
-  const at = options().field('statsPollingIntervalS')
+  const at = argument('intervalS')
   return { stats_polling_interval_s: seconds(intervalS, at) }
 }

@@ -1,4 +1,12 @@
-import { milliseconds, object, optional, options as place, socketFile } from '../validate.js'
+import {
+  type Check,
+  type Checked,
+  localSocket,
+  milliseconds,
+  object,
+  optional,
+  options as place,
+} from '../validate.js'
 import {
   balloonBody,
   balloonTargetBody,
@@ -38,7 +46,7 @@ import { FirecrackerVersion } from './version.js'
 /** Where Firecracker is, and how long to wait for it. */
 export interface FirecrackerClientOptions {
   /** The API's Unix socket: the path Firecracker got as `--api-sock`. */
-  readonly socketPath: string
+  readonly socketPath: string | URL
   /** The deadline of a request in milliseconds. @default 10000 */
   readonly timeoutMs?: number | undefined
   /**
@@ -49,8 +57,8 @@ export interface FirecrackerClientOptions {
   readonly snapshotTimeoutMs?: number | undefined
 }
 
-const checkOptions = object<FirecrackerClientOptions>({
-  socketPath: socketFile,
+const checkOptions = object<Checked<FirecrackerClientOptions>>({
+  socketPath: localSocket,
   timeoutMs: optional(milliseconds),
   snapshotTimeoutMs: optional(milliseconds),
 })
@@ -94,13 +102,13 @@ export class FirecrackerClient {
   }
 
   /** The microVM's id and state. */
-  instanceInfo(options?: RequestOptions): Promise<InstanceInfo> {
-    return this.#api.get('/', readInstanceInfo, options)
+  async instanceInfo(options?: RequestOptions): Promise<InstanceInfo> {
+    return await this.#api.get('/', readInstanceInfo, options)
   }
 
   /** The machine configuration, of a restored microVM too. */
-  machineConfig(options?: RequestOptions): Promise<MachineConfigInfo> {
-    return this.#api.get('/machine-config', readMachineConfig, options)
+  async machineConfig(options?: RequestOptions): Promise<MachineConfigInfo> {
+    return await this.#api.get('/machine-config', readMachineConfig, options)
   }
 
   /** Sets the whole machine configuration; what is left out gets its default. Before boot. */
@@ -220,3 +228,7 @@ export class FirecrackerClient {
     requireFeature(await this.version(options), 'freePageHinting', wayOut)
   }
 }
+
+/** A client, and nothing that looks like one. */
+export const checkClient: Check<FirecrackerClient> = (value, at) =>
+  value instanceof FirecrackerClient ? value : at.expected('a FirecrackerClient', value)

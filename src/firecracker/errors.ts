@@ -36,7 +36,7 @@ export class FirecrackerHttpError extends FirecrackerError {
 export class FirecrackerUnsupportedError extends UffdError {
   override readonly name = 'FirecrackerUnsupportedError'
 
-  /** The option that asked for it, such as `freePageReporting`. */
+  /** The option that asked for it, such as `freePageReporting`, or `The template` as a whole. */
   readonly feature: string
 
   /** The first version that has it. */

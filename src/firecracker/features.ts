@@ -1,5 +1,6 @@
 import { FirecrackerUnsupportedError } from './errors.js'
-import type { FirecrackerVersion } from './version.js'
+import { argument, oneOf } from '../validate.js'
+import { FirecrackerVersion } from './version.js'
 
 /** The first version of Firecracker that has each feature. The only such table. */
 export const firecrackerFeatures = {
@@ -36,9 +37,14 @@ export const firecrackerFeatures = {
 /** The name of a feature that some versions of Firecracker lack. */
 export type FirecrackerFeature = keyof typeof firecrackerFeatures
 
+const checkFeature = oneOf(Object.keys(firecrackerFeatures) as FirecrackerFeature[])
+
 /** Whether this version has the feature. */
 export function hasFeature(version: FirecrackerVersion, feature: FirecrackerFeature): boolean {
-  return version.atLeast(firecrackerFeatures[feature])
+  if (!(version instanceof FirecrackerVersion)) {
+    argument('version').expected('a FirecrackerVersion', version)
+  }
+  return version.atLeast(firecrackerFeatures[checkFeature(feature, argument('feature'))])
 }
 
 /** Throws an error naming both versions where the feature is missing. */

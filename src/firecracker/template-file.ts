@@ -1,6 +1,8 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { UffdError, UffdValidationError } from '../errors.js'
+import { systemReason } from '../system-error.js'
+import { argument, localFile } from '../validate.js'
 import type { FreePageChoice } from './reporting.js'
 import { parseTemplate, type Template } from './template.js'
 
@@ -8,7 +10,11 @@ import { parseTemplate, type Template } from './template.js'
  * Reads and checks a template's JSON file; a choice given here takes the place of the file's.
  * Errors name the file.
  */
-export async function readTemplate(file: string, choice: FreePageChoice = {}): Promise<Template> {
+export async function readTemplate(
+  template: string | URL,
+  choice: FreePageChoice = {},
+): Promise<Template> {
+  const file = localFile(template, argument('template'))
   const input = withChoice(parseJson(file, await readText(file)), choice)
   try {
     return parseTemplate(input, dirname(file))
@@ -50,6 +56,5 @@ function parseJson(file: string, text: string): unknown {
 }
 
 function unreadable(what: string, cause: unknown): UffdError {
-  const why = cause instanceof Error ? cause.message : String(cause)
-  return new UffdError('ERR_UFFD_INVALID_TEMPLATE', `${what}: ${why}`, { cause })
+  return new UffdError('ERR_UFFD_INVALID_TEMPLATE', `${what}: ${systemReason(cause)}`, { cause })
 }

@@ -73,6 +73,14 @@ export interface ResolvedBalloon {
   readonly statsPollingIntervalS: number
 }
 
+/** A template that was checked, and not only something that looks like its file. */
+export const checkTemplate: Check<Template> = (value, at) => {
+  const { firecracker } = (value ?? {}) as Partial<Template>
+  return firecracker instanceof FirecrackerVersion
+    ? (value as Template)
+    : at.expected('what readTemplate or parseTemplate returned', value)
+}
+
 const version: Check<string> = (value, at) => {
   try {
     return FirecrackerVersion.parse(value as string).toString()
@@ -93,7 +101,7 @@ const check = object<TemplateInput>({
     object<TemplateBalloon>({
       amountMib: optional(integer({ unit: 'MiB' })),
       deflateOnOom: optional(boolean),
-      statsPollingIntervalS: optional(integer({ max: 2 ** 16 - 1, unit: 's' })),
+      statsPollingIntervalS: optional(integer({ max: 2 ** 16 - 1, unit: 'seconds' })),
     }),
   ),
   snapshot: optional(object<TemplateSnapshot>({ statePath: filePath, memoryPath: filePath })),
@@ -143,7 +151,7 @@ function resolveBalloon(
   if (balloon === undefined && !needed) return undefined
   const { amountMib = 0, deflateOnOom = true, statsPollingIntervalS = 0 } = balloon ?? {}
   if (amountMib > memSizeMib) {
-    const most = `at most memSizeMib, which is ${memSizeMib} (MiB)`
+    const most = `at most memSizeMib, which is ${memSizeMib}`
     at.field('balloon').field('amountMib').expected(most, amountMib)
   }
   return { amountMib, deflateOnOom, statsPollingIntervalS }

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { UffdError } from '../errors.js'
 import { show } from '../show.js'
 
@@ -55,6 +56,11 @@ export class FirecrackerVersion {
 
   toString(): string {
     return `${this.major}.${this.minor}.${this.patch}${this.suffix}`
+  }
+
+  /** A version is shown as such, and not as an object. */
+  [inspect.custom](): string {
+    return this.toString()
   }
 
   toJSON(): string {

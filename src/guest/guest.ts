@@ -15,13 +15,14 @@ import { aborted, orAborted } from '../abort.js'
 import { type KeepAlive } from '../keep-alive.js'
 import { type UffdError } from '../errors.js'
 import { calling, fromNative } from '../native-errors.js'
+import { namingCaller } from '../stack.js'
 import { tell } from '../tell.js'
 import { fromWords, type TraceEntry } from '../trace/entries.js'
-import { type PageSize, Trace } from '../trace/trace.js'
-import { abortSignal, boolean, type Check, object, optional, options } from '../validate.js'
+import { checkTrace, type PageSize, Trace } from '../trace/trace.js'
+import { abortSignal, argument, boolean, object, optional, options } from '../validate.js'
 import { warn } from '../warn.js'
 import { guestEnd, type GuestEnd } from './end.js'
-import { PageStates, type DirtyPages } from './page-states.js'
+import { DirtyPages, PageStates } from './page-states.js'
 import { pageRanges, type Pages } from './pages.js'
 import { guestEnded, type Answer, type Requests } from './requests.js'
 
@@ -69,6 +70,15 @@ type GuestEvent = Extract<
   { type: 'stats' | 'trace' | 'notice' | 'releasing' | 'ended' }
 >
 
+/** Whether pages that are wanted early are installed, or only read into the host's memory. */
+export type PrefetchMode = 'install' | 'fetch'
+
+/** What each guest of a server begins with. */
+export interface Prefetch {
+  readonly trace: Trace
+  readonly mode: PrefetchMode
+}
+
 /** What a guest needs of its server. */
 export interface Surroundings {
   readonly requests: Requests
@@ -84,9 +94,6 @@ const checkReleaseOptions = object<ReleaseOptions>({
   endsTracking: optional(boolean),
   signal: optional(abortSignal),
 })
-
-const checkTrace: Check<Trace> = (value, at) =>
-  value instanceof Trace ? value : at.expected('a trace', value)
 
 /** Where the server reaches its guests, out of users' sight. */
 export const internals = new WeakMap<Guest, (event: GuestEvent) => void>()
@@ -115,6 +122,17 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
    */
   readonly pid: number | undefined
 
+  /**
+   * The effective user and group of that process at the handoff, as this process sees them: each
+   * Firecracker of a jailer can have its own, by which clones are told apart where their process
+   * ids cannot be seen. `undefined` once another process has taken the guest over.
+   */
+  readonly uid: number | undefined
+  readonly gid: number | undefined
+
+  /** What came of the server's `prefetch`, if it had one; of a guest that was taken over, none. */
+  readonly prefetched: Promise<PrefaultReport> | undefined
+
   /** Its memory, in the order of snapshot offsets. */
   readonly regions: readonly Region[]
 
@@ -125,13 +143,15 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly tracking: Tracking
 
   /** Guests come from a server. */
-  constructor(native: NativeGuest, surroundings: Surroundings) {
+  constructor(native: NativeGuest, surroundings: Surroundings, prefetch?: Prefetch) {
     super()
     this.#native = native
     this.#surroundings = surroundings
     this.#id = native.id
     this.id = native.handoffId
     this.pid = native.pid ?? undefined
+    this.uid = native.uid ?? undefined
+    this.gid = native.gid ?? undefined
     this.regions = native.regions
     this.pageSize = native.pageSize as PageSize
     this.tracking = native.tracking
@@ -142,6 +162,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.#resolveEnded = resolveEnded!
     internals.set(this, (event) => this.#take(event))
     this.#watchListeners()
+    this.prefetched = prefetch && this.#prefetch(prefetch)
   }
 
   /**
@@ -187,12 +208,26 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     return await this.#ahead('readAhead', pages, abortable)
   }
 
+  #prefetch({ trace, mode }: Prefetch): Promise<PrefaultReport> {
+    const report = mode === 'fetch' ? this.readAhead(trace) : this.prefault(trace)
+    // Whoever awaits it is told too; its end says why a guest has ended.
+    report.catch((error: UffdError) => {
+      if (error.code === 'ERR_UFFD_GUEST_ENDED') return
+      warn(`${this.#who} is not prefetched: ${error.message}`, error.code)
+    })
+    return report
+  }
+
+  get #who(): string {
+    return this.pid === undefined ? 'A guest' : `The guest of process ${this.pid}`
+  }
+
   async #ahead(
     how: 'prefault' | 'readAhead',
     pages: Pages,
     abortable: Abortable,
   ): Promise<PrefaultReport> {
-    const ranges = pageRanges(pages, this.regions, options().field('pages'))
+    const ranges = pageRanges(pages, this.regions, argument('pages'))
     const { signal } = checkAbortable(abortable, options())
     this.#throwIfEnded()
     if (pages instanceof Trace) {
@@ -232,7 +267,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
 
   /** Whether a trace is of this guest's snapshot and page size, so that it can be prefaulted. */
   async accepts(trace: Trace): Promise<boolean> {
-    const refusal = await this.#refusalOf(checkTrace(trace, options().field('trace')))
+    const refusal = await this.#refusalOf(checkTrace(trace, argument('trace')))
     if (refusal !== undefined && refusal.code !== 'ERR_UFFD_TRACE_WRONG_SNAPSHOT') throw refusal
     return refusal === undefined
   }
@@ -257,10 +292,9 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   async exportPages(): Promise<{ pageStates: PageStates; dirtyPages: DirtyPages }> {
     this.#throwIfEnded()
     const { export: exported } = await this.#answer('exported', this.#native.export())
-    const { dirty, dirtyCount, empty, emptyCount, exact } = exported
     return {
       pageStates: new PageStates(this.regions, exported),
-      dirtyPages: { dirty, dirtyCount, empty, emptyCount, exact },
+      dirtyPages: new DirtyPages(exported),
     }
   }
 
@@ -366,7 +400,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     request: number,
   ): Promise<Extract<Answer, { type: T }>> {
     const { requests, keepAlive } = this.#surroundings
-    const answer = await keepAlive.during(requests.answerTo(request, this.#id))
+    const answer = await keepAlive.during(namingCaller(requests.answerTo(request, this.#id)))
     if (answer.type !== type) throw new TypeError(`Expected ${type}, got ${answer.type}`)
     return answer as Extract<Answer, { type: T }>
   }
@@ -421,8 +455,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.#end = end
     this.#surroundings.requests.giveUp(this.#id)
     if (end.error !== undefined && !this.#endIsAwaited && this.listenerCount('end') === 0) {
-      const who = this.pid === undefined ? 'A guest' : `The guest of process ${this.pid}`
-      warn(`${who} is served no longer: ${end.error.message}`, end.error.code)
+      warn(`${this.#who} is served no longer: ${end.error.message}`, end.error.code)
     }
     tell(this, 'end', end)
     this.#resolveEnded(end)

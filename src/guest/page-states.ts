@@ -1,4 +1,5 @@
-import { type PageCounts, type PageExport, type Region } from '#native'
+import native, { type PageCounts, type PageExport, type Region } from '#native'
+import { type PageRange } from '../page-range.js'
 
 /**
  * A page's state. `unfaulted`: never installed, the guest has not needed it yet. `faulted`:
@@ -40,21 +41,54 @@ export class PageStates {
 }
 
 /** What a diff snapshot of the guest has to hold. */
-export interface DirtyPages {
+export class DirtyPages {
   /**
    * Pages that differ from the snapshot and are not empty, as a Roaring bitmap in the portable
    * format, which every Roaring library reads.
    */
   readonly dirty: Buffer
+
   /** How many of them there are. */
   readonly dirtyCount: number
+
   /** Pages that read as zeros, in the same format. None of them is in `dirty`. */
   readonly empty: Buffer
+
   /** How many of them there are. */
   readonly emptyCount: number
+
   /**
    * Whether `dirty` holds only pages that were written. Without dirty tracking it is `false`,
    * and `dirty` holds every page that was installed and could have been written since.
    */
   readonly exact: boolean
+
+  constructor({
+    dirty,
+    dirtyCount,
+    empty,
+    emptyCount,
+    exact,
+  }: Omit<PageExport, 'states' | 'counts'>) {
+    this.dirty = dirty
+    this.dirtyCount = dirtyCount
+    this.empty = empty
+    this.emptyCount = emptyCount
+    this.exact = exact
+  }
+
+  /** The pages of `dirty` as ranges, in rising order; neighbours are joined. */
+  dirtyRanges(): IterableIterator<PageRange> {
+    return rangesOf(this.dirty)
+  }
+
+  /** The same for `empty`. */
+  emptyRanges(): IterableIterator<PageRange> {
+    return rangesOf(this.empty)
+  }
+}
+
+function* rangesOf(roaring: Buffer): IterableIterator<PageRange> {
+  const pairs = native.pageRanges(roaring)
+  for (let at = 0; at < pairs.length; at += 2) yield { start: pairs[at]!, end: pairs[at + 1]! }
 }

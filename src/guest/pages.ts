@@ -44,8 +44,9 @@ function addItem(item: unknown, at: Place, add: (start: number, end: number) => 
   }
   const { start, end } = (item ?? {}) as Partial<PageRange>
   if (!isPage(start) || !isPage(end) || start > end) {
-    const got = `{ start: ${show(start)}, end: ${show(end)} }`
-    at.fail(`Expected ${at.path} to be a page or a range of pages, got ${got}`, item)
+    const shown = `{ start: ${show(start)}, end: ${show(end)} }`
+    const isRange = typeof item === 'object' && item !== null
+    at.expected('a page, or a range of pages', item, isRange ? shown : show(item))
   }
   add(start, end)
 }

@@ -1,4 +1,3 @@
-import { chown } from 'node:fs/promises'
 import { type PrefaultReport } from '#native'
 import { whileAtWork } from '../abort.js'
 import { UffdError, type UffdErrorCode } from '../errors.js'
@@ -6,13 +5,14 @@ import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
 import { listenAsChecked } from '../server/listen.js'
 import { checkListenOptions, listenShape, type ListenOptions } from '../server/options.js'
+import { type Checked } from '../validate.js'
 import { type Server } from '../server/server.js'
+import { traceFor } from '../trace/for-snapshot.js'
 import { type Trace } from '../trace/trace.js'
 import { endOf } from './end-of.js'
 import { requireFresh } from './fresh.js'
 import { endAfterHangUp } from './hang-up.js'
 import { type CheckedRestore } from './options.js'
-import { traceFor } from './prefetch.js'
 import { RestoreError, type RestoreStep, type VmAfterRestore } from './restore-error.js'
 import { RestoredVm } from './restored-vm.js'
 import { Steps } from './steps.js'
@@ -97,10 +97,15 @@ export class Attempt {
 
   async #listen({ snapshot }: Wanted, ending: AbortSignal): Promise<Server> {
     const { options, socket } = this.#checked
-    // The caller's signal ends the attempt, and that ends the server.
-    const { signal: _, ...more } = Object.fromEntries(
+    // The caller's signal ends the attempt, and that ends the server. The prefetch is a step here.
+    const {
+      signal: _,
+      prefetch: __,
+      prefetchMode: ___,
+      ...more
+    } = Object.fromEntries(
       Object.entries(options).filter(([name]) => Object.hasOwn(listenShape, name)),
-    ) as Partial<ListenOptions>
+    ) as Partial<Checked<ListenOptions>>
     const checked = checkListenOptions({ ...more, snapshot, socket })
     // Whoever was left in the directory is nobody's guest here, and would wait for this one's end.
     const native = { ...checked.native, stateDirAlone: true }
@@ -109,8 +114,6 @@ export class Attempt {
       async (signal) => await listenAsChecked({ ...checked, native, signal }),
     )
     this.#server.on('refused', this.#onRefused)
-    const { socketOwner } = options
-    if (socketOwner !== undefined) await chown(socket, socketOwner.uid, socketOwner.gid)
     return this.#server
   }
 

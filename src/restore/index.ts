@@ -1,4 +1,4 @@
-export { type Owner, type RestoreOptions, type RestoreTimeouts } from './options.js'
+export { type RestoreOptions, type RestoreTimeouts } from './options.js'
 export { RestoreError, type RestoreStep, type VmAfterRestore } from './restore-error.js'
 export { restore } from './restore.js'
 export { type RestoredVm } from './restored-vm.js'

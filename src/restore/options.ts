@@ -1,16 +1,16 @@
 import { resolve } from 'node:path'
-import { FirecrackerClient } from '../firecracker/client.js'
+import { checkClient, FirecrackerClient } from '../firecracker/client.js'
 import { type FreePageChoice } from '../firecracker/reporting.js'
 import { loadShape, type SnapshotLoad } from '../firecracker/snapshot.js'
-import { type Template } from '../firecracker/template.js'
-import { FirecrackerVersion } from '../firecracker/version.js'
+import { checkTemplate, type Template } from '../firecracker/template.js'
 import { listenShape, type ListenOptions } from '../server/options.js'
-import { Trace } from '../trace/trace.js'
 import {
   boolean,
   type Check,
+  type Checked,
   filePath,
-  integer,
+  localFile,
+  localSocket,
   milliseconds,
   object,
   optional,
@@ -37,12 +37,6 @@ export interface RestoreTimeouts {
   readonly handoffMs?: number | undefined
 }
 
-/** Who owns a file. */
-export interface Owner {
-  readonly uid: number
-  readonly gid: number
-}
-
 /**
  * How to restore. Either `apiSocket` or `client` is needed, and the two files of the snapshot
  * unless the template names them. What is not described here is as for `listen`.
@@ -60,7 +54,7 @@ export interface RestoreOptions
     >,
     FreePageChoice {
   /** The API socket of a Firecracker that was told nothing yet. */
-  readonly apiSocket?: string | undefined
+  readonly apiSocket?: string | URL | undefined
   /** A client of that Firecracker, instead of `apiSocket`. It stays yours to close. */
   readonly client?: FirecrackerClient | undefined
   /**
@@ -73,28 +67,23 @@ export interface RestoreOptions
    * The guest's memory file, as this process sees it; may be sparse. Must not change.
    * @default the template's
    */
-  readonly snapshot?: string | undefined
+  readonly snapshot?: string | URL | undefined
   /**
    * Where the handler listens until the guest is there; at most 107 bytes.
    * @default the path of the API socket, and `.uffd`
    */
-  readonly socket?: string | undefined
+  readonly socket?: string | URL | undefined
   /**
    * The same socket as Firecracker sees it, if it is in a jail; at most 107 bytes.
    * @default `socket`
    */
   readonly backendPath?: string | undefined
   /**
-   * Whom the socket is given to, so that a Firecracker of another user can connect.
-   * @default the user of this process
-   */
-  readonly socketOwner?: Owner | undefined
-  /**
    * The template the snapshot was made from, or its file. Fills in what is left out here, and
    * the restored microVM has to agree with it.
    * @default none
    */
-  readonly template?: Template | string | undefined
+  readonly template?: Template | string | URL | undefined
   /**
    * Whether the snapshot's balloon reports free pages, which was decided before its boot. A
    * microVM that differs is refused, as is `true` before Firecracker 1.14.0.
@@ -106,12 +95,6 @@ export interface RestoreOptions
    * @default the template's; without one, either is right
    */
   readonly freePageHinting?: boolean | undefined
-  /**
-   * A trace of an earlier run, or its file. Its pages are installed from the handoff on, while
-   * faults are served. The trace of another snapshot is refused before anything is started.
-   * @default none
-   */
-  readonly prefetch?: Trace | string | undefined
   /**
    * Whether the guest runs afterwards. `true`: once everything was checked. `'at-load'`: a few
    * requests sooner, and it is checked while it runs. `false`: it stays paused.
@@ -135,42 +118,27 @@ export interface RestoreOptions
   readonly signal?: AbortSignal | undefined
 }
 
-const client: Check<FirecrackerClient> = (value, at) =>
-  value instanceof FirecrackerClient ? value : at.expected('a FirecrackerClient', value)
-
-const template: Check<Template | string> = (value, at) => {
-  if (typeof value === 'string') return filePath(value, at)
-  const { firecracker } = (value ?? {}) as Partial<Template>
-  return firecracker instanceof FirecrackerVersion
-    ? (value as Template)
-    : at.expected('a file or what readTemplate and parseTemplate return', value)
-}
-
-const prefetch: Check<Trace | string> = (value, at) => {
-  if (value instanceof Trace) return value
-  return typeof value === 'string' ? filePath(value, at) : at.expected('a trace or a file', value)
-}
+const template: Check<Template | string> = (value, at) =>
+  typeof value === 'string' || value instanceof URL
+    ? localFile(value, at)
+    : checkTemplate(value, at)
 
 const resume: Check<boolean | 'at-load'> = (value, at) =>
   value === 'at-load' || typeof value === 'boolean'
     ? value
     : at.expected('true, false or "at-load"', value)
 
-const id = integer({ max: 2 ** 32 - 2 })
-
-const check = object<RestoreOptions>({
+const check = object<Checked<RestoreOptions>>({
   ...listenShape,
-  apiSocket: optional(socketFile),
-  client: optional(client),
+  apiSocket: optional(localSocket),
+  client: optional(checkClient),
   snapshotState: optional(filePath),
-  snapshot: optional(filePath),
-  socket: optional(socketFile),
+  snapshot: optional(localFile),
+  socket: optional(localSocket),
   backendPath: optional(socketFile),
-  socketOwner: optional(object<Owner>({ uid: id, gid: id })),
   template: optional(template),
   freePageReporting: optional(boolean),
   freePageHinting: optional(boolean),
-  prefetch: optional(prefetch),
   resume: optional(resume),
   trackDirtyPages: loadShape.trackDirtyPages,
   networkOverrides: loadShape.networkOverrides,
@@ -188,7 +156,7 @@ const check = object<RestoreOptions>({
 
 /** Checked options, those of the server apart. */
 export interface CheckedRestore {
-  readonly options: RestoreOptions
+  readonly options: Checked<RestoreOptions>
   readonly client: FirecrackerClient
   /** Whether the client was made here. */
   readonly ownsClient: boolean
@@ -200,11 +168,14 @@ export function checkRestoreOptions(given: unknown): CheckedRestore {
   const checked = check(given, options())
   const { apiSocket, client: ready } = checked
   if ((apiSocket === undefined) === (ready === undefined)) {
-    options().field('apiSocket').fail('Expected exactly one of apiSocket and client', apiSocket)
+    const message = 'Give either apiSocket or client: where Firecracker is, or a client of it'
+    options()
+      .field('apiSocket')
+      .fail(apiSocket === undefined ? message : `${message}, not both`, apiSocket)
   }
   if (checked.template === undefined) {
     filePath(checked.snapshotState, options().field('snapshotState'))
-    filePath(checked.snapshot, options().field('snapshot'))
+    localFile(checked.snapshot, options().field('snapshot'))
   }
   const made =
     apiSocket === undefined ? undefined : new FirecrackerClient({ socketPath: apiSocket })

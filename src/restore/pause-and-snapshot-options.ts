@@ -1,10 +1,11 @@
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { FirecrackerClient } from '../firecracker/client.js'
+import { checkClient, type FirecrackerClient } from '../firecracker/client.js'
 import { Guest } from '../guest/guest.js'
 import { Server } from '../server/server.js'
 import {
   abortSignal,
+  argument,
   boolean,
   type Check,
   filePath,
@@ -72,16 +73,17 @@ export interface PauseAndSnapshotOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-const client: Check<FirecrackerClient> = (value, at) =>
-  value instanceof FirecrackerClient ? value : at.expected('a FirecrackerClient', value)
-
 const guest: Check<Guest> = (value, at) =>
   value instanceof Guest ? value : at.expected('a Guest', value)
 
 const server: Check<Server> = (value, at) =>
   value instanceof Server ? value : at.expected('a Server', value)
 
-const checkTarget = looseObject<SnapshotTarget>({ client, guest, server: optional(server) })
+const checkTarget = looseObject<SnapshotTarget>({
+  client: checkClient,
+  guest,
+  server: optional(server),
+})
 
 const check = object<PauseAndSnapshotOptions>({
   snapshotState: filePath,
@@ -99,7 +101,7 @@ const check = object<PauseAndSnapshotOptions>({
 })
 
 export function checkSnapshotTarget(given: unknown): SnapshotTarget {
-  return checkTarget(given, options().field('vm'))
+  return checkTarget(given, argument('vm'))
 }
 
 export function checkPauseAndSnapshotOptions(given: unknown): PauseAndSnapshotOptions {

@@ -2,9 +2,10 @@ import { resolve } from 'node:path'
 import { type FreePageChoice, requireFreePages } from '../firecracker/reporting.js'
 import { snapshotLoadBody, type SnapshotLoad } from '../firecracker/snapshot.js'
 import { readTemplate } from '../firecracker/template-file.js'
+import { requireVersionOf } from '../firecracker/template-version.js'
 import { type Template } from '../firecracker/template.js'
 import { type FirecrackerVersion } from '../firecracker/version.js'
-import { filePath, options as place, type Place } from '../validate.js'
+import { type Checked, filePath, localFile, options as place, type Place } from '../validate.js'
 import { type RestoreOptions } from './options.js'
 
 /** What a restore is to lead to: the options and the template as one. */
@@ -17,7 +18,10 @@ export interface Wanted {
   readonly template: Template | undefined
 }
 
-export async function whatIsWanted(options: RestoreOptions, backendPath: string): Promise<Wanted> {
+export async function whatIsWanted(
+  options: Checked<RestoreOptions>,
+  backendPath: string,
+): Promise<Wanted> {
   const template =
     typeof options.template === 'string' ? await readTemplate(options.template) : options.template
   const { networkOverrides, vsockOverride, hugePages, clockRealtime, resume = true } = options
@@ -27,7 +31,7 @@ export async function whatIsWanted(options: RestoreOptions, backendPath: string)
     at.field('snapshotState'),
   )
   return {
-    snapshot: filePath(options.snapshot ?? template?.snapshot?.memoryPath, at.field('snapshot')),
+    snapshot: localFile(options.snapshot ?? template?.snapshot?.memoryPath, at.field('snapshot')),
     load: {
       snapshotPath: resolve(snapshotState),
       backendPath,
@@ -47,14 +51,16 @@ export async function whatIsWanted(options: RestoreOptions, backendPath: string)
 }
 
 /** Refuses what this version cannot do, before anything is started. */
-export function requireWanted(version: FirecrackerVersion, { freePages, load }: Wanted): void {
+export function requireWanted(version: FirecrackerVersion, wanted: Wanted): void {
+  const { freePages, load, template } = wanted
+  if (template !== undefined) requireVersionOf(template, version)
   requireFreePages(version, freePages)
   snapshotLoadBody(version, load)
 }
 
 function agreed(
   name: keyof FreePageChoice,
-  options: RestoreOptions,
+  options: Checked<RestoreOptions>,
   template: Template | undefined,
   at: Place,
 ): boolean | undefined {

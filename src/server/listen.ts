@@ -1,5 +1,7 @@
 import { aborted } from '../abort.js'
 import { checkListenOptions, type CheckedOptions, type ListenOptions } from './options.js'
+import { namingCaller } from '../stack.js'
+import { traceFor } from '../trace/for-snapshot.js'
 import { Server } from './server.js'
 
 /**
@@ -17,9 +19,12 @@ export async function listenAsChecked(checked: CheckedOptions): Promise<Server> 
   const { signal } = checked
   const what = `Listening on ${checked.native.socket}`
   if (signal?.aborted) throw aborted(what, signal)
-  const server = new Server(checked)
+  const trace = await traceFor(checked.prefetch, checked.native.snapshot)
+  // A server that is made now would not hear of it any more.
+  if (signal?.aborted) throw aborted(what, signal)
+  const server = new Server(checked, trace)
   try {
-    await server.listening()
+    await namingCaller(server.listening())
   } catch (error) {
     await server.gone()
     throw signal?.aborted ? aborted(what, signal) : error

@@ -1,17 +1,21 @@
 import { type NativeListenOptions } from '#native'
+import { type PrefetchMode } from '../guest/guest.js'
+import { checkMode, checkOwner, type Owner } from '../socket-access.js'
+import { checkTraceOrFile, type Trace } from '../trace/trace.js'
 import {
   abortSignal,
   boolean,
   type Check,
-  filePath,
+  type Checked,
   integer,
+  localFile,
+  localSocket,
   milliseconds,
   object,
   oneOf,
   optional,
   options,
   type Shape,
-  socketFile,
 } from '../validate.js'
 
 /** How a server is to behave. Everything but the two paths has a default that is safe. */
@@ -20,9 +24,33 @@ export interface ListenOptions {
    * Where Firecracker is told to connect: the `backend_path` of its `mem_backend`. A stale
    * socket file is taken over, one that is listened on is not. At most 107 bytes.
    */
-  readonly socket: string
+  readonly socket: string | URL
   /** The guest's memory file, as Firecracker wrote it; may be sparse. Must not change. */
-  readonly snapshot: string
+  readonly snapshot: string | URL
+  /**
+   * Whom the socket is given to before anybody can connect, such as the user that a jailer runs
+   * Firecracker as. Takes root or CAP_CHOWN.
+   * @default the user of this process
+   */
+  readonly socketOwner?: Owner | undefined
+  /**
+   * The permissions of the socket before anybody can connect: who may write to it may connect.
+   * @default what the umask leaves
+   */
+  readonly socketMode?: number | undefined
+  /**
+   * A trace of an earlier run, or its file. Its pages are installed into each guest from the
+   * handoff on, while faults are served; `guest.prefetched` tells what came of it. The trace of
+   * another snapshot is refused before anything is started.
+   * @default none
+   */
+  readonly prefetch?: Trace | string | URL | undefined
+  /**
+   * `install`: the guest has the pages. `fetch`: they are only read into the host's memory, and
+   * faults on them wait for no device.
+   * @default 'install'
+   */
+  readonly prefetchMode?: PrefetchMode | undefined
   /**
    * Whether dirty pages are tracked. `auto`: if the VMM registered its memory for write
    * protection. `on`: always; a guest for which the kernel will not is refused. `off`: never.
@@ -74,7 +102,7 @@ export interface ListenOptions {
    * page, a written byte, or a page that counts as dirty.
    * @default none: a guest lives only as long as this process serves it
    */
-  readonly stateDir?: string | undefined
+  readonly stateDir?: string | URL | undefined
   /**
    * Whether to wait for another server that has the state directory, instead of failing with
    * `ERR_UFFD_STATE_DIR_IN_USE`.
@@ -117,9 +145,13 @@ const pages: Check<boolean | number> = (value, at) =>
       : at.expected('true, false or a number of pages', value)
 
 /** How each option is checked. */
-export const listenShape: Shape<ListenOptions> = {
-  socket: socketFile,
-  snapshot: filePath,
+export const listenShape: Shape<Checked<ListenOptions>> = {
+  socket: localSocket,
+  snapshot: localFile,
+  socketOwner: optional(checkOwner),
+  socketMode: optional(checkMode),
+  prefetch: optional(checkTraceOrFile),
+  prefetchMode: optional(oneOf(['install', 'fetch'])),
   dirtyTracking: optional(oneOf(['auto', 'on', 'off'])),
   faultAround: optional(pages),
   onUnservable: optional(oneOf(['poison', 'kill', 'fail'])),
@@ -127,7 +159,7 @@ export const listenShape: Shape<ListenOptions> = {
   handoffTimeoutMs: optional(milliseconds),
   maxGuests: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
   maxGuestsPerProcess: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
-  stateDir: optional(filePath),
+  stateDir: optional(localFile),
   stateDirWait: optional(boolean),
   killOnFailure: optional(boolean),
   trace: optional(boolean),
@@ -136,20 +168,24 @@ export const listenShape: Shape<ListenOptions> = {
   signal: optional(abortSignal),
 }
 
-const checkOptions = object(listenShape)
+const checkOptions = object<Checked<ListenOptions>>(listenShape)
 
 /** Checked options: those of the native part, and those of this side. */
 export interface CheckedOptions {
   readonly native: NativeListenOptions
+  readonly prefetch: Trace | string | undefined
+  readonly prefetchMode: PrefetchMode
   readonly statsIntervalMs: number
   readonly signal: AbortSignal | undefined
 }
 
 export function checkListenOptions(given: unknown): CheckedOptions {
   const {
+    prefetch,
+    prefetchMode = 'install',
     statsIntervalMs = defaultStatsIntervalMs,
     signal,
     ...native
   } = checkOptions(given, options())
-  return { native: native as NativeListenOptions, statsIntervalMs, signal }
+  return { native: native as NativeListenOptions, prefetch, prefetchMode, statsIntervalMs, signal }
 }

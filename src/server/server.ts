@@ -2,14 +2,24 @@ import { EventEmitter } from 'node:events'
 import native, { type NativeEvent, type NativeServer } from '#native'
 import { aborted } from '../abort.js'
 import { UffdError } from '../errors.js'
-import { Guest, internals } from '../guest/guest.js'
+import { Guest, internals, type Prefetch } from '../guest/guest.js'
 import { Requests } from '../guest/requests.js'
 import { type HttpEndpoint } from '../http/endpoint.js'
 import { serveHttp, type HttpOptions } from '../http/serve.js'
 import { KeepAlive } from '../keep-alive.js'
 import { calling, fromNative } from '../native-errors.js'
+import { namingCaller } from '../stack.js'
 import { tell } from '../tell.js'
-import { abortSignal, type Check, milliseconds, object, optional, options } from '../validate.js'
+import { type Trace } from '../trace/trace.js'
+import {
+  abortSignal,
+  argument,
+  type Check,
+  milliseconds,
+  object,
+  optional,
+  options,
+} from '../validate.js'
 import { warn } from '../warn.js'
 import { Arrivals } from './arrivals.js'
 import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
@@ -25,7 +35,8 @@ export interface ServerEvents {
    */
   refused: [error: UffdError, unseen: number]
   /**
-   * A connection could not be accepted; the server goes on trying. With no listener, a warning.
+   * A connection could not be accepted; the server goes on trying. With no listener, a warning. A
+   * socket that broke for good is told here too if nobody listens to `error`.
    */
   trouble: [error: UffdError]
   /**
@@ -38,6 +49,8 @@ export interface ServerEvents {
    * listens or reads `notRecovered`, it becomes a warning of the process.
    */
   notRecovered: [left: NotRecovered]
+  /** The socket broke for good: no guest comes any more, and those that are here are served on. */
+  error: [error: UffdError]
   /** The server accepts no more, and its socket is gone. */
   close: []
 }
@@ -70,6 +83,7 @@ const checkAcceptOptions = object<AcceptOptions>({
 export class Server extends EventEmitter<ServerEvents> implements AsyncDisposable {
   readonly #native: NativeServer
   readonly #options: CheckedOptions
+  readonly #prefetch: Prefetch | undefined
   readonly #keepAlive = new KeepAlive()
   readonly #requests = new Requests()
   readonly #arrivals = new Arrivals()
@@ -89,21 +103,24 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   #holding = false
 
   /** Servers come from `listen`. */
-  constructor(checked: CheckedOptions) {
+  constructor(checked: CheckedOptions, prefetch: Trace | undefined) {
     super()
+    if (checked?.native === undefined)
+      argument('checked').fail('A Server comes from listen', checked)
     this.#options = checked
+    this.#prefetch = prefetch && { trace: prefetch, mode: checked.prefetchMode }
     this.#native = calling(() => new native.NativeServer(checked.native, () => this.#collect()))
     leaveNothingAtExit(this.#native)
     this.#hold()
     checked.signal?.addEventListener('abort', this.#onAbort, { once: true })
   }
 
-  /** The socket's path, as given. */
+  /** The socket's path: absolute, unless it would be too long for a socket then. */
   get socket(): string {
     return this.#options.native.socket
   }
 
-  /** The snapshot's path, as given. */
+  /** The snapshot's absolute path. */
   get snapshot(): string {
     return this.#options.native.snapshot
   }
@@ -153,7 +170,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     const timer = timeoutMs === Infinity ? undefined : setTimeout(onTimeout, timeoutMs).unref()
     signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      const next = await guest
+      const next = await namingCaller(guest)
       if (next === undefined) throw closedError(this.socket)
       return next
     } finally {
@@ -293,7 +310,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'closed':
         return this.#finish()
       case 'arrived': {
-        const guest = new Guest(event.guest, this.#surroundings())
+        const prefetch = event.recovered ? undefined : this.#prefetch
+        const guest = new Guest(event.guest, this.#surroundings(), prefetch)
         if (event.recovered) this.#left.takenOver(guest)
         return this.#arrive(guest, event.guest.id)
       }
@@ -352,7 +370,9 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   #trouble(error: UffdError, forGood: boolean): void {
     if (forGood) this.#arrivals.end(error)
-    if (this.listenerCount('trouble') > 0) tell(this, 'trouble', error)
+    // Nobody has to listen: an unheard `error` would end the process that guests depend on.
+    const event = forGood && this.listenerCount('error') > 0 ? 'error' : 'trouble'
+    if (this.listenerCount(event) > 0) tell(this, event, error)
     else warn(error.message, error.code)
   }
 

@@ -6,7 +6,17 @@ import native, {
 } from '#native'
 import { calling, fromNative } from '../native-errors.js'
 import { type PageRange } from '../page-range.js'
-import { arrayOf, type Check, filePath, object, oneOf, optional, options } from '../validate.js'
+import {
+  argument,
+  arrayOf,
+  type Check,
+  type Checked,
+  localFile,
+  object,
+  oneOf,
+  optional,
+  options,
+} from '../validate.js'
 import { checkEntries, entryAt, toWords, type TraceEntry } from './entries.js'
 
 /** A page size that guests can have, in bytes. */
@@ -15,13 +25,13 @@ export type PageSize = 4096 | 2097152
 /** Which snapshot a trace is to belong to. */
 export interface LoadTraceOptions {
   /** The memory file; the trace of any other is refused. Without it, any trace is loaded. */
-  readonly snapshot?: string | undefined
+  readonly snapshot?: string | URL | undefined
 }
 
 /** On what first touches were recorded. */
 export interface RecordedOn {
   /** The memory file. */
-  readonly snapshot: string
+  readonly snapshot: string | URL
   /** The guest's page size in bytes: the numbers of pages mean nothing without it. */
   readonly pageSize: PageSize
 }
@@ -29,12 +39,21 @@ export interface RecordedOn {
 const pageSize: Check<PageSize> = (value, at) =>
   value === 4096 || value === 2097152 ? value : at.expected('4096 or 2097152', value)
 
-const checkLoad = object<LoadTraceOptions>({ snapshot: optional(filePath) })
-const checkRecordedOn = object<RecordedOn>({ snapshot: filePath, pageSize })
+const checkLoad = object<Checked<LoadTraceOptions>>({ snapshot: optional(localFile) })
+const checkRecordedOn = object<Checked<RecordedOn>>({ snapshot: localFile, pageSize })
 const checkHow = oneOf(['union', 'intersection'])
-const checkOthers = arrayOf<Trace>((value, at) =>
-  value instanceof Trace ? value : at.expected('a trace', value),
-)
+/** A trace. */
+export const checkTrace: Check<Trace> = (value, at) =>
+  value instanceof Trace ? value : at.expected('a trace', value)
+
+/** A trace, or the file of one. */
+export const checkTraceOrFile: Check<Trace | string> = (value, at) => {
+  if (value instanceof Trace) return value
+  if (typeof value === 'string' || value instanceof URL) return localFile(value, at)
+  return at.expected('a trace or the file of one', value)
+}
+
+const checkOthers = arrayOf(checkTrace)
 
 /**
  * Which pages a guest touched first, in order, each once; of which snapshot, in pages of which
@@ -51,6 +70,9 @@ export class Trace implements Iterable<TraceEntry> {
   #words: BigUint64Array | undefined
 
   private constructor(trace: NativeTrace) {
+    if (!(trace instanceof native.NativeTrace)) {
+      argument('trace').fail('A trace comes from Trace.load, Trace.record or a guest', trace)
+    }
     this.#native = trace
   }
 
@@ -59,8 +81,8 @@ export class Trace implements Iterable<TraceEntry> {
    *
    * @throws {UffdError} ERR_UFFD_TRACE_… that says why it is none, or not of this snapshot.
    */
-  static async load(file: string, loadOptions: LoadTraceOptions = {}): Promise<Trace> {
-    const path = filePath(file, options().field('file'))
+  static async load(file: string | URL, loadOptions: LoadTraceOptions = {}): Promise<Trace> {
+    const path = localFile(file, argument('file'))
     const { snapshot } = checkLoad(loadOptions, options())
     return Trace.fromNative(await native.loadTrace(path, snapshot))
   }
@@ -70,7 +92,7 @@ export class Trace implements Iterable<TraceEntry> {
    * makes that of a guest. Reads at most 4 MiB of the snapshot.
    */
   static async record(entries: Iterable<TraceEntry>, recordedOn: RecordedOn): Promise<Trace> {
-    const words = toWords(checkEntries(entries, options().field('entries')))
+    const words = toWords(checkEntries(entries, argument('entries')))
     const { snapshot, pageSize: size } = checkRecordedOn(recordedOn, options())
     return Trace.fromNative(await native.recordTrace(snapshot, size, words))
   }
@@ -138,8 +160,8 @@ export class Trace implements Iterable<TraceEntry> {
    *
    * @throws {UffdError} ERR_UFFD_TRACE_SNAPSHOT if the file cannot be read.
    */
-  async belongsTo(snapshot: string): Promise<boolean> {
-    const path = filePath(snapshot, options().field('snapshot'))
+  async belongsTo(snapshot: string | URL): Promise<boolean> {
+    const path = localFile(snapshot, argument('snapshot'))
     const answer = await this.#native.belongsTo(path)
     if (typeof answer !== 'boolean') throw fromNative(answer)
     return answer
@@ -152,14 +174,14 @@ export class Trace implements Iterable<TraceEntry> {
    * @throws {UffdError} ERR_UFFD_TRACE_WRONG_SNAPSHOT if one belongs to another.
    */
   merge(how: 'union' | 'intersection', others: readonly Trace[]): Trace {
-    const checked = checkHow(how, options().field('how'))
-    const natives = checkOthers(others, options().field('others')).map((other) => other.#native)
+    const checked = checkHow(how, argument('how'))
+    const natives = checkOthers(others, argument('others')).map((other) => other.#native)
     return new Trace(calling(() => this.#native.merge(checked, natives)))
   }
 
   /** Saves it, all or nothing; resolves when it is on disk. */
-  async save(file: string): Promise<void> {
-    const error = await this.#native.save(filePath(file, options().field('file')))
+  async save(file: string | URL): Promise<void> {
+    const error = await this.#native.save(localFile(file, argument('file')))
     if (error) throw fromNative(error)
   }
 

@@ -16,7 +16,7 @@ pub use crate::contract::{
 use crate::contract::{Command, Copied, ExportJob, Mailbox, PrefaultMode};
 use crate::export::Again;
 use crate::fault_loop::{FaultLoop, Setup};
-use crate::handoff::Handoff;
+use crate::handoff::{Handoff, Peer};
 use crate::identity::Identity;
 pub use crate::identity::Owner;
 use crate::kernel::Process;
@@ -41,6 +41,7 @@ pub struct Session {
     layout: Arc<Layout>,
     view: Arc<View>,
     pid: Option<i32>,
+    peer: Option<Peer>,
     identity: Weak<Identity>,
     tracking: Tracking,
     is_kept: bool,
@@ -104,7 +105,7 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let id = left.id().to_owned();
         let (session, runner) =
-            Self::of(id, fetcher, options, observer, |setup, _| setup.recover(left))?;
+            Self::of(id, None, fetcher, options, observer, |setup, _| setup.recover(left))?;
         runner.start(held)?;
         Ok(session)
     }
@@ -118,11 +119,15 @@ impl Session {
         observer: Box<dyn Observer>,
         keep: Option<&Keep>,
     ) -> Result<(Self, Runner), SessionError> {
-        Self::of(new_id()?, fetcher, options, observer, |setup, id| setup.build(handoff, id, keep))
+        let peer = Some(handoff.peer);
+        Self::of(new_id()?, peer, fetcher, options, observer, |setup, id| {
+            setup.build(handoff, id, keep)
+        })
     }
 
     fn of(
         id: String,
+        peer: Option<Peer>,
         fetcher: Arc<Fetcher>,
         options: SessionOptions,
         observer: Box<dyn Observer>,
@@ -142,6 +147,7 @@ impl Session {
             layout: fault_loop.layout().clone(),
             view: Arc::clone(fault_loop.view()),
             pid: fault_loop.identity().peer().map(Process::pid),
+            peer,
             identity: Arc::downgrade(fault_loop.identity()),
             tracking: fault_loop.tracking_in_use(),
             is_kept: fault_loop.is_kept(),
@@ -154,6 +160,11 @@ impl Session {
     /// The guest's id: different for each handoff, and the same after a recovery.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Who handed it off, as the kernel knew it then; nothing after a recovery.
+    pub const fn peer(&self) -> Option<Peer> {
+        self.peer
     }
 
     /// Whether the guest outlives this process: its ledger is in a state directory.

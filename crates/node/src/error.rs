@@ -31,7 +31,8 @@ pub struct ErrorInfo {
 
 impl ErrorInfo {
     fn new(code: &str, message: impl Display) -> Self {
-        Self { code: code.to_owned(), message: message.to_string(), page: None, offset: None }
+        let message = in_words(&message.to_string());
+        Self { code: code.to_owned(), message, page: None, offset: None }
     }
 
     /// Something this host cannot give.
@@ -113,6 +114,7 @@ impl From<&SnapshotError> for ErrorInfo {
             },
             SnapshotError::NotAFile { .. } => "ERR_UFFD_SNAPSHOT_NOT_A_FILE",
             SnapshotError::Empty { .. } => "ERR_UFFD_SNAPSHOT_EMPTY",
+            SnapshotError::Length { .. } => "ERR_UFFD_SNAPSHOT_LENGTH",
             SnapshotError::Map { .. } => "ERR_UFFD_SNAPSHOT_IO",
         };
         Self::new(code, error)
@@ -137,6 +139,28 @@ impl From<EntryError> for ErrorInfo {
     }
 }
 
+/// Leaves out the numbers that the system's errors have in Rust: the words before them say the same.
+fn in_words(message: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut words = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(NUMBER) {
+        let after = &rest[at + NUMBER.len()..];
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        match after[digits..].strip_prefix(')') {
+            Some(end) if digits > 0 => {
+                words.push_str(&rest[..at]);
+                rest = end;
+            }
+            _ => {
+                words.push_str(&rest[..at + NUMBER.len()]);
+                rest = after;
+            }
+        }
+    }
+    words + rest
+}
+
 /// An option that TypeScript should have refused already.
 pub(crate) fn invalid_option(message: impl Display) -> Thrown {
     Thrown::new("ERR_UFFD_INVALID_OPTION", message.to_string())
@@ -144,4 +168,21 @@ pub(crate) fn invalid_option(message: impl Display) -> Thrown {
 
 pub(crate) fn no_such_pages(error: &NoSuchPages) -> Thrown {
     Thrown::new("ERR_UFFD_NO_SUCH_PAGES", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn numbers_of_errors_are_left_out_and_nothing_else() {
+        let error = std::io::Error::from_raw_os_error(2);
+        assert_eq!(
+            in_words(&format!("cannot: {error}; try")),
+            "cannot: No such file or directory; try"
+        );
+        for same in ["", "a (os error ", "a (os error x)", "a (os error )", "é (os error 2"] {
+            assert_eq!(in_words(same), same);
+        }
+    }
 }

@@ -1,7 +1,8 @@
-use napi::bindgen_prelude::{Buffer, Uint8Array};
+use napi::bindgen_prelude::{Buffer, Float64Array, Uint8Array};
 use napi_derive::napi;
 use roaring::RoaringBitmap;
 
+use crate::error::{Thrown, invalid_option};
 use crate::stats::PageCounts;
 
 /// The state of all pages at one moment.
@@ -46,4 +47,21 @@ fn portable(bitmap: &RoaringBitmap) -> Buffer {
     // Writing to memory cannot fail.
     let _ = bitmap.serialize_into(&mut bytes);
     bytes.into()
+}
+
+/// The ranges of a portable Roaring bitmap, in rising order: pairs of a first page and the page
+/// after the last.
+#[napi(catch_unwind)]
+pub fn page_ranges(roaring: Uint8Array) -> Result<Float64Array, Thrown> {
+    let bitmap = RoaringBitmap::deserialize_from(&*roaring)
+        .map_err(|error| invalid_option(format!("this is no portable Roaring bitmap: {error}")))?;
+    let mut pairs: Vec<f64> = Vec::new();
+    for page in bitmap {
+        let page = f64::from(page);
+        match pairs.last_mut() {
+            Some(end) if *end == page => *end += 1.0,
+            _ => pairs.extend([page, page + 1.0]),
+        }
+    }
+    Ok(pairs.into())
 }

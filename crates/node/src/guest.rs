@@ -4,6 +4,7 @@ use std::time::Duration;
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, BigUint64Array, Float64Array, ObjectFinalize};
 use napi_derive::napi;
+use uffd_core::handoff::Peer;
 use uffd_core::metrics::Figures;
 use uffd_core::policy;
 use uffd_core::session::{Ended, NoSuchPages, Owner, PrefaultId, PrefaultReport, Reply, Session};
@@ -56,6 +57,7 @@ pub struct NativeGuest {
     session: Weak<Session>,
     handoff_id: String,
     pid: Option<i32>,
+    peer: Option<Peer>,
     page_size: PageSize,
     regions: Vec<Region>,
     tracking: policy::Tracking,
@@ -78,6 +80,7 @@ impl NativeGuest {
             session: Arc::downgrade(session),
             handoff_id: session.id().to_owned(),
             pid: session.pid(),
+            peer: session.peer(),
             page_size,
             regions: session.layout().regions().iter().map(region).collect(),
             tracking: session.tracking(),
@@ -171,6 +174,18 @@ impl NativeGuest {
     #[napi(getter, catch_unwind)]
     pub fn pid(&self) -> Option<i32> {
         self.pid
+    }
+
+    /// The effective user of its process at the handoff.
+    #[napi(getter, catch_unwind)]
+    pub fn uid(&self) -> Option<u32> {
+        self.peer.map(|peer| peer.uid)
+    }
+
+    /// The effective group of its process at the handoff.
+    #[napi(getter, catch_unwind)]
+    pub fn gid(&self) -> Option<u32> {
+        self.peer.map(|peer| peer.gid)
     }
 
     /// Its page size in bytes.

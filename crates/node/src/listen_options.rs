@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use napi::Either;
 use napi_derive::napi;
+use uffd_core::handoff::SocketAccess;
 use uffd_core::server::ServerOptions;
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions, Unservable};
 
@@ -32,11 +33,20 @@ pub enum UnservableOption {
     Fail,
 }
 
+/// Whom the socket is given to.
+#[napi(object, object_to_js = false)]
+pub struct NativeOwner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// What a server is to do. What is left out is as the core has it.
 #[napi(object, object_to_js = false)]
 pub struct NativeListenOptions {
     pub socket: String,
     pub snapshot: String,
+    pub socket_owner: Option<NativeOwner>,
+    pub socket_mode: Option<u32>,
     pub dirty_tracking: Option<DirtyTrackingOption>,
     pub fault_around: Option<Either<bool, f64>>,
     pub on_unservable: Option<UnservableOption>,
@@ -93,6 +103,10 @@ impl NativeListenOptions {
             max_guests_per_process: match self.max_guests_per_process {
                 None => default.max_guests_per_process,
                 Some(guests) => count("maxGuestsPerProcess", guests)?,
+            },
+            access: SocketAccess {
+                owner: self.socket_owner.as_ref().map(|owner| (owner.uid, owner.gid)),
+                mode: self.socket_mode,
             },
             session: self.session(default.session)?,
             keep: None,

@@ -13,14 +13,23 @@ const longest = 2 ** 31 - 1
 
 /** A time in milliseconds, from a number with its unit: `500ms`, `1.5s`, `2m`. */
 export function milliseconds(text: string): number {
+  return read(text, '')
+}
+
+/** The same where a word can be given instead, which is not read here. */
+export function millisecondsOr(word: string, text: string): number {
+  return read(text, `, or ${word}`)
+}
+
+function read(text: string, or: string): number {
   const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([a-z]*)$/.exec(text) ?? []
   const factor = units.get(unit)
   if (number === undefined || factor === undefined) {
-    throw new UsageError('must be a time with its unit, such as 500ms, 1.5s or 2m')
+    throw new UsageError(`must be a time with its unit, such as 500ms, 1.5s or 2m${or}`)
   }
   const time = Number(number) * factor
   if (!Number.isInteger(time) || time < 1 || time > longest) {
-    throw new UsageError('must be at least 1ms, whole milliseconds, and less than 25 days')
+    throw new UsageError(`must be whole milliseconds, at least 1ms and less than 25 days${or}`)
   }
   return time
 }

@@ -20,6 +20,15 @@ export function help({ usage, about, options, notes }: Page): string {
   return `${parts.filter((part) => part !== undefined).join('\n\n')}\n`
 }
 
+/** The help for the first word of several commands. */
+export function familyHelp(pages: readonly Page[]): string {
+  const forms = pages.flatMap(({ usage, about }) => [
+    ...usage.map((form) => `  ${program} ${form}`),
+    ...about.split('\n').map((line) => `      ${line}`),
+  ])
+  return `Usage:\n${forms.join('\n')}\n\nEach of them has a --help of its own.\n`
+}
+
 function row(name: string, option: Options[string]): string {
   const dashed = option.negatable ? `--[no-]${name}` : `--${name}`
   const left = `  ${dashed}${option.takes === undefined ? '' : ` ${option.takes}`}`

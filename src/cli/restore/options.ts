@@ -9,7 +9,7 @@ import {
   type Values,
 } from '../arguments/option.js'
 import { UsageError } from '../arguments/usage-error.js'
-import type { NetworkOverride, Owner } from '../../index.js'
+import type { NetworkOverride } from '../../index.js'
 import { servingOptions } from '../serve/options.js'
 
 const networkOverrides: Option<NetworkOverride[] | undefined> = {
@@ -23,18 +23,6 @@ const networkOverrides: Option<NetworkOverride[] | undefined> = {
       }
       return { ifaceId, hostDevName }
     }),
-  absent: undefined,
-}
-
-const socketOwner: Option<Owner | undefined> = {
-  takes: 'UID:GID',
-  help: 'Whom the socket is given to, if Firecracker runs as another user.',
-  default: 'the user of this command',
-  read: (given) => {
-    const [, uid, gid] = /^(\d{1,10}):(\d{1,10})$/.exec(given) ?? []
-    if (uid === undefined || gid === undefined) throw new UsageError('must be numbers as 123:100')
-    return { uid: Number(uid), gid: Number(gid) }
-  },
   absent: undefined,
 }
 
@@ -75,7 +63,6 @@ export const restoreOptions = {
     help: 'The same socket as Firecracker sees it, inside its jail.',
     default: '--socket',
   }),
-  'socket-owner': socketOwner,
   resume: negatable({ help: 'Resumes the guest.', default: 'on' }),
   'track-dirty-pages': negatable({
     help: 'Firecracker tracks written pages, for diff snapshots.',

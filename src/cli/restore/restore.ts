@@ -57,7 +57,6 @@ async function restoreOptionsOf(values: RestoreValues) {
     freePageHinting: values['free-page-hinting'],
     socket: values.socket,
     backendPath: values['backend-path'],
-    socketOwner: values['socket-owner'],
     resume: values.resume,
     trackDirtyPages: values['track-dirty-pages'],
     networkOverrides: values['network-overrides'],

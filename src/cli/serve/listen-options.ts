@@ -13,8 +13,10 @@ export function listenOptions(values: ServeValues): ListenOptions {
 /** The same for those that all commands which serve have. */
 export function servingOptionsOf(
   values: ServingValues,
-): Omit<ListenOptions, 'socket' | 'snapshot' | 'signal'> {
+): Omit<ListenOptions, 'socket' | 'snapshot' | 'prefetch' | 'signal'> {
   return {
+    socketOwner: values['socket-owner'],
+    socketMode: values['socket-mode'],
     dirtyTracking: values['dirty-tracking'],
     faultAround: values['fault-around'],
     onUnservable: values['on-unservable'],

@@ -1,4 +1,4 @@
-import { duration } from '../arguments/duration.js'
+import { duration, millisecondsOr } from '../arguments/duration.js'
 import {
   choice,
   flag,
@@ -9,7 +9,7 @@ import {
   type Values,
 } from '../arguments/option.js'
 import { UsageError } from '../arguments/usage-error.js'
-import { milliseconds } from '../arguments/duration.js'
+import type { Owner } from '../../index.js'
 import { levels } from '../output/output.js'
 
 /** Shows no figures. */
@@ -19,7 +19,7 @@ const stats: Option<number | typeof off | undefined> = {
   takes: 'TIME|off',
   help: 'How often figures are shown.',
   default: '1s',
-  read: (given) => (given === 'off' ? off : milliseconds(given)),
+  read: (given) => (given === 'off' ? off : millisecondsOr('off', given)),
   absent: undefined,
 }
 
@@ -35,8 +35,35 @@ const faultAround: Option<boolean | number | undefined> = {
   absent: undefined,
 }
 
+const socketOwner: Option<Owner | undefined> = {
+  takes: 'UID:GID',
+  help: 'Whom the socket is given to, if Firecracker runs as another user.',
+  default: 'the user of this command',
+  read: (given) => {
+    const [, uid, gid] = /^(\d{1,10}):(\d{1,10})$/.exec(given) ?? []
+    if (uid === undefined || gid === undefined) {
+      throw new UsageError('must be the numbers of a user and a group, such as 123:100')
+    }
+    return { uid: Number(uid), gid: Number(gid) }
+  },
+  absent: undefined,
+}
+
+const socketMode: Option<number | undefined> = {
+  takes: 'MODE',
+  help: 'The permissions of the socket: who may write to it may connect.',
+  default: 'what the umask leaves',
+  read: (given) => {
+    if (!/^0?[0-7]{3}$/.test(given)) throw new UsageError('must be octal permissions, such as 660')
+    return Number.parseInt(given, 8)
+  },
+  absent: undefined,
+}
+
 /** What commands that serve guests have in common. */
 export const servingOptions = {
+  'socket-owner': socketOwner,
+  'socket-mode': socketMode,
   prefetch: text('TRACE', {
     help: 'Installs the pages of this trace before the guest asks for them.\nA trace of another snapshot is refused.',
   }),

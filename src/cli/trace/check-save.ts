@@ -1,6 +1,7 @@
 import { constants } from 'node:fs'
 import { access, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { systemReason } from '../../system-error.js'
 import { Trace, UffdError } from '../../index.js'
 
 /**
@@ -18,7 +19,7 @@ async function whyNot(path: string): Promise<string | undefined> {
     // The dot makes sure that it is a directory.
     await access(`${dirname(path)}/.`, constants.W_OK | constants.X_OK)
   } catch (error) {
-    return (error as Error).message
+    return systemReason(error)
   }
   const there = await stat(path).catch(() => undefined)
   if (there === undefined) return undefined

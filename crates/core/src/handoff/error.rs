@@ -44,6 +44,21 @@ pub enum BindError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The socket could not be given to this user and group.
+    #[error(
+        "cannot give the socket {path:?} to user {uid} and group {gid}: {source}; that takes root or \
+         CAP_CHOWN: without, run as that user, or let a group that both are in have the socket"
+    )]
+    Owner {
+        /// The path as given.
+        path: PathBuf,
+        /// The user it was to belong to.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Something else has that name, and is not removed for the sake of a socket.
     #[error("{path:?} exists and is not a socket: remove it, or choose another path")]
     NotASocket {
@@ -77,6 +92,7 @@ impl BindError {
             Self::PathTooLong { .. } => "ERR_UFFD_SOCKET_PATH_TOO_LONG",
             Self::NoDirectory { .. } => "ERR_UFFD_SOCKET_NO_DIRECTORY",
             Self::Denied { .. } => "ERR_UFFD_SOCKET_DENIED",
+            Self::Owner { .. } => "ERR_UFFD_SOCKET_OWNER",
             Self::NotASocket { .. } => "ERR_UFFD_SOCKET_NOT_A_SOCKET",
             Self::InUse { .. } => "ERR_UFFD_SOCKET_IN_USE",
             Self::Io { .. } => "ERR_UFFD_SOCKET_IO",

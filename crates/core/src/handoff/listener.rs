@@ -14,7 +14,9 @@ use nix::errno::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::{
-    AcceptError, BindError, Connection, leaving, socket_file, socket_file::SocketFile, wire::Wire,
+    AcceptError, BindError, Connection, leaving,
+    socket_file::{self, SocketAccess, SocketFile},
+    wire::Wire,
 };
 
 /// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does.
@@ -34,7 +36,12 @@ impl Listener {
     /// Listens on `path`. A socket file that nobody listens on is taken over; anything else that
     /// is there stays, and is an error.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let socket = Socket(Some(socket_file::bind(path)?));
+        Self::bind_for(path, SocketAccess::default())
+    }
+
+    /// The same, for these to connect: nobody else could in the meantime.
+    pub fn bind_for(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
+        let socket = Socket(Some(socket_file::listen_on(path, access)?));
         let prepare = || {
             let file = SocketFile::of(path)?;
             socket.get().set_nonblocking(true)?;

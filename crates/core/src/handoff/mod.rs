@@ -22,6 +22,7 @@ pub use error::{AcceptError, BindError, HandoffError, Missing};
 pub(crate) use leaving::Ticket;
 pub use listener::Listener;
 pub use message::MessageError;
+pub use socket_file::SocketAccess;
 
 #[cfg(test)]
 mod tests;

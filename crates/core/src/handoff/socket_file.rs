@@ -1,5 +1,5 @@
-//! The file a Unix socket leaves in a directory: binding one, and telling a live one from one
-//! that its process left behind.
+//! The file a Unix socket leaves in a directory: binding one, deciding who may connect, and telling
+//! a live one from one that its process left behind.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,7 @@ use std::{
         fd::AsRawFd,
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown},
             net::UnixListener,
         },
     },
@@ -20,7 +20,9 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    },
 };
 
 use super::BindError;
@@ -28,22 +30,62 @@ use super::BindError;
 /// The path of a Unix socket, in bytes: `sun_path` has 108, the last of them a zero.
 const MAX_PATH: usize = 107;
 
-/// Binds `path`, over a socket that nobody listens on any more if need be.
-pub(super) fn bind(path: &Path) -> Result<UnixListener, BindError> {
+/// Who may connect. A Unix socket is connected to with the right to write to its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The user and the group the file is given to; this process's own without it.
+    pub owner: Option<(u32, u32)>,
+    /// The file's permissions, nine bits; what the umask leaves without it.
+    pub mode: Option<u32>,
+}
+
+/// Listens on `path`, over a socket that nobody listens on any more if need be.
+pub(super) fn listen_on(path: &Path, access: SocketAccess) -> Result<UnixListener, BindError> {
     check_path(path)?;
     // Two takeovers of one path at once could each remove what the other has just bound.
     let _lock = lock_directory(path);
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-        bound => return bound.map_err(|error| explain(path, error)),
+    match bind_for(path, access) {
+        Err(BindError::InUse { .. }) => {}
+        bound => return bound,
     }
     if is_live(path).map_err(|error| explain(path, error))? {
         return Err(BindError::InUse { path: path.into() });
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(explain(path, error)),
-        _ => UnixListener::bind(path).map_err(|error| explain(path, error)),
+        _ => bind_for(path, access),
     }
+}
+
+/// Nobody can connect before the file belongs to whom it is meant for: it listens only then.
+fn bind_for(path: &Path, access: SocketAccess) -> Result<UnixListener, BindError> {
+    let failed = |error: Errno| explain(path, error.into());
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(failed)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).map_err(failed)?).map_err(failed)?;
+    let ready = give(path, access).and_then(|()| listen(&socket, Backlog::MAXCONN).map_err(failed));
+    if let Err(error) = ready {
+        // It was bound a moment ago, so it is ours. Nobody could tell what to do if this failed.
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(UnixListener::from(socket))
+}
+
+fn give(path: &Path, SocketAccess { owner, mode }: SocketAccess) -> Result<(), BindError> {
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777))
+            .map_err(|error| explain(path, error))?;
+    }
+    if let Some((uid, gid)) = owner {
+        lchown(path, Some(uid), Some(gid)).map_err(|source| BindError::Owner {
+            path: path.into(),
+            uid,
+            gid,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn check_path(path: &Path) -> Result<(), BindError> {

@@ -22,7 +22,7 @@ use guests::Guests;
 pub use observer::{Arriving, ServerObserver};
 use shared::Shared;
 
-use crate::handoff::Listener;
+use crate::handoff::{Listener, SocketAccess};
 use crate::recovery::Keep;
 use crate::session::SessionOptions;
 use crate::source::Fetcher;
@@ -39,6 +39,8 @@ pub struct ServerOptions {
     /// are told apart by their pidfd, which before Linux 6.9 needs a process that can be seen from
     /// this one's pid namespace: of the others it is not known, and there is only `max_guests`.
     pub max_guests_per_process: usize,
+    /// Who may connect to the socket.
+    pub access: SocketAccess,
     /// For every guest.
     pub session: SessionOptions,
     /// Where guests are kept, so that they outlive this process.
@@ -51,6 +53,7 @@ impl Default for ServerOptions {
             handoff_timeout: Duration::from_secs(10),
             max_guests: None,
             max_guests_per_process: 4,
+            access: SocketAccess::default(),
             session: SessionOptions::default(),
             keep: None,
         }
@@ -85,7 +88,7 @@ impl Server {
         observer: Arc<dyn ServerObserver>,
     ) -> Result<Bound, ServerError> {
         let resources = |cause: String| ServerError::Resources { path: socket.to_owned(), cause };
-        let listener = Listener::bind(socket)?;
+        let listener = Listener::bind_for(socket, options.access)?;
         let max_guests = options.max_guests.unwrap_or_else(guests::usual_limit);
         let guests = Guests::new(max_guests, options.max_guests_per_process);
         let shared = Shared::new(guests).map_err(|errno| resources(errno.to_string()))?;

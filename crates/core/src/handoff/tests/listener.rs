@@ -4,7 +4,7 @@ use std::{
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{PermissionsExt, symlink},
+            fs::{MetadataExt, PermissionsExt, symlink},
             net::{UnixDatagram, UnixListener},
         },
     },
@@ -55,6 +55,38 @@ fn a_refused_guest_does_not_end_the_listener() {
     let vmm = UnixStream::connect(&path).unwrap();
     send(&vmm, GUEST, &[uffd().as_fd()]);
     receive(listener.accept().unwrap().unwrap()).unwrap();
+}
+
+#[test]
+fn the_socket_is_for_whom_it_was_meant() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let access = SocketAccess { owner: Some((1234, 5678)), mode: Some(0o620) };
+    let listener = Listener::bind_for(&path, access).unwrap();
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777), (1234, 5678, 0o620));
+    UnixStream::connect(&path).unwrap();
+    assert!(listener.accept().unwrap().is_some());
+}
+
+#[test]
+fn whoever_may_not_give_the_socket_away_is_told_and_leaves_none() {
+    let dir = tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let path = dir.path().join("uffd.sock");
+    let mode = SocketAccess { mode: Some(0o600), ..SocketAccess::default() };
+    let owner = SocketAccess { owner: Some((0, 0)), ..SocketAccess::default() };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The right to give files away goes with the user that files are opened as.
+            setfsuid(Uid::from_raw(12345));
+            drop(Listener::bind_for(&path, mode).unwrap());
+            let error = Listener::bind_for(&path, owner).unwrap_err();
+            assert!(matches!(error, BindError::Owner { uid: 0, gid: 0, .. }), "{error}");
+            assert_eq!(error.code(), "ERR_UFFD_SOCKET_OWNER");
+        });
+    });
+    assert!(!path.exists());
 }
 
 #[test]

@@ -56,6 +56,18 @@ pub enum SnapshotError {
         /// The file.
         path: PathBuf,
     },
+    /// It ends within a page.
+    #[error(
+        "the snapshot {} has {len} bytes, and a memory file has a multiple of {HOST_PAGE}; was it \
+         written completely, and is it the memory file?",
+        path.display()
+    )]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+    },
     /// It could not be mapped.
     #[error("cannot map the snapshot {}: {cause}", path.display())]
     Map {
@@ -100,6 +112,9 @@ impl FileSource {
         let len = file.metadata().map_err(open)?.len();
         if len == 0 {
             return Err(SnapshotError::Empty { path: path.to_owned() });
+        }
+        if len % HOST_PAGE != 0 {
+            return Err(SnapshotError::Length { path: path.to_owned(), len });
         }
         let map = |cause| SnapshotError::Map { path: path.to_owned(), cause };
         let size = usize::try_from(len).map_err(|_| map(Errno::EFBIG.into()))?;

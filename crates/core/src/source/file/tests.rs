@@ -281,6 +281,16 @@ fn a_right_that_is_taken_away_is_not_relied_on() {
 }
 
 #[test]
+fn a_file_that_ends_within_a_page_is_refused() {
+    let snapshot = Snapshot::of(2);
+    for len in [3, PAGE + 1, 2 * PAGE - 1] {
+        snapshot.set_len(len);
+        let error = FileSource::open(&snapshot.path).unwrap_err();
+        assert!(matches!(error, SnapshotError::Length { len: had, .. } if had == len), "{error}");
+    }
+}
+
+#[test]
 fn a_page_in_which_the_file_was_cut_is_not_given() {
     let check = |snapshot: &Snapshot, source: &FileSource, given: char| {
         source.fetch(small(0, 8)).unwrap();

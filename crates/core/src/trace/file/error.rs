@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::super::WrongSnapshot;
 use super::MAX_FILE_BYTES;
+use super::format::MAGIC;
 use crate::units::PageIndex;
 
 /// An entry does not belong into the trace. Entries are counted from 0.
@@ -47,7 +48,7 @@ impl EntryError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FormatError {
     /// It does not start like a trace.
-    #[error("it starts with {start:02x?}, so it is no trace file: give one that was saved as such")]
+    #[error("it is no trace file: {}", started(start))]
     NotATrace {
         /// Its first bytes.
         start: Vec<u8>,
@@ -120,6 +121,16 @@ pub enum FormatError {
     /// The JSON view is not one.
     #[error("the JSON view cannot be read: {0}")]
     Json(String),
+}
+
+/// How the file starts that is no trace.
+fn started(start: &[u8]) -> String {
+    if start.is_empty() {
+        return "it is empty".to_owned();
+    }
+    let bytes = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+    let (here, there) = (bytes(start).join(" "), bytes(&MAGIC).join(" "));
+    format!("a trace starts with the bytes {there}, and this starts with {here}")
 }
 
 impl FormatError {

@@ -11,7 +11,7 @@ use crate::units::PageSize;
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Not text, and not the same after a transfer as text.
-const MAGIC: [u8; 8] = *b"\x89UFFDT\r\n";
+pub(super) const MAGIC: [u8; 8] = *b"\x89UFFDT\r\n";
 const VERSION: u32 = 1;
 
 /// Magic, version, length of the file.

@@ -102,11 +102,11 @@ proptest! {
 fn what_is_no_trace_is_called_so() {
     let error = Trace::from_bytes(b"\x7fELF\x02\x01\x01 and more").unwrap_err();
     assert_eq!(error.code(), "ERR_UFFD_TRACE_NOT_A_TRACE");
-    assert_eq!(
-        error.to_string(),
-        "it starts with [7f, 45, 4c, 46, 02, 01, 01, 20], so it is no trace file: give one that \
-         was saved as such"
-    );
+    let text = error.to_string();
+    for bytes in ["89 55 46 46 44 54 0d 0a", "7f 45 4c 46 02 01 01 20"] {
+        assert!(text.contains(bytes), "{text} lacks {bytes}");
+    }
+    assert!(Trace::from_bytes(b"").unwrap_err().to_string().contains("empty"));
     let error = Trace::from_bytes(trace().to_json().as_bytes()).unwrap_err();
     assert_eq!(error, FormatError::Text);
     // Transferred as text: line ends changed.

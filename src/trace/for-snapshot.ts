@@ -1,5 +1,5 @@
 import { UffdError } from '../errors.js'
-import { Trace } from '../trace/trace.js'
+import { Trace } from './trace.js'
 
 /** The trace to prefetch, which has to be one of this snapshot. */
 export async function traceFor(
@@ -11,6 +11,6 @@ export async function traceFor(
   throw new UffdError(
     'ERR_UFFD_TRACE_WRONG_SNAPSHOT',
     `The trace was recorded on another snapshot than ${snapshot}: record a trace of this one, or ` +
-      `restore the snapshot it belongs to`,
+      `use the snapshot it belongs to`,
   )
 }

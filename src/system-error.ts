@@ -1,0 +1,7 @@
+/** Why the system refused something, in its words and without its abbreviations. */
+export function systemReason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  // `ENOENT: no such file or directory, stat '/a'`: the code, the reason, the call.
+  const [, reason] = /^E[A-Z0-9]+: (.+?), \w+(?: '.*')?$/s.exec(error.message) ?? []
+  return reason ?? error.message
+}
