@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod kill_point;
 pub mod layout;
 pub mod ledger;
+mod look;
 pub mod metrics;
 pub mod policy;
 pub mod recorder;

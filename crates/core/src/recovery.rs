@@ -1,7 +1,6 @@
 //! Guests that were left by a process that served them: found by their ledgers, taken from it only
 //! when the kernel says that it is gone, and served on.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +19,9 @@ use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
     UnownedFile,
 };
+use crate::look::Look;
+
+pub use crate::ledger::Spares;
 
 /// Where a guest's ledger is kept, and what it says of the snapshot.
 #[derive(Clone, Debug)]
@@ -86,9 +88,6 @@ impl Host {
         Ok(Self { boot: boot.trim().to_owned(), pid_namespace })
     }
 }
-
-/// Descriptors kept for the case that a VMM's own may not be taken from it, by the guest's id.
-pub type Spares = HashMap<String, OwnedFd>;
 
 /// Why a guest that was left is not taken over. Nothing of it has been changed, unless it has
 /// ended: then its ledger is gone.
@@ -193,6 +192,7 @@ pub struct Prospect {
     layout: Arc<Layout>,
     process: Process,
     uffd: Uffd,
+    look: Look,
     /// Whether the process showed that the guest's memory is its own, where that could be seen.
     shown: Option<bool>,
 }
@@ -244,12 +244,22 @@ impl Prospect {
     /// Takes the guest over, if whoever served it is gone or has let go of it. From then on it is
     /// ours: dropped, it is left again.
     pub fn take(self) -> Result<Left, NotTaken> {
-        let Self { file, path, header, ledger, layout, process, uffd, mut shown } = self;
+        self.take_named_or(false)
+    }
+
+    /// The same, also where the ledger was removed by somebody who was not asked to: for whoever was
+    /// told of the guest, and not told that it has ended. Nobody else finds it any more.
+    pub fn take_even_unnamed(self) -> Result<Left, NotTaken> {
+        self.take_named_or(true)
+    }
+
+    fn take_named_or(self, unnamed: bool) -> Result<Left, NotTaken> {
+        let Self { file, path, header, ledger, layout, process, uffd, look, mut shown } = self;
         let not = |why| NotTaken::Not(NotRecovered { path: path.clone(), why });
-        let file = match file.own() {
+        let file = match file.own(unnamed) {
             Ok(file) => file,
             Err((Some(file), LedgerError::Owned)) => {
-                let it = Self { file, path, header, ledger, layout, process, uffd, shown };
+                let it = Self { file, path, header, ledger, layout, process, uffd, look, shown };
                 return Err(NotTaken::Served(Box::new(it)));
             }
             Err((_, error)) => return Err(not(unusable(error))),
@@ -282,7 +292,7 @@ impl Prospect {
                 Err(why) => return Err(not(why)),
             }
         }
-        Ok(Left { file, header, ledger, layout, process, uffd, shown, ward: None })
+        Ok(Left { file, header, ledger, layout, process, uffd, look, shown, ward: None })
     }
 }
 
@@ -295,6 +305,7 @@ pub struct Left {
     pub(crate) layout: Arc<Layout>,
     pub(crate) process: Process,
     pub(crate) uffd: Uffd,
+    pub(crate) look: Look,
     /// Whether the process showed that the guest's memory is its own, where that could be seen.
     pub(crate) shown: Option<bool>,
     /// Left to the guardian after the file is let go of.
@@ -452,8 +463,9 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
     let uffd = Uffd::new(uffd)
         .map_err(|errno| Obstruction::Descriptor { pid, cause: errno.to_string() })?;
     let shown = is_shown(&process, &layout)?;
+    let look = Look::at(&uffd, Some(&process))?;
     let (path, layout) = (path.to_owned(), Arc::new(layout));
-    Ok(Prospect { file, path, header, ledger, layout, process, uffd, shown })
+    Ok(Prospect { file, path, header, ledger, layout, process, uffd, look, shown })
 }
 
 fn unusable(error: LedgerError) -> Obstruction {

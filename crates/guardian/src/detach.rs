@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 use uffd_core::kernel::pass_on_nothing;
 
-use super::Failure;
+use super::failure::Failure;
 use super::options::{LEFT_BEHIND, Options};
 
 /// What it says once it listens.

@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) is_wanted: bool,
     /// The server waits until it is let go of.
     pub(crate) is_awaited: bool,
+    /// The server has entrusted it, and has not said that it has ended.
+    pub(crate) is_entrusted: bool,
     /// The server has entrusted it, and was not told yet whether it is in good hands.
     pub(crate) is_unanswered: bool,
     /// What was in the way the last time, so that it is told once.
@@ -46,6 +48,7 @@ impl Guest {
             session: None,
             is_wanted: false,
             is_awaited: false,
+            is_entrusted: false,
             is_unanswered: false,
             obstacle: None,
         }

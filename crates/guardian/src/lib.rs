@@ -6,12 +6,14 @@
 //! | `options` | the command line |
 //! | `detach` | how it outlives whoever started it |
 //! | `log` | what it tells |
+//! | `failure` | why it gives up |
 //! | `snapshots` | the snapshots of its guests, open and proved to be theirs |
 //! | `ready` | getting ready for guests, beside everything else |
 //! | `guest` | one guest: served here, or by the server |
 //! | `service` | whom to listen to, and what is to be done |
 
 mod detach;
+mod failure;
 mod guest;
 mod log;
 mod options;
@@ -27,11 +29,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uffd_core::guardian::Post;
 use uffd_core::ledger::StateDir;
 
+use failure::Failure;
 use log::Log;
 use options::{Command, HELP, Options, Way};
 use service::Service;
-
-type Failure = Box<dyn std::error::Error>;
 
 /// The whole program: obeys its arguments, and says how it went.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -16,7 +16,7 @@ use uffd_core::ledger::{LedgerError, StateDir};
 use uffd_core::recovery::{NotRecovered, NotTaken, Obstruction, Prospect};
 use uffd_core::session::{End, Session, SessionError, SessionOptions};
 
-use super::Failure;
+use super::failure::Failure;
 use super::guest::{Guest, Watch};
 use super::log::Log;
 use super::ready::{Bell, Event, Ready};
@@ -85,6 +85,7 @@ impl Service {
             self.sweep();
         }
         while !self.is_over() {
+            self.log.write();
             let ready = self.wait();
             if ready.server {
                 self.attend();
@@ -105,6 +106,7 @@ impl Service {
             }
         }
         self.log.line("no server is there and no guest is left");
+        self.log.write();
         Ok(())
     }
 
@@ -237,7 +239,7 @@ impl Service {
             Request::Entrust { id } => {
                 let guest = self.guest(&id);
                 guest.copy = fd.or(guest.copy.take());
-                guest.is_unanswered = true;
+                (guest.is_entrusted, guest.is_unanswered) = (true, true);
                 if guest.session.is_none() {
                     // Of what was seen before nothing need be true any more.
                     guest.prospect = None;
@@ -432,7 +434,11 @@ impl Service {
             }
             return;
         };
-        let left = match prospect.take() {
+        let taken = match guest.is_entrusted {
+            true => prospect.take_even_unnamed(),
+            false => prospect.take(),
+        };
+        let left = match taken {
             Ok(left) => left,
             Err(NotTaken::Served(prospect)) => {
                 guest.prospect = Some(*prospect);

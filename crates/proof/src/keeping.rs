@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -118,9 +119,21 @@ impl Keeping {
     }
 
     /// The same with a guardian beside each keeper.
-    pub fn guarded_by(mut self, program: impl Into<PathBuf>) -> Self {
-        self.kept.guardian = Some(program.into());
+    pub fn guarded(mut self) -> Self {
+        self.kept.guardian = Some(self.cast.program().to_owned());
         self
+    }
+
+    /// The guardian that is there, by the lock that it has.
+    pub fn guardian(&self) -> Option<i32> {
+        let lock = fs::metadata(self.state_dir().join("guardian.lock")).ok()?.ino();
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let (kind, pid) = (words.next()?, words.nth(2)?);
+            let inode = words.next()?.rsplit(':').next()?;
+            (kind == "FLOCK" && inode == lock.to_string()).then(|| pid.parse().ok())?
+        })
     }
 
     /// Where the guardian writes what it does.

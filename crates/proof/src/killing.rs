@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use uffd_guest::driver::{DriverError, Guest};
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::{SoakMistake, SoakReport};
@@ -30,6 +32,8 @@ pub struct Killing {
     pub pages: u64,
     /// Of all choices.
     pub seed: u64,
+    /// Whether a guardian serves while no keeper does, and is killed like keepers.
+    pub guarded: bool,
 }
 
 /// What came of it.
@@ -41,6 +45,8 @@ pub struct Killed {
     pub early: u32,
     /// Of those, the ones that were asked to hand over before.
     pub handed_over: u32,
+    /// Guardians killed.
+    pub guardians: u32,
     /// Guests, one after the other.
     pub guests: u32,
     /// Pages read or written by them.
@@ -62,7 +68,13 @@ impl Killing {
     /// A guest of the usual size.
     pub const fn new(cast: Cast, mode: KeptMode, kills: u32, seed: u64) -> Self {
         let pages = if mode.is_huge() { 12 } else { 384 };
-        Self { cast, mode, kills, threads: 4, pages, seed }
+        Self { cast, mode, kills, threads: 4, pages, seed, guarded: false }
+    }
+
+    /// The same with a guardian.
+    pub const fn guarded(mut self) -> Self {
+        self.guarded = true;
+        self
     }
 
     /// Kills, and tells `after` of each guest what came of it all so far.
@@ -88,7 +100,9 @@ impl Killing {
         let pattern =
             Pattern::new(seed, self.mode.page_size).with_zero_runs(50).with_lone_zeros(50);
         let regions = [self.pages / 3, self.pages - self.pages / 3];
-        Keeping::by(self.cast.clone(), pattern, &regions, Some(self.mode.is_tracked()))
+        let tracked = Some(self.mode.is_tracked());
+        let keeping = Keeping::by(self.cast.clone(), pattern, &regions, tracked);
+        if self.guarded { keeping.guarded() } else { keeping }
     }
 
     fn one_guest(&self, seed: u64, sum: &mut Killed) -> Result<(), DriverError> {
@@ -215,6 +229,13 @@ fn one_kill(keeping: &Keeping, keeper: &mut Keeper, choices: &mut Choices, sum: 
         sum.early += 1;
     }
     std::thread::sleep(moment);
+    if let Some(guardian) = keeping.guardian()
+        && choices.of(6) == 0
+    {
+        // Whether it serves, waits, gives back or takes over.
+        let _ = kill(Pid::from_raw(guardian), Signal::SIGKILL);
+        sum.guardians += 1;
+    }
     keeper.kill();
     sum.kills += 1;
     // One in three is killed again before it serves, in the middle of taking over.
@@ -254,6 +275,7 @@ impl fmt::Display for Killed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kills         {}, {} while taking over", self.kills, self.early)?;
         writeln!(f, "handed over   {}", self.handed_over)?;
+        writeln!(f, "guardians     {} killed", self.guardians)?;
         writeln!(f, "guests        {}, one after the other", self.guests)?;
         writeln!(f, "accesses      {}", self.accesses)?;
         writeln!(f, "REMOVEs       {}", self.removes)?;

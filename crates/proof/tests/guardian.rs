@@ -3,28 +3,37 @@
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+};
 use nix::unistd::Pid;
+use uffd_core::guardian::{self, Answer, Client, GuardianError, News, Post};
+use uffd_core::ledger::{Claim, StateDir};
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
-use uffd_guest::protocol::{Expect, Soak};
-use uffd_proof::{Cast, Keeper, Keeping, SMALL, until, waiting_threads};
+use uffd_guest::protocol::Expect;
+use uffd_proof::killing::Killing;
+use uffd_proof::{Cast, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads};
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
-const GUARDIAN: &str = env!("CARGO_BIN_EXE_uffd-proof-guardian");
+const ROLE: &str = env!("CARGO_BIN_EXE_uffd-proof-role");
 
 const PAGES: u64 = 384;
 
 fn keeping() -> Keeping {
     let pattern = Pattern::new(71, SMALL).with_zero_runs(50).with_lone_zeros(50);
-    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
-    Keeping::new(cast, GUEST, pattern, &[PAGES / 3, PAGES - PAGES / 3], Some(true))
-        .guarded_by(GUARDIAN)
+    let regions = [PAGES / 3, PAGES - PAGES / 3];
+    Keeping::new(Cast::new(ROLE), GUEST, pattern, &regions, Some(true)).guarded()
 }
 
 /// Waits until the guardian would serve the keeper's guest at once, and says which process it is.
@@ -194,71 +203,25 @@ fn a_guardian_that_is_frozen_while_it_serves_stays_the_owner() {
     holds(&guest, 0..0, 0);
 }
 
-/// Kills of whoever serves while the guest is at work, at random moments.
-#[test]
-fn killed_again_and_again_under_load() {
-    let keeping = keeping();
-    let mut keeper = keeping.keeper();
-    let guest = keeping.guest(&keeper, |_| {});
-    guarded(&mut keeper);
-    let over = AtomicBool::new(false);
-    let mut kills = 0;
-    let report = std::thread::scope(|scope| {
-        let work = scope.spawn(|| {
-            let report = guest.thread(0).random(Soak {
-                seed: 5,
-                threads: 4,
-                chunk: 8,
-                ops: u64::MAX,
-                millis: Some(5_000),
-                madvise: 14,
-                ..Soak::default()
-            });
-            over.store(true, Ordering::Release);
-            report
-        });
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        while !over.load(Ordering::Acquire) {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // The moment of the kill is what this is about; nothing is waited for by it.
-            std::thread::sleep(Duration::from_micros(100 + (random >> 33) % 20_000));
-            match random >> 20 & 7 {
-                0 => keeper.guardian().pid.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL)),
-                _ => keeper.kill(),
-            }
-            kills += 1;
-            if random >> 24 & 3 == 0 {
-                keeper.kill();
-                // One in four is killed again in the middle of taking back.
-                drop(keeping.begin_keeper(|_| {}));
-            }
-            if random >> 20 & 7 != 0 || random >> 24 & 3 == 0 {
-                keeper = keeping.keeper();
-            }
-        }
-        work.join().unwrap().unwrap()
-    });
-    assert_eq!((report.wrong, &report.examples), (0, &vec![]), "after {kills} kills");
-    assert!(kills > 10, "{kills} kills");
-    keeper.kill();
-    let mut keeper = keeping.keeper();
-    assert_eq!((keeper.recovered(), keeper.left()), (1, &[][..]));
-    assert_eq!(keeper.ask("settle"), "Ok(())");
-    let export = keeper.export();
-    for page in 0..PAGES {
-        let number = u32::try_from(page).unwrap();
-        let (dirty, empty) = (export.dirty.contains(&number), export.empty.contains(&number));
-        assert!(!(dirty && empty), "page {page}");
-        match guest.thread(0).read_page(page).unwrap() {
-            Content::Source => {}
-            Content::Zeros => {
-                let source =
-                    || guest.thread(0).verify(page, 1, &[Expect::Source]).unwrap().wrong == 0;
-                assert!(dirty || empty || source(), "page {page}");
-            }
-            other => assert!(dirty, "page {page} is {other:?}"),
-        }
+/// Servers are killed at random moments beside a guest at work, and now and then the guardian with
+/// them.
+fn kills(page_size: u64) {
+    for mode in KeptMode::ALL.into_iter().filter(|mode| mode.page_size == page_size) {
+        let killed =
+            Killing::new(Cast::new(ROLE), mode, 60, 20_261_128).guarded().run(|_| {}).unwrap();
+        assert!(killed.is_right(), "{mode}: {killed}");
+        assert!(killed.guardians > 0 && killed.early > 0 && killed.removes > 0, "{mode}: {killed}");
     }
+}
+
+#[test]
+fn killed_again_and_again_beside_small_pages() {
+    kills(SMALL);
+}
+
+#[test]
+fn killed_again_and_again_beside_huge_pages() {
+    kills(HUGE);
 }
 
 /// Nothing of whoever started it keeps a terminal, a pipe, a lock or a folder in use.
@@ -297,4 +260,206 @@ fn a_guardian_has_nothing_of_whoever_started_it() {
             .any(|about| about.ino() == claim)
     };
     assert!(has_it(keeper.pid()) && !has_it(guardian));
+}
+
+/// A guardian of a directory without guests, whose server this process is.
+struct Alone {
+    process: Child,
+    dir: Arc<StateDir>,
+    claim: Option<Claim>,
+    /// As long as it is there the guardian stays.
+    connection: OwnedFd,
+    folder: tempfile::TempDir,
+}
+
+impl Alone {
+    fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(folder: tempfile::TempDir) -> Self {
+        let dir = Arc::new(StateDir::open(&folder.path().join("state")).unwrap());
+        let claim = Some(dir.claim(false).unwrap());
+        let process = guardian_of(dir.path()).spawn().unwrap();
+        let mut connection = None;
+        until("it to listen", || {
+            connection = connected(&dir).ok();
+            connection.is_some()
+        });
+        Self { process, dir, claim, connection: connection.unwrap(), folder }
+    }
+
+    /// What it answers to a message.
+    fn ask(socket: &OwnedFd, message: &str) -> Vec<Answer> {
+        // It may have hung up before.
+        let _ = send(socket.as_raw_fd(), message.as_bytes(), MsgFlags::MSG_NOSIGNAL);
+        let mut answers = Vec::new();
+        let mut bytes = [0; 4096];
+        loop {
+            match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+                Ok(0) | Err(Errno::ECONNRESET) => return answers,
+                Ok(len) => answers.push(serde_json::from_slice(&bytes[..len]).unwrap()),
+                Err(errno) => panic!("{errno}"),
+            }
+        }
+    }
+}
+
+fn connected(dir: &StateDir) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(&dir.path().join("guardian.sock"))?)?;
+    Ok(socket)
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn guardian_of(dir: &Path) -> Command {
+    let mut command = Command::new(ROLE);
+    command.args(["guardian", "--state-dir"]).arg(dir);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Being of the same user is not enough: it takes the claim of the directory.
+#[test]
+fn whoever_is_not_the_server_is_not_heard() {
+    let mut alone = Alone::start();
+    alone.claim = None;
+    let hello = r#"{"hello":{"version":1}}"#;
+    assert_eq!(Alone::ask(&connected(&alone.dir).unwrap(), hello), []);
+    // Another one's claim is of no help either.
+    let mut other = Command::new("flock");
+    let lock = alone.dir.path().join("server.lock");
+    let mut other = other
+        .arg("--no-fork")
+        .arg(&lock)
+        .args(["sleep", "60"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it to have the claim", || alone.dir.claim(false).is_err());
+    assert_eq!(Alone::ask(&connected(&alone.dir).unwrap(), hello), []);
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+/// Run again as another user, which the directory lets in for once.
+#[test]
+fn another_user_is_not_heard() {
+    const STAGE: &str = "UFFD_TEST_SOCKET";
+    let name = "another_user_is_not_heard";
+    if let Some(path) = std::env::var_os(STAGE) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        connect(socket.as_raw_fd(), &UnixAddr::new(Path::new(&path)).unwrap()).unwrap();
+        assert_eq!(Alone::ask(&socket, r#"{"hello":{"version":1}}"#), []);
+        return;
+    }
+    let alone = Alone::start();
+    let path = alone.dir.path().join("guardian.sock");
+    for (path, mode) in [(alone.folder.path(), 0o755), (alone.dir.path(), 0o755), (&*path, 0o666)] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let program = alone.folder.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = Command::new(program)
+        .args(["--exact", name, "--test-threads=1"])
+        .env(STAGE, &path)
+        .current_dir("/")
+        .uid(65_534)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_server_of_another_version_is_refused_by_name() {
+    let alone = Alone::start();
+    let answers = Alone::ask(&alone.connection, r#"{"hello":{"version":99,"more":[]}}"#);
+    let [Answer::Welcome { version: 1 }, Answer::Refused { why }] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert!(why.contains("version 99") && why.contains("version 1"), "{why}");
+    for strange in ["", "{", r#"{"copies":{}}"#, r#"{"left":{"id":"a"}}"#, r#"{"what":1}"#] {
+        assert_eq!(Alone::ask(&Alone::start().connection, strange), [], "{strange}");
+    }
+}
+
+struct Deaf;
+
+impl guardian::Observer for Deaf {
+    fn heard(&self, _: News) {}
+}
+
+#[test]
+fn a_guardian_of_another_version_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Arc::new(StateDir::open(folder.path()).unwrap());
+    let _claim = dir.claim(false).unwrap();
+    let post = Post::open(Arc::clone(&dir)).unwrap();
+    let error = std::thread::scope(|scope| {
+        let client = scope.spawn(|| Client::start(Arc::clone(&dir), None, Box::new(Deaf)));
+        let mut visitor = None;
+        until("the server", || {
+            visitor = visitor.take().or(post.accept().unwrap());
+            visitor.is_some()
+        });
+        visitor.as_mut().unwrap().channel.send(&Answer::Welcome { version: 7 }, None).unwrap();
+        client.join().unwrap().unwrap_err()
+    });
+    assert!(matches!(error, GuardianError::Version { found: 7 }), "{error}");
+    assert_eq!(error.code(), "ERR_UFFD_GUARDIAN_VERSION");
+}
+
+#[test]
+fn without_a_guardian_and_without_its_program_a_server_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Arc::new(StateDir::open(folder.path()).unwrap());
+    let _claim = dir.claim(false).unwrap();
+    let start = |program: Option<&str>| {
+        let launch = program.map(|program| guardian::Launch {
+            program: program.into(),
+            cgroup: None,
+            log: None,
+        });
+        Client::start(Arc::clone(&dir), launch, Box::new(Deaf)).unwrap_err().to_string()
+    };
+    assert!(start(None).contains("no guardian listens"));
+    assert!(start(Some("/nowhere/guardian")).contains("/nowhere/guardian"));
+    assert!(start(Some("/bin/false")).contains("did not start"), "{}", start(Some("/bin/false")));
+    assert!(start(Some("/bin/true")).contains("no guardian listens"));
+}
+
+#[test]
+fn what_a_dead_guardian_left_is_replaced_and_there_is_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = StateDir::open(&folder.path().join("state")).unwrap();
+    // As a dead one leaves it.
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("guardian.sock")).unwrap());
+    let first = Alone::start_in(folder);
+    let mut second = guardian_of(first.dir.path()).spawn().unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    second.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("has a guardian already"), "{said}");
+}
+
+/// The ledgers are gone, and the guests are not.
+#[test]
+fn a_state_directory_that_was_removed_costs_no_guest_its_guardian() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    guest.thread(0).write(3, 1, 9).unwrap();
+    guarded(&mut keeper);
+    std::fs::remove_dir_all(keeping.state_dir()).unwrap();
+    keeper.kill();
+    holds(&guest, 3..4, 9);
 }

@@ -1,6 +1,7 @@
 //! Nothing to do: wait for the kernel, for messages, for the guest's end, or for a time.
 
 use std::os::unix::net::UnixStream;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::commands::Commands;
@@ -46,11 +47,15 @@ const MOST_DOUBT: u32 = 8;
 /// A sleep shorter than this could have been a short wait.
 const SHORT: Duration = Duration::from_micros(60);
 
+/// Whether this process has more than one core. Finding out reads several files, which a guest that
+/// waits to be taken over would feel.
+static HAS_CORES: LazyLock<bool> =
+    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
+
 impl Patience {
     pub(super) fn new(enabled: bool) -> Self {
         // On one core the guest only gets on while the handler sleeps.
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let most = if enabled && cores > 1 { MOST_TRIES } else { 0 };
+        let most = if enabled && *HAS_CORES { MOST_TRIES } else { 0 };
         Self { tries: 0, most, doubt: 0, vain: 0 }
     }
 

@@ -23,11 +23,10 @@ use crate::contract::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, Ses
 use crate::handoff::Handoff;
 use crate::identity::{Identity, Owner};
 use crate::install::GuestMemory;
-use crate::kernel::{
-    Features, FeaturesError, Outcome, Pagemap, Process, Uffd, boot_time, is_shortage,
-};
+use crate::kernel::{Features, Outcome, Process, Uffd, boot_time, is_shortage};
 use crate::layout::Layout;
 use crate::ledger::{Ledger, LedgerFile};
+use crate::look::Look;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
 use crate::source::{Fetcher, Scratch};
@@ -95,10 +94,12 @@ impl Setup {
             .socket
             .set_nonblocking(true)
             .map_err(|error| resources("the handoff socket", error))?;
+        let look = Look::at(&uffd, peer.as_ref())?;
         let made = self.make(Made {
             uffd,
             layout,
             peer,
+            look,
             since,
             socket: Some(handoff.socket),
             ledger,
@@ -111,7 +112,7 @@ impl Setup {
 
     /// Makes the loop for a guest that a predecessor left.
     pub(crate) fn recover(mut self, left: Left) -> Result<FaultLoop, SessionError> {
-        let Left { file, header, ledger, layout, process, uffd, shown, ward } = left;
+        let Left { file, header, ledger, layout, process, uffd, look, shown, ward } = left;
         let kept = Some(Kept { file, ward });
         check_size(&layout)?;
         // It may have ended before that was decided, and after it was begun.
@@ -125,6 +126,7 @@ impl Setup {
             uffd,
             layout,
             peer: Some(process),
+            look,
             since,
             socket: None,
             ledger,
@@ -136,19 +138,8 @@ impl Setup {
 
     fn make(self, made: Made) -> Result<(FaultLoop, Features), SessionError> {
         let Self { fetcher, options, observer, mailbox, inbox } = self;
-        let Made { uffd, layout, peer, since, socket, mut ledger, kept } = made;
-        let features = match Features::of(&uffd) {
-            Err(FeaturesError::Shortage(cause)) => {
-                return Err(resources("the features of the userfaultfd", cause));
-            }
-            features => features?,
-        };
-        let page_map = match peer.as_ref().map(Pagemap::open) {
-            Some(Err(error)) if is_shortage(&error) => {
-                return Err(resources("its page map", error));
-            }
-            opened => opened.and_then(Result::ok),
-        };
+        let Made { uffd, layout, peer, look, since, socket, mut ledger, kept } = made;
+        let Look { features, page_map } = look;
         let identity = Arc::new(Identity::new(peer, page_map));
         let memory = GuestMemory::new(uffd, layout, identity, &mut ledger)
             .map_err(|error| resources("memory for the page states", error))?;
@@ -186,6 +177,7 @@ struct Made {
     uffd: Uffd,
     layout: Arc<Layout>,
     peer: Option<Process>,
+    look: Look,
     since: Instant,
     socket: Option<UnixStream>,
     ledger: Ledger,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::GuardianError;
+use super::error::GuardianError;
 use crate::kernel::Process;
 use crate::ledger::StateDir;
 

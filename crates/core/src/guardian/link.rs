@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::channel::{Channel, ChannelError};
-use super::client::{News, Observer};
 use super::error::GuardianError;
 use super::launch::Launch;
 use super::message::{Answer, PROTOCOL, Request};
+use super::news::{News, Observer};
 use super::post::visit;
 use crate::kernel::Waker;
-use crate::ledger::StateDir;
-use crate::recovery::Spares;
+use crate::ledger::{Spares, StateDir};
 
 /// How long an answer of the guardian's is waited for.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);

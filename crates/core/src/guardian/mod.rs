@@ -13,6 +13,7 @@
 //! | `post` | where the guardian listens |
 //! | `launch` | how one is started |
 //! | `link` | the server's connection: kept up by a thread, through the death of guardians |
+//! | `news` | what the server is told of its guardian |
 //! | `client` | the server's side: entrusting guests, and having them back |
 
 mod channel;
@@ -21,13 +22,15 @@ mod error;
 mod launch;
 mod link;
 mod message;
+mod news;
 mod post;
 mod proof;
 
 pub use channel::{Channel, ChannelError};
-pub use client::{Client, News, Observer, Ward};
+pub use client::{Client, Ward};
 pub use error::GuardianError;
 pub use launch::Launch;
 pub use message::{Answer, PROTOCOL, Request};
+pub use news::{News, Observer};
 pub use post::{Post, PostError, Visitor};
 pub use proof::Unproven;

@@ -14,9 +14,11 @@ mod header;
 mod live;
 mod note;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,9 @@ use crate::states::PageStates;
 
 /// Bytes between the header and the page states.
 const FIXED: usize = Note::BYTES + Live::BYTES + EventReader::BYTES;
+
+/// Descriptors kept for the case that a VMM's own may not be taken from it, by the guest's id.
+pub type Spares = HashMap<String, OwnedFd>;
 
 /// The parts of one guest's ledger; each is taken once.
 #[derive(Debug)]
@@ -298,8 +303,9 @@ impl UnownedFile {
         LedgerFile::map(&self.file, self.header, pages, true).map_err(io)
     }
 
-    /// Becomes its owner, unless that one lives. With the error comes what can be tried again.
-    pub(crate) fn own(self) -> Result<LedgerFile, (Option<Self>, LedgerError)> {
+    /// Becomes its owner, unless that one lives. With the error comes what can be tried again. One
+    /// that has no name any more belongs to a guest that has ended, unless `unnamed` ones are served.
+    pub(crate) fn own(self, unnamed: bool) -> Result<LedgerFile, (Option<Self>, LedgerError)> {
         let Self { file, path, header } = self;
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
@@ -316,7 +322,7 @@ impl UnownedFile {
             fs::symlink_metadata(&path)
                 .is_ok_and(|now| (now.dev(), now.ino()) == (about.dev(), about.ino()))
         };
-        if !lock.metadata().is_ok_and(is_there) {
+        if !unnamed && !lock.metadata().is_ok_and(is_there) {
             return Err((None, LedgerError::Gone));
         }
         Ok(LedgerFile { lock, path, stays: true })
@@ -324,7 +330,7 @@ impl UnownedFile {
 
     /// Removes it, its guest having ended, unless somebody else is about to.
     pub(crate) fn remove(self) -> Result<(), LedgerError> {
-        self.own().map(LedgerFile::remove).map_err(|(_, error)| error)
+        self.own(false).map(LedgerFile::remove).map_err(|(_, error)| error)
     }
 }
 

@@ -18,6 +18,7 @@ usage: cargo kill-test [options]
                      handler does, or the kernel does (WP_ASYNC)
   --pages N          pages of a guest (default 384 small or 12 huge ones, which are reserved for
                      the time and given back)
+  --guardian         beside a guardian, which is killed now and then as well
   --seed N           of the snapshot and of all choices (default 1); two runs with the same seed
                      make the same choices, and moments differ all the same
   --help             this text
@@ -40,6 +41,7 @@ struct Wanted {
     tracks: Vec<Tracks>,
     pages: Option<u64>,
     seed: u64,
+    guarded: bool,
 }
 
 fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Wanted>, String> {
@@ -51,6 +53,7 @@ fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Wanted>, Strin
         tracks: ALL.to_vec(),
         pages: None,
         seed: 1,
+        guarded: false,
     };
     let mut args = args.into_iter();
     while let Some(option) = args.next() {
@@ -101,6 +104,7 @@ fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Wanted>, Strin
                 _ => return Err("--pages expects at least 3".to_owned()),
             },
             "--seed" => wanted.seed = number(text()?)?,
+            "--guardian" => wanted.guarded = true,
             "--help" | "-h" => return Ok(None),
             _ => return Err(format!("{option} is not an option; see --help")),
         }
@@ -120,7 +124,7 @@ impl Wanted {
         let killing = |mode| {
             let usual = Killing::new(cast.clone(), mode, each, self.seed);
             let pages = self.pages.unwrap_or(usual.pages);
-            Killing { threads: self.threads, pages, ..usual }
+            Killing { threads: self.threads, pages, guarded: self.guarded, ..usual }
         };
         modes.into_iter().map(killing).collect()
     }
