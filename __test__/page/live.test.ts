@@ -115,19 +115,22 @@ test('it is light or dark, as the reader likes it', async (t) => {
   const { page, stage, complaints } = setting
   await stage.guest()
   await page.locator('#detail').waitFor()
-  const looks = async (colorScheme: 'light' | 'dark') => {
+  /** Waits until paper and the first cell of the map have these colours. */
+  const looks = async (colorScheme: 'light' | 'dark', paper: number[], cell: number[]) => {
     await page.emulateMedia({ colorScheme })
-    const paper = await page.evaluate<string>('getComputedStyle(document.body).backgroundColor')
-    // Canvases are drawn anew, in other colours.
-    const corner = await page.evaluate<number[]>(
-      `[...document.querySelector('#map').getContext('2d').getImageData(0, 0, 1, 1).data]`,
-    )
-    return { paper, corner }
+    const seen = async () => {
+      const body = await page.evaluate<string>('getComputedStyle(document.body).backgroundColor')
+      // The canvas is drawn anew with the next frame.
+      const corner = await page.evaluate<number[]>(
+        `[...document.querySelector('#map').getContext('2d').getImageData(0, 0, 1, 1).data]`,
+      )
+      return body === `rgb(${paper.join(', ')})` && corner.join() === [...cell, 255].join()
+    }
+    while (!(await seen()));
+    t.pass()
   }
-  const [light, dark] = [await looks('light'), await looks('dark')]
-  t.is(light.paper, 'rgb(255, 255, 255)')
-  t.is(dark.paper, 'rgb(20, 23, 27)')
-  t.notDeepEqual(light.corner, dark.corner)
+  await looks('light', [255, 255, 255], [236, 239, 242])
+  await looks('dark', [20, 23, 27], [35, 40, 46])
   t.deepEqual(complaints, [])
 })
 
