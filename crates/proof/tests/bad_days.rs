@@ -4,14 +4,17 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use uffd_core::kernel::Process;
 use uffd_core::ledger::{StateDir, StateDirError};
 use uffd_core::recovery::{Left, NotTaken, Obstruction, Prospect, Spares};
-use uffd_core::session::{End, NoObserver, Session};
+use uffd_core::session::{End, NoObserver, Owner, Session};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::Pattern;
@@ -211,6 +214,71 @@ fn whoever_is_short_of_descriptors_leaves_the_guest_to_the_next() {
     }
     assert!(outcomes.0 > 0 && outcomes.1 > 0, "{outcomes:?}");
     is_served_on(&keeping, &guest);
+}
+
+/// Pages of zeros are not protected where the guest's page map tells which were written. To whoever
+/// cannot read that, each of them may have been.
+#[test]
+fn whoever_cannot_read_the_page_map_says_that_more_may_have_been_written() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guest = guest(&keeping, &keeper);
+    guest.thread(0).madvise(4, 4).unwrap();
+    assert_eq!(guest.thread(0).verify(4, 4, &[Expect::Zeros]).unwrap().wrong, 0);
+    guest.thread(0).write(5, 1, 11).unwrap();
+    assert_eq!(keeper.ask("settle"), "Ok(())");
+    keeper.kill();
+
+    let path = ledger(&keeping);
+    let mut spares = Spares::new();
+    let left = Left::find(&path, &mut spares).unwrap();
+    let id = left.id().to_owned();
+    drop(left);
+    let uffd = the_userfaultfd(&guest);
+    spares.insert(id, uffd);
+    let source = Arc::new(FileSource::open(keeping.snapshot()).unwrap());
+    let export = without_the_right_to_trace(|| {
+        let left = Left::find(&path, &mut spares).unwrap();
+        let options = left.options();
+        let fetcher = Arc::new(Fetcher::new(source));
+        let session = Session::recover(left, fetcher, options, Box::new(NoObserver)).unwrap();
+        assert_eq!(session.owner(), Some(Owner::Unknowable));
+        let export = session.export().unwrap();
+        session.begin_hand_over();
+        assert_eq!(session.wait(), End::HandedOver);
+        export
+    });
+    assert!(!export.exact);
+    assert!([1, 4, 5, 6, 7].iter().all(|page| export.dirty.contains(*page)), "{export:?}");
+}
+
+/// A copy of the guest's own, as a guardian would have it.
+fn the_userfaultfd(guest: &Guest) -> OwnedFd {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", guest.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let started = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let process = Process::find(guest.pid(), started).unwrap();
+    let number = fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap().flatten().find(|fd| {
+        fs::read_link(fd.path()).is_ok_and(|it| it.as_os_str() == "anon_inode:[userfaultfd]")
+    });
+    let number = number.unwrap().file_name().to_str().unwrap().parse().unwrap();
+    process.descriptor(number).unwrap()
+}
+
+/// Runs something on a thread that may not look into processes that may more than it.
+fn without_the_right_to_trace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let inside = || {
+        let mut sets = capabilities(None).unwrap();
+        for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+            // Each of them is enough to look into a process.
+            set.remove(CapabilitySet::SYS_PTRACE);
+            set.remove(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN);
+        }
+        set_capabilities(None, sets).unwrap();
+        run()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(inside).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[test]

@@ -204,6 +204,24 @@ fn between_a_ledger_and_what_was_decided() {
     }
 }
 
+/// What was asked for is in the ledger before anything is done about it: whoever comes next need not
+/// be asked for the same.
+#[test]
+fn between_a_ledger_and_what_was_decided_by_somebody_with_other_options() {
+    for mode in [ON, huge(ON)] {
+        for (point, count) in [("ledger named", 1), ("registering", 2), ("deciding", 1)] {
+            let scene = Scene::new(mode);
+            let mut life = scene.life();
+            let mut keeper = scene.keeping.doomed(point, count);
+            let guest = scene.keeping.guest_of_anybody(|options| mode.guest(options));
+            keeper.killed();
+            let mut next = scene.keeping.keeper_that_tracks(None);
+            guest.thread(0).program(life.live()).unwrap();
+            scene.check(&mut next, &guest, &life);
+        }
+    }
+}
+
 /// A keeper that takes over what another has left in the middle of a step is killed too.
 #[test]
 fn in_the_middle_of_taking_over() {
@@ -248,6 +266,31 @@ fn in_the_middle_of_a_hand_over_and_of_an_export() {
             keeper.killed();
             let mut next = scene.keeping.keeper();
             scene.check(&mut next, &guest, &life);
+        }
+    }
+}
+
+/// Before everything is installed, whoever comes next serves the guest as if nothing had been asked.
+#[test]
+fn among_the_installs_of_a_release() {
+    for mode in [OFF, huge(OFF)] {
+        for point in ["noted", "executed", "accounting"] {
+            let scene = Scene::new(mode);
+            let mut life = scene.life();
+            let mut keeper = scene.keeping.keeper();
+            let guest = scene.guest(&keeper);
+            guest.thread(0).program(life.live()).unwrap();
+            keeper.kill();
+            let mut keeper = scene.keeping.doomed(point, 1);
+            keeper.tell("release");
+            keeper.killed();
+            let mut next = scene.keeping.keeper();
+            scene.check(&mut next, &guest, &life);
+            let mut answers = [next.ask("release"), next.next().unwrap()];
+            answers.sort();
+            assert_eq!(answers, ["Ok(Ok(()))", "end Released"]);
+            next.kill();
+            life.check_contents(&guest);
         }
     }
 }

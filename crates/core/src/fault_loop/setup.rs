@@ -37,8 +37,9 @@ use crate::view::View;
 /// back without end. Nobody can install anything meanwhile.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long threads that give memory back may hold up the end of a recovery.
-const REMOVES_END_WITHIN: Duration = Duration::from_millis(20);
+/// How long threads that give memory back may hold up the end of a recovery. They need a moment, or
+/// on a host that is overloaded their turn.
+const REMOVES_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// Pages beyond this have no place in a portable Roaring bitmap: 16 TiB of 4 KiB pages.
 const MOST_PAGES: u64 = 1 << 32;
@@ -223,7 +224,7 @@ impl FaultLoop {
             None => self.decide(features, Instant::now() + SETTLES_WITHIN)?,
         }
         if self.guest.memory.has_installs_left() {
-            let settled = self.let_removes_end()?;
+            let settled = !self.guest.memory.has_looks_of_removes() || self.let_removes_end()?;
             crate::kill_point!("left removes");
             self.guest.memory.finish_what_was_left(settled);
         }

@@ -120,6 +120,23 @@ impl GuestMemory {
         !self.note.left(&self.layout).is_empty()
     }
 
+    /// Whether a page that was given back, and was to be filled, looks like one that was filled and
+    /// written: or it is about to go, and is what it was before.
+    pub(crate) fn has_looks_of_removes(&self) -> bool {
+        let looks = |page| {
+            self.states.get(page) == PageState::Removed
+                && matches!(self.place(page), Some(Place::Written | Place::Away))
+        };
+        self.note.left(&self.layout).into_iter().any(|(pages, _)| pages.pages().any(looks))
+    }
+
+    /// What the guest's page table has in the place of `page`, where that may be known.
+    fn place(&self, page: PageIndex) -> Option<Place> {
+        let addr = self.addr(page);
+        let end = GuestAddr(addr.0 + self.page_size().bytes());
+        self.identity.page_map()?.place(addr, end).ok()
+    }
+
     /// Finds out what became of the installs that a predecessor had in hand. `settled` is that no
     /// page is about to be given back whose event was read already.
     pub(crate) fn finish_what_was_left(&mut self, settled: bool) {
@@ -145,10 +162,7 @@ impl GuestMemory {
 
     /// Asks the page map whether `page`, which may have been filled like this, is there.
     fn find_out(&mut self, page: PageIndex, filling: Filling, settled: bool) {
-        let before = self.states.get(page);
-        let addr = self.addr(page);
-        let end = GuestAddr(addr.0 + self.page_size().bytes());
-        let place = self.identity.page_map().and_then(|map| map.place(addr, end).ok());
+        let (before, place) = (self.states.get(page), self.place(page));
         // The source's bytes are only ever put in the place of a page that was never there.
         let is_source =
             filling == Filling::Source && matches!(before, PageState::Unfaulted | PageState::Clean);

@@ -325,6 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_has_ended_has_no_memory_before_it_is_reaped() {
+        use std::process::{Command, Stdio};
+        assert!(Process::own().unwrap().has_memory().unwrap());
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let process = Process { pid, pidfd: open_pidfd(pid).unwrap() };
+        assert!(process.has_memory().unwrap());
+        drop(child.stdin.take());
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(30_000_u16)).unwrap();
+        assert!(process.has_exited() && !process.has_memory().unwrap());
+        child.wait().unwrap();
+        // Reaped, it cannot be looked at, or its number is somebody else's.
+        assert!(!process.has_memory().unwrap_or(false));
+    }
+
+    #[test]
     fn an_open_file_is_found_in_another_process_and_taken_from_it() {
         use std::process::{Command, Stdio};
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -177,6 +177,21 @@ mod tests {
         assert!(past.is_err());
     }
 
+    /// A fault in the middle of a read would be a moment in which an event is nowhere.
+    #[test]
+    fn what_is_locked_is_written_to_without_a_fault() {
+        use nix::sys::resource::{UsageWho, getrusage};
+        const LEN: usize = 64 << 12;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LEN as u64).unwrap();
+        let mut part = SharedMemory::of(&file).unwrap().take(LEN);
+        part.lock().unwrap();
+        let faults = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().minor_page_faults();
+        let before = faults();
+        part.as_mut_slice().fill(7);
+        assert!(faults() - before < 8, "{} faults for 64 pages", faults() - before);
+    }
+
     #[test]
     fn another_mapping_of_the_file_sees_the_bytes() {
         let file = tempfile::tempfile().unwrap();
