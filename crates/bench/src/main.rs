@@ -40,7 +40,12 @@ const AS_GUEST: &str = "--as-guest";
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1).peekable();
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    // Servers that are killed, their guests and their guardians are this program too.
+    if let Some(status) = uffd_proof::roles::play(&args) {
+        return status;
+    }
+    let mut args = args.into_iter().peekable();
     if args.peek().is_some_and(|arg| arg == AS_GUEST) {
         return uffd_guest::program::main(args.skip(1));
     }

@@ -3,9 +3,9 @@
 use crate::measure::Metric;
 use crate::target::{Bound, Target, figure, ratio};
 use crate::workloads::{
-    DEFAULTS, DENSE, FLOOR, KERNEL, ONE_PAGE, ONE_PAGE_SLEEPING, POPULATED, PREFAULT,
-    PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO, SPARSE, TRACED, TRACKED,
-    UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
+    DEFAULTS, DENSE, FLOOR, HANDED_OVER, KEPT, KERNEL, KILLED, ONE_PAGE, ONE_PAGE_SLEEPING,
+    POPULATED, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO, SPARSE, TRACED,
+    TRACKED, UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
 };
 
 /// All of them.
@@ -235,6 +235,36 @@ pub(crate) const ALL: &[Target] = &[
         (WITH_EXPORTS, UNDISTURBED),
         Bound::AtMost(2.0),
     ),
+    ratio(
+        "a guest with a ledger: touch p50 / without",
+        "ledger",
+        Metric::P50Us,
+        (KEPT, ONE_PAGE),
+        Bound::AtMost(1.03),
+    ),
+    figure(
+        "server killed, with a guardian: longest touch, p50 in µs",
+        "killed",
+        Metric::P50Us,
+        KILLED,
+        Bound::AtMost(5_000.0),
+    ),
+    figure("the same, p99 in µs", "killed", Metric::P99Us, KILLED, Bound::AtMost(20_000.0)),
+    ratio(
+        "handed over: longest touch, p50 / undisturbed",
+        "killed",
+        Metric::P50Us,
+        (HANDED_OVER, UNDISTURBED),
+        Bound::AtMost(2.0),
+    ),
+    figure(
+        "server of 64 guests killed: longest touch, p50 in µs",
+        "killed-64",
+        Metric::P50Us,
+        KILLED,
+        Bound::AtMost(5_000.0),
+    ),
+    figure("the same, p99 in µs", "killed-64", Metric::P99Us, KILLED, Bound::AtMost(20_000.0)),
     figure(
         "idle guests: CPU of all of them, % of a core",
         "idle",

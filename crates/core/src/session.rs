@@ -84,6 +84,19 @@ impl Session {
         Ok(session)
     }
 
+    /// The same for a guest that outlives this process.
+    pub fn start_kept(
+        handoff: Handoff,
+        fetcher: Arc<Fetcher>,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+        keep: &Keep,
+    ) -> Result<Self, SessionError> {
+        let (session, runner) = Self::prepare(handoff, fetcher, options, observer, Some(keep))?;
+        runner.start(())?;
+        Ok(session)
+    }
+
     /// Goes on serving a guest that another process has left, on a thread of its own. Whether its
     /// writes are tracked stays as it was.
     pub fn recover(

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions};
 use uffd_core::units::PageRange;
 use uffd_guest::driver::Guest;
@@ -67,6 +68,8 @@ pub struct Keeping {
     guests: Guests,
     scenery: Scenery,
     pattern: Pattern,
+    /// Kept for as long as this is.
+    in_memory: Option<TempDir>,
 }
 
 impl Keeping {
@@ -108,7 +111,19 @@ impl Keeping {
         };
         let options = Options::new(scenery.socket(), regions.to_vec(), pattern);
         let guests = Guests::new(guest, leading, options);
-        Self { cast, kept, guests, scenery, pattern }
+        Self { cast, kept, guests, scenery, pattern, in_memory: None }
+    }
+
+    /// The same with a state directory in memory, as it should be.
+    ///
+    /// # Panics
+    /// If there is no room for one.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+        self.kept.state_dir = folder.path().join("state");
+        self.in_memory = Some(folder);
+        self
     }
 
     /// Has its keepers fill each page alone.

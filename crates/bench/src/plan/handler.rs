@@ -20,6 +20,8 @@ pub(crate) enum Handler {
     },
     /// A session of uffd-rs.
     Uffd(SessionOptions),
+    /// A session of uffd-rs whose guest outlives its process.
+    UffdKept(SessionOptions),
     /// A session of uffd-rs on a snapshot that has served another guest just before.
     UffdAgain(SessionOptions),
     /// A session of uffd-rs that has the pages of the trace in a file of their own.
@@ -51,9 +53,10 @@ impl Handler {
     /// How its session is to behave, if it has one.
     pub(crate) const fn session(self) -> Option<SessionOptions> {
         match self {
-            Self::Uffd(options) | Self::UffdAgain(options) | Self::UffdPacked(options) => {
-                Some(options)
-            }
+            Self::Uffd(options)
+            | Self::UffdKept(options)
+            | Self::UffdAgain(options)
+            | Self::UffdPacked(options) => Some(options),
             Self::File | Self::Kernel | Self::Plain(_) | Self::RawCopy { .. } => None,
         }
     }

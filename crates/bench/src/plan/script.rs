@@ -31,6 +31,9 @@ pub(crate) enum Script {
     Stall { bench: Bench, by: Disturbance },
     /// So many guests touch pages at once.
     Together { guests: u64, bench: Bench },
+    /// So many guests of servers in processes of their own touch so many pages at once, again and
+    /// again, and whoever serves them is interrupted in the middle.
+    Outlive { guests: u64, times: u64, touches: u64, by: Interruption },
     /// So many guests touch a few pages, then none does anything for so long.
     Idle { guests: u64, millis: u64 },
 }
@@ -40,7 +43,7 @@ impl Script {
     pub(crate) const fn placement(&self) -> Placement {
         match self {
             // Whoever fills memory may use all cores, as the guest does nothing.
-            Self::Fill | Self::Idle { .. } => Placement::Free,
+            Self::Fill | Self::Idle { .. } | Self::Outlive { .. } => Placement::Free,
             Self::Together { .. } => Placement::TwoCores,
             Self::Touch { .. }
             | Self::GiveBack { .. }
@@ -64,6 +67,7 @@ impl Script {
             | Self::Fill
             | Self::Waiting { .. }
             | Self::Together { .. }
+            | Self::Outlive { .. }
             | Self::Idle { .. } => Vec::new(),
         }
     }
@@ -75,6 +79,16 @@ pub(crate) enum Disturbance {
     Nothing,
     /// It tells the state of all pages.
     Export,
+}
+
+/// What happens to a server that has a guardian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    Nothing,
+    /// It is killed, and the guardian serves.
+    Kill,
+    /// It hands over to the guardian, which gives back to the next server.
+    HandOver,
 }
 
 /// Where threads stay.

@@ -39,7 +39,7 @@ pub(super) fn run(
     let before = host::memory_kib();
     let stands = handed_off
         .into_iter()
-        .map(|(guest, handoff)| Stand::session(guest, handoff, source.clone(), options))
+        .map(|(guest, handoff)| Stand::session(guest, handoff, source.clone(), options, None))
         .collect::<Result<Vec<_>>>()?;
     for stand in &stands {
         stand.guest.thread(0).touch(0, TOUCHED)?;

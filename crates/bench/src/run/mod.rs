@@ -4,6 +4,7 @@ mod again;
 mod figures;
 mod fill;
 mod idle;
+mod outlive;
 mod removes;
 mod stall;
 mod start;
@@ -31,6 +32,9 @@ pub(crate) fn run(
     if let Script::Idle { guests, millis } = contender.script {
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
+    if let Script::Outlive { guests, times, touches, by } = contender.script {
+        return outlive::run(contender, guests, times, touches, by);
+    }
     let ahead = touch::ahead(contender, snapshots)?;
     let ready = Ready::open(contender, snapshots, &ahead)?;
     let placement = if pinned { contender.script.placement() } else { Placement::Free };
@@ -57,6 +61,8 @@ fn with_one_guest(contender: &Contender, stand: &Stand, ahead: Vec<PageRange>) -
         Script::Churn { bench } => removes::churn(contender, stand, bench),
         Script::Waiting { threads, seed } => waiting::run(contender, stand, *threads, *seed),
         Script::Stall { bench, by } => stall::run(stand, bench, *by),
-        Script::Together { .. } | Script::Idle { .. } => Err("this takes several guests".into()),
+        Script::Together { .. } | Script::Outlive { .. } | Script::Idle { .. } => {
+            Err("this takes several guests".into())
+        }
     }
 }

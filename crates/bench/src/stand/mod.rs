@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uffd_core::handoff::Handoff;
+use uffd_core::recovery::Keep;
 use uffd_core::session::{NoObserver, Session, SessionOptions};
 use uffd_core::source::Fetcher;
 use uffd_core::units::PageRange;
@@ -50,9 +51,14 @@ impl Stand {
         handoff: Handoff,
         source: Arc<Fetcher>,
         options: SessionOptions,
+        keep: Option<&Keep>,
     ) -> Result<Self> {
         let before = host::threads("uffd-guest");
-        let session = Session::start(handoff, source, options, Box::new(NoObserver))?;
+        let observer = Box::new(NoObserver);
+        let session = match keep {
+            None => Session::start(handoff, source, options, observer)?,
+            Some(keep) => Session::start_kept(handoff, source, options, observer, keep)?,
+        };
         let tid = host::new_thread("uffd-guest", &before)?;
         Ok(Self { guest, service: Service::Session { session, tid } })
     }

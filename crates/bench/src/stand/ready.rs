@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use uffd_core::kernel::FileMap;
+use uffd_core::ledger::{SnapshotPlace, StateDir};
+use uffd_core::recovery::Keep;
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::units::PageRange;
 
@@ -22,6 +25,8 @@ pub(crate) struct Ready<'a> {
     contender: &'a Contender,
     dir: PathBuf,
     opened: Opened,
+    /// Where guests are kept that outlive this process.
+    kept: Option<(TempDir, Keep)>,
     /// How long that took: until then no guest can come.
     pub(crate) took: Duration,
 }
@@ -65,7 +70,11 @@ impl<'a> Ready<'a> {
             _ => source(Arc::new(FileSource::open(&file)?)),
         };
         let took = begin.elapsed();
-        Ok(Self { contender, dir: snapshots.dir().to_owned(), opened, took })
+        let kept = match handler {
+            Handler::UffdKept(_) => Some(keep(&file)?),
+            _ => None,
+        };
+        Ok(Self { contender, dir: snapshots.dir().to_owned(), opened, kept, took })
     }
 
     /// Starts a guest and serves it.
@@ -111,6 +120,15 @@ impl<'a> Ready<'a> {
     fn session(&self, source: &Arc<Fetcher>) -> Result<Stand> {
         let options = self.contender.handler.session().ok_or("nobody has a session")?;
         let (guest, handoff) = handed_off(&self.dir, self.contender.snapshot)?;
-        Stand::session(guest, handoff, Arc::clone(source), options)
+        let keep = self.kept.as_ref().map(|(_, keep)| keep);
+        Stand::session(guest, handoff, Arc::clone(source), options, keep)
     }
+}
+
+/// A state directory in memory, and what is kept there of guests of `file`.
+fn keep(file: &Path) -> Result<(TempDir, Keep)> {
+    let folder = tempfile::tempdir_in("/dev/shm")?;
+    let dir = Arc::new(StateDir::open(folder.path())?);
+    let snapshot = SnapshotPlace::of(&FileSource::open(file)?)?;
+    Ok((folder, Keep { dir, snapshot, guardian: None, manager: None }))
 }

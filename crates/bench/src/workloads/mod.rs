@@ -7,6 +7,7 @@ mod cost;
 mod huge;
 mod many;
 mod names;
+mod outlive;
 mod shapes;
 mod stall;
 mod usual;
@@ -44,5 +45,8 @@ pub(crate) const ALL: &[Workload] = &[
     again::TRACKED_WRITE,
     again::RANDOM,
     stall::EXPORT,
+    outlive::LEDGER,
+    outlive::KILL,
+    outlive::KILL_OF_MANY,
     cost::IDLE,
 ];
