@@ -15,6 +15,7 @@
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 //! | [`metrics`], [`view`] | what is counted, and what others see without asking a fault loop |
+//! | [`service_manager`] | who started this process and keeps userfaultfds beyond it |
 //! | [`guardian`] | the process that serves the guests whenever the server cannot |
 
 pub mod contract;
@@ -35,6 +36,7 @@ pub mod policy;
 pub mod recorder;
 pub mod recovery;
 pub mod server;
+pub mod service_manager;
 pub mod session;
 pub mod source;
 pub mod states;

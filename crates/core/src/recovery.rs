@@ -20,6 +20,7 @@ use crate::ledger::{
     UnownedFile,
 };
 use crate::look::Look;
+use crate::service_manager::{ServiceManager, Stored};
 
 pub use crate::ledger::Spares;
 
@@ -32,6 +33,8 @@ pub struct Keep {
     pub snapshot: SnapshotPlace,
     /// Whom guests are entrusted to.
     pub guardian: Option<Arc<Client>>,
+    /// Who keeps copies of their userfaultfds beyond this process.
+    pub manager: Option<Arc<ServiceManager>>,
 }
 
 impl Keep {
@@ -292,7 +295,18 @@ impl Prospect {
                 Err(why) => return Err(not(why)),
             }
         }
-        Ok(Left { file, header, ledger, layout, process, uffd, look, shown, ward: None })
+        Ok(Left {
+            file,
+            header,
+            ledger,
+            layout,
+            process,
+            uffd,
+            look,
+            shown,
+            ward: None,
+            stored: None,
+        })
     }
 }
 
@@ -310,6 +324,8 @@ pub struct Left {
     pub(crate) shown: Option<bool>,
     /// Left to the guardian after the file is let go of.
     pub(crate) ward: Option<Ward>,
+    /// Forgotten when the guest has ended.
+    pub(crate) stored: Option<Stored>,
 }
 
 impl Left {
@@ -367,7 +383,7 @@ pub fn take_over(
     spares: &mut Spares,
     mut serve: impl FnMut(Left),
 ) -> io::Result<Vec<NotRecovered>> {
-    let Keep { dir, snapshot: served, guardian } = keep;
+    let Keep { dir, snapshot: served, guardian, manager } = keep;
     if let Some(guardian) = guardian {
         spares.extend(guardian.copies());
     }
@@ -385,6 +401,12 @@ pub fn take_over(
             Err(error) => note(error),
         }
     }
+    if let Some(manager) = manager {
+        // Of guests that have ended while nobody served them.
+        for id in spares.keys().filter(|id| !dir.finished(id).exists()) {
+            let _ = manager.forget(id);
+        }
+    }
     let mut until = None;
     while !prospects.is_empty() {
         let over = until.is_some_and(|until| Instant::now() >= until);
@@ -400,6 +422,7 @@ pub fn take_over(
                     if let Some(guardian) = guardian {
                         left.entrust(guardian);
                     }
+                    left.stored = Stored::of(manager.as_ref(), left.id(), left.uffd.as_fd());
                     serve(left);
                 }
                 Err(NotTaken::Served(prospect)) if !over => locked.push(*prospect),

@@ -216,7 +216,7 @@ impl Shared {
             }
         }
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-        Ok(Keep { dir: Arc::new(dir), snapshot, guardian: None })
+        Ok(Keep { dir: Arc::new(dir), snapshot, guardian: None, manager: None })
     }
 
     fn let_go(&self) {

@@ -87,6 +87,7 @@ impl Scene {
             dir: Arc::new(StateDir::open(self.keeping.state_dir()).unwrap()),
             snapshot: SnapshotPlace::of(&source).unwrap(),
             guardian: None,
+            manager: None,
         };
         let mut taken = Vec::new();
         let others = take_over(&keep, &mut Spares::new(), |left| taken.push(left)).unwrap();

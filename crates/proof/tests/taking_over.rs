@@ -68,8 +68,12 @@ impl Place {
     fn bind(&self) -> (Bound, Receiver<Told>) {
         let source = Arc::new(FileSource::open(&self.dir.path().join("mem")).unwrap());
         let dir = Arc::new(StateDir::open(&self.dir.path().join("state")).unwrap());
-        let keep =
-            Some(Keep { dir, snapshot: SnapshotPlace::of(&source).unwrap(), guardian: None });
+        let keep = Some(Keep {
+            dir,
+            snapshot: SnapshotPlace::of(&source).unwrap(),
+            guardian: None,
+            manager: None,
+        });
         let options = ServerOptions { keep, ..ServerOptions::default() };
         let (sender, told) = channel();
         let observer = Arc::new(Telling(Mutex::new(sender)));

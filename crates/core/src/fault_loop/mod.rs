@@ -36,6 +36,7 @@ use crate::identity::SharedIdentity;
 use crate::layout::Layout;
 use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
+use crate::service_manager::Stored;
 use crate::source::{Scratch, Source};
 use crate::stats::Stats;
 use crate::view::View;
@@ -96,6 +97,7 @@ struct Kept {
     file: LedgerFile,
     /// Dropped after the file, which the guardian cannot have before.
     ward: Option<Ward>,
+    stored: Option<Stored>,
 }
 
 impl FaultLoop {
@@ -193,10 +195,11 @@ impl FaultLoop {
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
     fn let_ledger_go(&mut self, remove: bool) {
-        let Some(Kept { file, ward }) = self.kept.take() else { return };
+        let Some(Kept { file, ward, stored }) = self.kept.take() else { return };
         if remove {
             file.remove();
             ward.into_iter().for_each(Ward::forget);
+            stored.into_iter().for_each(Stored::forget);
         } else {
             drop(file);
             drop(ward);

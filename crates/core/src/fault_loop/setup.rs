@@ -29,6 +29,7 @@ use crate::ledger::{Ledger, LedgerFile};
 use crate::look::Look;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
+use crate::service_manager::Stored;
 use crate::source::{Fetcher, Scratch};
 use crate::units::PageSize;
 use crate::view::View;
@@ -88,7 +89,8 @@ impl Setup {
                     .map_err(|error| resources("a ledger in the state directory", error))?;
                 let ward =
                     keep.guardian.as_ref().and_then(|guardian| guardian.entrust(id, uffd.as_fd()));
-                (Some(Kept { file, ward }), ledger)
+                let stored = Stored::of(keep.manager.as_ref(), id, uffd.as_fd());
+                (Some(Kept { file, ward, stored }), ledger)
             }
         };
         handoff
@@ -113,8 +115,8 @@ impl Setup {
 
     /// Makes the loop for a guest that a predecessor left.
     pub(crate) fn recover(mut self, left: Left) -> Result<FaultLoop, SessionError> {
-        let Left { file, header, ledger, layout, process, uffd, look, shown, ward } = left;
-        let kept = Some(Kept { file, ward });
+        let Left { file, header, ledger, layout, process, uffd, look, shown, ward, stored } = left;
+        let kept = Some(Kept { file, ward, stored });
         check_size(&layout)?;
         // It may have ended before that was decided, and after it was begun.
         self.options.dirty_tracking = header.options().dirty_tracking;

@@ -28,6 +28,7 @@ pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};
 pub use host::{Access, Host, may_take_descriptor};
+pub(crate) use inheritance::inherited;
 pub use inheritance::pass_on_nothing;
 pub use mapping::{Bytes, FileMap, HugeBuffer, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;

@@ -41,7 +41,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
         Some(_) => Some(Client::start(Arc::clone(&dir), launch, Box::new(heard.clone()))?),
         None => None,
     };
-    let keep = Some(Keep { dir, snapshot, guardian });
+    let keep = Some(Keep { dir, snapshot, guardian, manager: None });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
     let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
     bound.take_over(&mut Spares::new())?;
