@@ -10,6 +10,7 @@
 //! | `snapshots` | the snapshots of its guests, open and proved to be theirs |
 //! | `ready` | getting ready for guests, beside everything else |
 //! | `guest` | one guest: served here, or by the server |
+//! | `takeover` | taking guests over, on all cores |
 //! | `service` | whom to listen to, and what is to be done |
 
 mod detach;
@@ -20,6 +21,7 @@ mod options;
 mod ready;
 mod service;
 mod snapshots;
+mod takeover;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -13,14 +13,15 @@ use uffd_core::guardian::{
 };
 use uffd_core::kernel::{Process, Waker};
 use uffd_core::ledger::{LedgerError, StateDir};
-use uffd_core::recovery::{NotRecovered, NotTaken, Obstruction, Prospect};
-use uffd_core::session::{End, Session, SessionError, SessionOptions};
+use uffd_core::recovery::{NotRecovered, Obstruction, Prospect};
+use uffd_core::session::{End, SessionError};
 
 use super::failure::Failure;
 use super::guest::{Guest, Watch};
 use super::log::Log;
 use super::ready::{Bell, Event, Ready};
 use super::snapshots::{Snapshots, key};
+use super::takeover::{self, Taken, Takeover};
 
 /// How long the first server may take to come.
 const FIRST_COMES_WITHIN: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub(crate) struct Service {
     /// When the first server has to have come.
     until: Option<Instant>,
     again: Option<(Instant, Duration)>,
+    /// How many there are. Finding out takes a while.
+    cores: usize,
 }
 
 /// The server that is connected.
@@ -75,6 +78,7 @@ impl Service {
             former: Vec::new(),
             until: Some(Instant::now() + FIRST_COMES_WITHIN),
             again: None,
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         })
     }
 
@@ -382,10 +386,8 @@ impl Service {
             return;
         }
         // First those that all is at hand for.
-        for id in self.those_that(|_| true) {
-            self.guest(&id).is_wanted = true;
-            self.serve(&id);
-        }
+        self.guests.values_mut().for_each(|guest| guest.is_wanted = true);
+        self.serve_all(&self.those_that(|_| true));
         match self.dir.ledgers() {
             Ok(paths) => {
                 for path in paths {
@@ -407,9 +409,7 @@ impl Service {
 
     fn try_again(&mut self) {
         let Some((_, pause)) = self.again.take() else { return };
-        for id in self.those_that(|guest| guest.is_wanted) {
-            self.serve(&id);
-        }
+        self.serve_all(&self.those_that(|guest| guest.is_wanted));
         let pause = (pause * 2).min(LONGEST_PAUSE);
         if self.again.is_some() {
             self.again = Some((Instant::now() + pause, pause));
@@ -418,10 +418,29 @@ impl Service {
 
     /// Serves a guest here, if it is free and all is at hand.
     fn serve(&mut self, id: &str) {
-        let Some(guest) = self.guests.get_mut(id).filter(|guest| guest.session.is_none()) else {
-            return;
+        if let Some(takeover) = self.prepare(id) {
+            let taken = takeover.carry_out();
+            self.conclude(id, taken);
+        }
+    }
+
+    /// Serves guests here, as far as they are free and all is at hand: on all cores, for each of them
+    /// waits.
+    fn serve_all(&mut self, ids: &[String]) {
+        let takeovers: Vec<_> =
+            ids.iter().filter_map(|id| Some((id.clone(), self.prepare(id)?))).collect();
+        for (id, taken) in takeover::carry_out_all(takeovers, self.cores) {
+            self.conclude(&id, taken);
+        }
+    }
+
+    /// What it takes to take a guest over now; none if something is still to come.
+    fn prepare(&mut self, id: &str) -> Option<Takeover> {
+        let guest = self.guests.get_mut(id).filter(|guest| guest.session.is_none())?;
+        let Some(prospect) = guest.prospect.take() else {
+            self.look_at(id);
+            return None;
         };
-        let Some(prospect) = guest.prospect.take() else { return self.look_at(id) };
         let place = prospect.snapshot().clone();
         let ready = &self.ready;
         let fetcher = self.snapshots.get(&place, || ready.open(place.clone()));
@@ -432,45 +451,36 @@ impl Service {
             } else {
                 guest.prospect = Some(prospect);
             }
-            return;
+            return None;
         };
-        let taken = match guest.is_entrusted {
-            true => prospect.take_even_unnamed(),
-            false => prospect.take(),
-        };
-        let left = match taken {
-            Ok(left) => left,
-            Err(NotTaken::Served(prospect)) => {
-                guest.prospect = Some(*prospect);
-                return self.soon();
-            }
-            Err(NotTaken::Not(error)) if passes(&error.why) => {
-                self.cannot(id, error.to_string());
-                return self.soon();
-            }
-            Err(NotTaken::Not(error)) => {
-                if !is_over(&error) {
-                    self.cannot(id, error.to_string());
-                }
-                self.guests.remove(id);
-                return self.close_unused_snapshots();
-            }
-        };
-        // What is touched meanwhile is in nobody's trace.
-        let options = SessionOptions { trace: false, ..left.options() };
         let watch = Watch { id: id.to_owned(), bell: self.bell.clone() };
-        match Session::recover(left, fetcher, options, Box::new(watch)) {
-            Ok(session) => {
+        Some(Takeover { prospect, fetcher, unnamed: guest.is_entrusted, watch })
+    }
+
+    /// A guest was taken over, or could not be.
+    fn conclude(&mut self, id: &str, taken: Taken) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        match taken {
+            Taken::Served(session) => {
                 guest.session = Some(session);
                 guest.is_wanted = false;
                 guest.obstacle = None;
                 self.log.line(&format!("serves guest {id}"));
             }
-            Err(error) => {
-                let why = error.into();
-                guest.is_wanted = passes(&why);
-                self.cannot(id, why.to_string());
+            Taken::By(prospect) => {
+                guest.prospect = Some(*prospect);
                 self.soon();
+            }
+            Taken::Not(error) if passes(&error.why) => {
+                self.cannot(id, error.to_string());
+                self.soon();
+            }
+            Taken::Not(error) => {
+                if !is_over(&error) {
+                    self.cannot(id, error.to_string());
+                }
+                self.guests.remove(id);
+                self.close_unused_snapshots();
             }
         }
     }
