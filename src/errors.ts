@@ -78,6 +78,8 @@ export const errorCodes = {
   ERR_UFFD_REFUSED: 'a guest failed: the kernel refused to install a page',
   ERR_UFFD_PAGE: 'a guest failed: a page cannot be had; see `page`, `offset` and the message',
   ERR_UFFD_NO_SUCH_PAGES: 'pages were asked for that no region of the guest has',
+  ERR_UFFD_HUGE_PAGES:
+    'the pool of 2 MiB pages cannot hold a guest beside what others were promised; see its numbers',
   ERR_UFFD_GUEST_ENDED: 'the guest ended before the answer',
 
   ERR_UFFD_REPORT: 'a report cannot be saved, or made of what was given; the message says why',
@@ -114,6 +116,7 @@ export const errorCodes = {
   ERR_UFFD_RESTORE_PREFETCH: 'a restore failed: the trace to prefetch cannot be used',
   ERR_UFFD_RESTORE_VERSION:
     'a restore failed: Firecracker did not answer, lacks what was asked for, or has a microVM',
+  ERR_UFFD_RESTORE_POOL: 'a restore failed: the pool of huge pages cannot hold the guest',
   ERR_UFFD_RESTORE_LISTEN: 'a restore failed: the handler cannot listen',
   ERR_UFFD_RESTORE_LOAD: 'a restore failed: Firecracker did not load the snapshot',
   ERR_UFFD_RESTORE_HANDOFF: 'a restore failed: the guest memory was not handed off, or refused',

@@ -1,8 +1,10 @@
+import { stat } from 'node:fs/promises'
 import { type PrefaultReport } from '#native'
 import { whileAtWork } from '../abort.js'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
+import { hugePageSize, promise, type PromisedPages, release } from '../huge-pool.js'
 import { listenAsChecked } from '../server/listen.js'
 import { checkListenOptions, listenShape, type ListenOptions } from '../server/options.js'
 import { type Checked } from '../validate.js'
@@ -41,6 +43,7 @@ export class Attempt {
   #server: Server | undefined
   #guest: Guest | undefined
   #prefetched: Promise<PrefaultReport> | undefined
+  #kept: PromisedPages | undefined
   #loadSent = false
 
   constructor(checked: CheckedRestore) {
@@ -73,6 +76,7 @@ export class Attempt {
       await requireFresh(client, this.#request)
       return answer
     })
+    await steps.take('pool', () => this.#keepHugePages(wanted, trace))
     const server = await steps.take('listen', (signal) => this.#listen(wanted, signal))
     const guest = await this.#load(server, wanted, trace)
     const found = await steps.take('verify', () => verify(client, wanted, this.#request))
@@ -88,6 +92,16 @@ export class Attempt {
       prefetched: this.#prefetched,
       release: () => this.#release(),
     })
+  }
+
+  /** Pages that Firecracker maps are only taken from the pool when the guest needs them. */
+  async #keepHugePages({ snapshot, template }: Wanted, trace: Trace | undefined): Promise<void> {
+    const { hugePages = 'Snapshot', requireHugePages = true } = this.#checked.options
+    const isHuge =
+      hugePages === 'Snapshot'
+        ? template?.hugePages === '2M' || trace?.pageSize === hugePageSize
+        : hugePages === '2M'
+    if (isHuge && requireHugePages) this.#kept = await promise((await stat(snapshot)).size)
   }
 
   get #request() {
@@ -138,6 +152,8 @@ export class Attempt {
 
   async #take(guest: Guest, trace: Trace | undefined): Promise<void> {
     this.#guest = guest
+    // From now on it counts itself.
+    release(this.#kept)
     guest.on('end', this.#onEnd)
     // It may have ended before anybody listened.
     if (guest.endSoFar !== undefined) this.#onEnd(guest.endSoFar)
@@ -173,6 +189,7 @@ export class Attempt {
    */
   async #takeDown(): Promise<VmAfterRestore> {
     this.#release()
+    release(this.#kept)
     const { killOnFailure = false } = this.#checked.options
     await this.#server?.close()
     const guests = new Set(this.#server?.guests)

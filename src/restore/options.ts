@@ -112,6 +112,14 @@ export interface RestoreOptions
    * @default false
    */
   readonly killOnFailure?: boolean | undefined
+  /**
+   * Whether a guest on 2 MiB pages is refused, before Firecracker is told anything, if the pool of
+   * this host cannot hold all of its memory beside what other guests of this process may still
+   * take. That its pages are of 2 MiB is known from `hugePages`, the template or the trace. One
+   * that is let in all the same has threads that wait while the pool is used up.
+   * @default true
+   */
+  readonly requireHugePages?: boolean | undefined
   /** Deadlines; all have defaults. */
   readonly timeouts?: RestoreTimeouts | undefined
   /** Gives the restore up when it fires. Means nothing any more once `restore` has resolved. */
@@ -145,6 +153,7 @@ const check = object<Checked<RestoreOptions>>({
   vsockOverride: loadShape.vsockOverride,
   hugePages: loadShape.hugePages,
   clockRealtime: loadShape.clockRealtime,
+  requireHugePages: optional(boolean),
   timeouts: optional(
     object<RestoreTimeouts>({
       requestMs: optional(milliseconds),

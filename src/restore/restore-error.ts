@@ -9,6 +9,7 @@ export type RestoreStep =
   | 'template'
   | 'prefetch'
   | 'version'
+  | 'pool'
   | 'listen'
   | 'load'
   | 'handoff'
@@ -28,6 +29,7 @@ const telling: Telling<RestoreStep, VmAfterRestore> = {
     template: ['ERR_UFFD_RESTORE_TEMPLATE', 'its template was read'],
     prefetch: ['ERR_UFFD_RESTORE_PREFETCH', 'the trace to prefetch was checked'],
     version: ['ERR_UFFD_RESTORE_VERSION', 'Firecracker was asked for its version and its state'],
+    pool: ['ERR_UFFD_RESTORE_POOL', 'the pool of huge pages was looked at'],
     listen: ['ERR_UFFD_RESTORE_LISTEN', 'the handler started to listen'],
     load: ['ERR_UFFD_RESTORE_LOAD', 'Firecracker loaded the snapshot'],
     handoff: ['ERR_UFFD_RESTORE_HANDOFF', 'the guest memory was handed off'],

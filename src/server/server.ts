@@ -6,6 +6,7 @@ import { Guest, internals, type Prefetch } from '../guest/guest.js'
 import { Requests } from '../guest/requests.js'
 import { type HttpEndpoint } from '../http/endpoint.js'
 import { serveHttp, type HttpOptions } from '../http/serve.js'
+import { promiseNoMore, promiseTo } from '../huge-pool.js'
 import { KeepAlive } from '../keep-alive.js'
 import { calling, fromNative } from '../native-errors.js'
 import { namingCaller } from '../stack.js'
@@ -336,6 +337,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         const guest = this.#guests.get(event.guest)
         if (event.type === 'ended') {
           this.#guests.delete(event.guest)
+          if (guest !== undefined) promiseNoMore(guest)
           if (event.end.reason === 'handed-over') this.#handedOver++
         }
         if (guest !== undefined) internals.get(guest)?.(event)
@@ -356,6 +358,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   #arrive(guest: Guest, id: number): void {
     this.#guests.set(id, guest)
+    promiseTo(guest, this.socket)
     this.#arrivals.add(guest)
   }
 

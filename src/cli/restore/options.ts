@@ -76,6 +76,10 @@ export const restoreOptions = {
     help: 'The pages that back guest memory, if others than in the snapshot.\nFrom Firecracker 1.17.',
     default: 'Snapshot',
   }),
+  'require-huge-pages': negatable({
+    help: 'Refuses a guest on 2 MiB pages that the pool of this host cannot\nhold beside the others of this command.',
+    default: 'on',
+  }),
   'clock-realtime': flag({
     help: 'Advances the clock of the guest by the time since the snapshot.\nFrom Firecracker 1.16.',
   }),

@@ -62,6 +62,7 @@ async function restoreOptionsOf(values: RestoreValues) {
     networkOverrides: values['network-overrides'],
     vsockOverride: vsock === undefined ? undefined : { udsPath: vsock },
     hugePages: values['huge-pages'],
+    requireHugePages: values['require-huge-pages'],
     clockRealtime: values['clock-realtime'],
     timeouts: { loadMs: values['load-timeout'] },
   } satisfies RestoreOptions
