@@ -76,6 +76,8 @@ fn prefault_installs_what_is_not_there_and_nothing_else(case: Case) {
     let counters = guest.stats().counters;
     assert_eq!(counters.prefault_pages, 7);
     assert_eq!(counters.source_pages - before.source_pages, 7);
+    // Nor was any page tried that is there.
+    assert_eq!(counters.already_present, before.already_present);
     assert!(guest.pagemap(4, 6).unwrap().all(|page| page.present && page.wp == case.tracking));
     // Pages that were given back stay absent: no memory is spent on them.
     assert!(guest.pagemap(2, 2).unwrap().all(|page| !page.present));

@@ -326,6 +326,11 @@ impl Prefaults {
                 break;
             }
             let Some(run) = self.next_run(at, guest) else { break };
+            // Asked for twice: the states do not say yet that it is being installed.
+            let is_planned = |other: &Install<'_>| !other.pages.intersect(run).is_empty();
+            if plan.as_slice().iter().any(is_planned) {
+                break;
+            }
             let prefault = &mut self.queue[at];
             let most = if prefault.singly { page_size.bytes() } else { left.max(LOOK_UP) };
             let run = first(run, most.max(page_size.bytes()), page_size);
