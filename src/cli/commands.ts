@@ -1,4 +1,5 @@
 import type { Command } from './command.js'
+import { completion } from './completion/command.js'
 import { configure } from './configure/command.js'
 import { demo } from './demo/command.js'
 import { doctor } from './doctor/command.js'
@@ -18,4 +19,5 @@ export const commands: readonly Command[] = [
   traceShow,
   traceCheck,
   traceMerge,
+  completion,
 ]

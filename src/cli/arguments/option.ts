@@ -59,6 +59,11 @@ export function choice<const T extends string>(
   return { takes: allowed.join('|'), ...about, read, absent: undefined }
 }
 
+/** A file with options, for the commands that have many. */
+export const config = text('FILE', {
+  help: 'A JSON file with options by their names here, such as\n{"socket": "/run/uffd.sock", "fault-around": 16}. The command line\ncounts more.',
+})
+
 function filled(given: string): string {
   if (given === '') throw new UsageError('must not be empty')
   return given

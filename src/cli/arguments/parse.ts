@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util'
 import { closest } from '../../closest.js'
+import { type Given, readConfig } from './config.js'
 import { type Option, type Options, required, type Values } from './option.js'
 import { UsageError } from './usage-error.js'
 
@@ -9,12 +10,10 @@ export interface Parsed<T extends Options> {
   readonly words: readonly string[]
 }
 
-interface Given {
-  readonly rawName: string
-  readonly text: string
-}
-
-/** Reads a command line by the table that also makes the help. */
+/**
+ * Reads a command line by the table that also makes the help. What a file given as `--config` says
+ * counts where the line says nothing.
+ */
 export function parse<T extends Options>(args: readonly string[], options: T): Parsed<T> {
   const given = new Map<string, Given>()
   const words: string[] = []
@@ -28,8 +27,10 @@ export function parse<T extends Options>(args: readonly string[], options: T): P
     if (token.kind === 'positional') words.push(token.value)
     if (token.kind === 'option') add(given, options, token)
   }
+  const config = Object.hasOwn(options, 'config') ? given.get('config') : undefined
+  const inFile = config && readConfig(config.text, options)
   const values = Object.entries(options).map(([name, option]) => {
-    return [name, valueOf(name, option, given.get(name))]
+    return [name, valueOf(name, option, given.get(name) ?? inFile?.get(name))]
   })
   return { values: Object.fromEntries(values) as Values<T>, words }
 }

@@ -1,6 +1,7 @@
 import { duration } from '../arguments/duration.js'
 import {
   choice,
+  config,
   flag,
   negatable,
   type Option,
@@ -85,6 +86,7 @@ export const restoreOptions = {
   }),
   'load-timeout': duration({ help: 'How long the load may take.', default: '60s' }),
   ...servingOptions,
+  config,
   help: flag({ help: 'Prints this.' }),
 }
 

@@ -15,6 +15,7 @@ export const serve = command({
   demo                      The same as --demo
   trace show|check|merge    Looks at traces and joins them
   report                    Makes a page of a trace and statistics
+  completion SHELL          Makes bash, zsh or fish complete this command
   help [COMMAND]            The help of a command
 
 SIGTERM and SIGINT end it in good order; a second one at once. A guest that still runs then

@@ -1,6 +1,7 @@
 import { duration, millisecondsOr } from '../arguments/duration.js'
 import {
   choice,
+  config,
   flag,
   negatable,
   type Option,
@@ -129,6 +130,7 @@ export const serveOptions = {
   }),
   'http-guests': flag({ help: 'Has /metrics tell of each guest too: some thirty series each.' }),
   ...servingOptions,
+  config,
   demo: flag({ help: 'Shows what this does on a guest of its own; needs nothing.' }),
   version: flag({ help: 'Prints the version.' }),
   help: flag({ help: 'Prints this.' }),
