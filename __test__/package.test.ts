@@ -66,11 +66,13 @@ const node = (...args: string[]) => run(process.execPath, args, { cwd: installed
 test('the package has what it needs to run, and no more', async (t) => {
   const main = tarballs.find((path) => /uffd-rs-\d[^/]*$/.test(path))
   const files = (await must('tar', ['-tzf', main!])).split('\n').filter(Boolean)
-  const others = files.filter((file) => !file.startsWith('package/dist/')).toSorted()
+  const others = files.filter((file) => !/^package\/(?:dist|docs)\//.test(file)).toSorted()
   t.deepEqual(
     others.filter((file) => file !== 'package/README.md'),
     [
+      'package/CHANGELOG.md',
       'package/LICENSE',
+      'package/SECURITY.md',
       'package/native/index.cjs',
       'package/native/index.d.cts',
       'package/native/index.js',
@@ -78,6 +80,10 @@ test('the package has what it needs to run, and no more', async (t) => {
     ],
   )
   t.true(files.includes('package/dist/index.d.ts'))
+  t.true(files.includes('package/dist/uffd-rs-serve.1'))
+  for (const page of ['production', 'coming-from', 'errors', 'command']) {
+    t.true(files.includes(`package/docs/${page}.md`), page)
+  }
   t.true(files.includes('package/dist/cjs/index.js'))
 })
 

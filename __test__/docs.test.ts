@@ -1,0 +1,55 @@
+// Links of the documents lead somewhere, and what they are made of is there.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import test from 'ava'
+import { serveOptions } from '../src/cli/serve/options.js'
+import { restoreOptions } from '../src/cli/restore/options.js'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const pages = [
+  ...readdirSync(root).filter((name) => name.endsWith('.md')),
+  ...readdirSync(join(root, 'docs')).map((name) => join('docs', name)),
+].filter((name) => name.endsWith('.md'))
+
+for (const page of pages) {
+  test(`the links of ${page}`, (t) => {
+    const text = readFileSync(join(root, page), 'utf8')
+    for (const [, link] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(link!)) continue
+      const [file = '', anchor] = link!.split('#')
+      const path = file === '' ? join(root, page) : resolve(root, dirname(page), file)
+      t.true(existsSync(path), link)
+      if (anchor !== undefined) t.true(anchors(path).includes(anchor), link)
+    }
+    t.pass()
+  })
+}
+
+/** What headings are called in links. */
+function anchors(path: string): string[] {
+  const headings = readFileSync(path, 'utf8').match(/^#+ .*$/gm) ?? []
+  return headings.map((heading) =>
+    heading
+      .replace(/^#+ /, '')
+      .toLowerCase()
+      .replaceAll(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  )
+}
+
+test('files and tests that documents name are there', (t) => {
+  for (const page of ['SECURITY.md', 'CONTRIBUTING.md']) {
+    const text = readFileSync(join(root, page), 'utf8')
+    for (const [path] of text.matchAll(/\b(?:crates|src|docs|__test__)\/[\w/.-]+\w/g)) {
+      t.true(existsSync(join(root, path)), `${page}: ${path}`)
+    }
+  }
+})
+
+test('options of the command that documents name exist', (t) => {
+  const known = new Set(Object.keys({ ...serveOptions, ...restoreOptions }))
+  const page = readFileSync(join(root, 'docs/production.md'), 'utf8')
+  for (const [, option] of page.matchAll(/(?<![-|])--([a-z][a-z-]+)/g))
+    t.true(known.has(option!), option)
+})
