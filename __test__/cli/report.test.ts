@@ -67,6 +67,34 @@ test('--report saves a page when a guest ends, and report makes one of a trace',
   t.is((await runCommand(t, 'trace', 'show', trace, '--map', '--json')).status, 2)
 })
 
+test('each guest has a report of its own', async (t) => {
+  const snapshot = snapshotFile(t, pages)
+  const directory = dirname(snapshot)
+  const socket = join(directory, 'uffd.sock')
+  const page = join(directory, 'run.html')
+  const command = new CommandProcess(
+    t,
+    '--socket',
+    socket,
+    '--snapshot',
+    snapshot,
+    '--report',
+    page,
+  )
+  await command.event('ready')
+  for (const [at, count] of [100, 200].entries()) {
+    const guest = await GuestProcess.start(socket, String(pages))
+    t.teardown(() => guest.kill())
+    t.is(await guest.wrong(0, count, 'source'), 0)
+    await guest.exit()
+    await command.event('report', at)
+  }
+  command.signal('SIGTERM')
+  t.is((await command.ended).status, 0)
+  t.regex(readFileSync(page, 'utf8'), /<h1>Guest 1 /)
+  t.regex(readFileSync(join(directory, 'run-2.html'), 'utf8'), /<h1>Guest 2 /)
+})
+
 test('a report that cannot be saved is refused before anything is served', async (t) => {
   const snapshot = snapshotFile(t, pages)
   const directory = dirname(snapshot)

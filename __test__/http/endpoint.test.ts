@@ -1,10 +1,12 @@
 import { connect, type Socket } from 'node:net'
 import { once } from 'node:events'
-import { statSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { type HttpEndpoint } from '../../src/index.js'
 import { ask } from '../support/http.js'
+import { pages as placePages, Place } from '../support/place.js'
 import { scrape, sum } from '../support/scrape.js'
 import { Stage, temporaryDirectory } from '../support/stage.js'
 
@@ -214,6 +216,11 @@ test('a thousand connections keep no guest from its pages, and others are served
   t.pass()
 })
 
+const listenAndDie = `
+  require('node:net').createServer().listen(process.argv[1], () => {
+    process.kill(process.pid, 'SIGKILL')
+  })`
+
 test('it listens on a Unix socket of its own, also where one was left', async (t) => {
   const path = join(temporaryDirectory(t), 'http.sock')
   const { endpoint, stage } = await watched(t, `unix:${path}`)
@@ -222,6 +229,13 @@ test('it listens on a Unix socket of its own, also where one was left', async (t
   t.is((await ask(endpoint.url, '/healthz')).status, 200)
   await t.throwsAsync(stage.server.http(`unix:${path}`), { code: 'ERR_UFFD_HTTP' })
   await endpoint.close()
+  writeFileSync(path, 'my own')
+  await t.throwsAsync(stage.server.http(`unix:${path}`), { code: 'ERR_UFFD_HTTP' })
+  t.is(readFileSync(path, 'utf8'), 'my own')
+  rmSync(path)
+  // Nobody listens on this one: the process that did was killed.
+  const killed = spawnSync(process.execPath, ['-e', listenAndDie, path])
+  t.is(killed.signal, 'SIGKILL')
   const again = await stage.server.http(`unix:${path}`)
   t.is((await ask(again.url, '/healthz')).status, 200)
 })
@@ -230,7 +244,10 @@ test('where it cannot listen it says why', async (t) => {
   const { stage, url } = await watched(t)
   const { port } = new URL(url)
   const { server } = stage
-  await t.throwsAsync(server.http(port), { code: 'ERR_UFFD_HTTP', message: /else listens there/ })
+  await t.throwsAsync(server.http(port), {
+    code: 'ERR_UFFD_HTTP',
+    message: /something else is there/,
+  })
   await t.throwsAsync(server.http('unix:/no/such/dir/http.sock'), { code: 'ERR_UFFD_HTTP' })
   for (const wrong of ['', 'localhost', '127.0.0.1', '[nonsense]:1', '127.0.0.1:65536', 'a:b:1']) {
     await t.throwsAsync(server.http(wrong), { code: 'ERR_UFFD_INVALID_OPTION' }, wrong)
@@ -247,4 +264,30 @@ test('it ends with its server, and may be closed before and again', async (t) =>
   await other.close()
   await stage.server.stop()
   await t.throwsAsync(ask(endpoint.url, '/healthz'), { code: 'ECONNREFUSED' })
+})
+
+test('a guest that was taken over is counted from then on', async (t) => {
+  const place = new Place(t)
+  const process = await place.left()
+  const server = await place.here()
+  const { url } = await server.http('0')
+  const [guest] = server.recovered
+  const before = await guest!.stats()
+  t.true(before.faults > 0)
+  const first = await scrape(url)
+  t.is(sum(first, 'uffd_arrivals_total', { from: 'recovery' }), 1)
+  t.is(sum(first, 'uffd_arrivals_total'), 1)
+  t.is(sum(first, 'uffd_pages'), placePages)
+
+  // What another process did is in the guest's statistics, and not in this server's metrics.
+  await process.wrong(40, 8, 'source')
+  const { faults } = await guest!.stats()
+  const later = await until(
+    url,
+    (all) =>
+      all.has('uffd_fault_seconds_count') &&
+      sum(all, 'uffd_fault_seconds_count') === sum(all, 'uffd_faults_total'),
+  )
+  t.true(sum(later, 'uffd_faults_total') < faults)
+  t.is(sum(later, 'uffd_fault_seconds_count'), sum(later, 'uffd_faults_total'))
 })

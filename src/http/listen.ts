@@ -32,7 +32,7 @@ async function listening(server: HttpServer, at: Address): Promise<void> {
 
 /** Whether a socket is there that nobody listens on. */
 async function isStale(path: string): Promise<boolean> {
-  if (!lstatSync(path).isSocket()) return false
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return false
   const socket = connect(path)
   try {
     await once(socket, 'connect')
@@ -47,7 +47,7 @@ async function isStale(path: string): Promise<boolean> {
 function refused(at: Address, code: string | undefined, message: string, cause: unknown) {
   const where = 'path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`
   const hint = {
-    EADDRINUSE: 'something else listens there: choose another',
+    EADDRINUSE: 'something else is there: choose another',
     EACCES: 'this user may not listen there: choose another',
     EADDRNOTAVAIL: 'this host has no such address: choose one that it has',
     ENOENT: 'there is no such directory: make it first',
