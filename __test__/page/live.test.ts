@@ -1,4 +1,5 @@
-// The live page in a browser: what a person would do with it, and what they would see.
+// The live page in a browser: what a person would do with it, and what they would see. One after
+// the other: each has a browser of its own.
 import { type Page } from 'playwright-core'
 import test, { type ExecutionContext } from 'ava'
 import { openPage } from '../support/browser.js'
@@ -38,7 +39,7 @@ async function mapSays(page: Page, at: number, pattern: RegExp): Promise<void> {
   }
 }
 
-test('it follows a guest from its handoff to its end', async (t) => {
+test.serial('it follows a guest from its handoff to its end', async (t) => {
   const setting = await watched(t)
   if (setting === undefined) return
   const { page, stage, complaints } = setting
@@ -69,7 +70,7 @@ test('it follows a guest from its handoff to its end', async (t) => {
   t.deepEqual(complaints, [])
 })
 
-test('guests are chosen with the keyboard', async (t) => {
+test.serial('guests are chosen with the keyboard', async (t) => {
   const setting = await watched(t)
   if (setting === undefined) return
   const { page, stage, complaints } = setting
@@ -93,7 +94,7 @@ test('guests are chosen with the keyboard', async (t) => {
   t.deepEqual(complaints, [])
 })
 
-test('it says that the server is away, and goes on when it comes back', async (t) => {
+test.serial('it says that the server is away, and goes on when it comes back', async (t) => {
   const setting = await watched(t)
   if (setting === undefined) return
   const { page, stage, endpoint } = setting
@@ -109,7 +110,7 @@ test('it says that the server is away, and goes on when it comes back', async (t
   t.true(await row(page, guest.id).isVisible())
 })
 
-test('it is light or dark, as the reader likes it', async (t) => {
+test.serial('it is light or dark, as the reader likes it', async (t) => {
   const setting = await watched(t)
   if (setting === undefined) return
   const { page, stage, complaints } = setting
@@ -134,7 +135,7 @@ test('it is light or dark, as the reader likes it', async (t) => {
   t.deepEqual(complaints, [])
 })
 
-test('it asks nothing of anybody else', async (t) => {
+test.serial('it asks nothing of anybody else', async (t) => {
   const opened = await openPage(t)
   if (opened === undefined) return
   const stage = await Stage.open(t, pages)
