@@ -4,6 +4,7 @@ use crate::kernel::{Onlooker, Part};
 use crate::layout::Layout;
 pub use crate::metrics::StateCounts;
 use crate::units::{PageIndex, PageRange};
+use crate::window::Nearby;
 
 /// What the handler knows of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -277,6 +278,24 @@ impl PageStates {
             return &[];
         }
         &self.bytes.as_slice()[index(range.start)..index(range.end)]
+    }
+}
+
+impl Nearby for PageStates {
+    fn installed_from(&self, range: PageRange) -> usize {
+        self.iter(range).take_while(|state| state.is_installed()).count()
+    }
+
+    fn installed_until(&self, range: PageRange) -> usize {
+        self.iter(range).rev().take_while(|state| state.is_installed()).count()
+    }
+
+    fn installed_in(&self, range: PageRange) -> usize {
+        self.count_installed(range)
+    }
+
+    fn touched_in(&self, range: PageRange) -> usize {
+        self.count_touched(range)
     }
 }
 

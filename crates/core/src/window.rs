@@ -1,6 +1,5 @@
 //! Fault-around: how many pages are filled when one is missed.
 
-use crate::states::PageStates;
 use crate::units::{PageIndex, PageRange, PageSize};
 
 /// What is known of the pages near a fault.
@@ -13,24 +12,6 @@ pub(crate) trait Nearby {
     fn installed_in(&self, range: PageRange) -> usize;
     /// How many pages of `range` were touched while they were missing.
     fn touched_in(&self, range: PageRange) -> usize;
-}
-
-impl Nearby for PageStates {
-    fn installed_from(&self, range: PageRange) -> usize {
-        self.iter(range).take_while(|state| state.is_installed()).count()
-    }
-
-    fn installed_until(&self, range: PageRange) -> usize {
-        self.iter(range).rev().take_while(|state| state.is_installed()).count()
-    }
-
-    fn installed_in(&self, range: PageRange) -> usize {
-        self.count_installed(range)
-    }
-
-    fn touched_in(&self, range: PageRange) -> usize {
-        self.count_touched(range)
-    }
 }
 
 /// The widest window, in bytes.

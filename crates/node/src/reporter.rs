@@ -60,7 +60,7 @@ impl Observer for Reporter {
     fn ended(&mut self, end: &End, stats: Stats) {
         if let Some((member, view)) = self.served.take() {
             self.about.keep_picture(&view);
-            member.ended(end);
+            member.ended(end.into());
         }
         let report = Box::new(EndReport::new(end, &stats));
         self.about.outbox.tell(News::Ended(Arc::clone(&self.about), report));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::kernel::FeaturesError;
+use crate::metrics::Ending;
 use crate::source::SourceError;
 use crate::units::{GuestAddr, PageIndex};
 
@@ -23,6 +24,18 @@ pub enum End {
     /// The guest cannot be served any longer. Unless it was killed, its threads wait at the next
     /// page they miss or give back: the orchestrator has to end it.
     Failed(SessionError),
+}
+
+impl From<&End> for Ending {
+    fn from(end: &End) -> Self {
+        match end {
+            End::GuestExited => Self::GuestExited,
+            End::Stopped => Self::Stopped,
+            End::HandedOver => Self::HandedOver,
+            End::Released => Self::Released,
+            End::Failed(_) => Self::Failed,
+        }
+    }
 }
 
 /// Why a page cannot be had.

@@ -13,27 +13,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::inotify;
 
-use super::dir::{StateDir, StateDirError};
+use super::dir::{DirLock, StateDir, StateDirError};
 use crate::kernel::Waker;
-
-/// What one process at a time is for a state directory. It has a lock there to prove it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DirLock {
-    /// The server of its guests.
-    Server,
-    /// Their guardian.
-    Guardian,
-}
-
-impl DirLock {
-    /// The file that is locked.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server.lock",
-            Self::Guardian => "guardian.lock",
-        }
-    }
-}
 
 /// Keeps others from being for a state directory what this process is, for as long as it lives.
 #[derive(Debug)]

@@ -11,13 +11,30 @@ use nix::libc;
 use nix::sys::statfs::fstatfs;
 use thiserror::Error;
 
-use super::claim::DirLock;
-
 /// How a ledger's file ends; its name begins with the guest's id.
 const SUFFIX: &str = "ledger";
 
 /// How a ledger's file ends while it is being made.
 const UNFINISHED: &str = "new";
+
+/// What one process at a time is for a state directory. It has a lock there to prove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirLock {
+    /// The server of its guests.
+    Server,
+    /// Their guardian.
+    Guardian,
+}
+
+impl DirLock {
+    /// The file that is locked.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server.lock",
+            Self::Guardian => "guardian.lock",
+        }
+    }
+}
 
 /// Why a directory cannot keep ledgers.
 #[derive(Debug, Error)]

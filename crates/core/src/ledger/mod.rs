@@ -28,7 +28,7 @@ use nix::libc;
 use thiserror::Error;
 
 pub use claim::Claim;
-pub(crate) use claim::DirLock;
+pub(crate) use dir::DirLock;
 pub use dir::{StateDir, StateDirError};
 pub(crate) use header::{Header, Subject};
 pub use header::{HeaderError, SnapshotPlace};

@@ -14,4 +14,4 @@ pub(crate) use describe::{Line, LineSeries};
 pub use distribution::{BOUNDS, BUCKETS, Distribution, FaultClass};
 pub use figures::{Figures, Reading};
 pub use table::{Ahead, Counters, Holdings, ServerCounters, StateCounts};
-pub use totals::{Member, ServerReading, Totals};
+pub use totals::{Ending, Member, ServerReading, Totals};

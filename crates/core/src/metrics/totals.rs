@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::figures::{Figures, Reading};
 use super::{Holdings, ServerCounters};
-use crate::contract::End;
 use crate::source::Budget;
 
 /// Where the guests of a server are counted. Whoever reads it holds up no guest: fault loops write
@@ -40,7 +39,7 @@ impl Totals {
         *arrivals += 1;
         state.members.push(Arc::clone(&figures));
         drop(state);
-        Member { totals: Arc::clone(self), figures, end: End::Stopped }
+        Member { totals: Arc::clone(self), figures, end: Ending::Stopped }
     }
 
     /// A guest was refused.
@@ -65,13 +64,24 @@ impl Totals {
     }
 }
 
+/// How a guest ended, as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of `End`")]
+pub enum Ending {
+    GuestExited,
+    Stopped,
+    HandedOver,
+    Released,
+    Failed,
+}
+
 /// A guest that is counted as served. When it is dropped the guest has ended; unless it was told
 /// why, it was stopped before it began.
 #[derive(Debug)]
 pub struct Member {
     totals: Arc<Totals>,
     figures: Arc<Figures>,
-    end: End,
+    end: Ending,
 }
 
 impl Member {
@@ -81,8 +91,8 @@ impl Member {
     }
 
     /// The guest has ended; its figures change no more.
-    pub fn ended(mut self, end: &End) {
-        self.end = end.clone();
+    pub fn ended(mut self, end: Ending) {
+        self.end = end;
     }
 }
 
@@ -94,11 +104,11 @@ impl Drop for Member {
         let ServerCounters { exited, stopped, handed_over, released, failed, .. } =
             &mut state.server;
         *match self.end {
-            End::GuestExited => exited,
-            End::Stopped => stopped,
-            End::HandedOver => handed_over,
-            End::Released => released,
-            End::Failed(_) => failed,
+            Ending::GuestExited => exited,
+            Ending::Stopped => stopped,
+            Ending::HandedOver => handed_over,
+            Ending::Released => released,
+            Ending::Failed => failed,
         } += 1;
     }
 }
@@ -127,7 +137,7 @@ mod tests {
             (counters.read_faults, pages.clean, read.holdings.guests)
         };
         assert_eq!(sums(), (7, 7, 2));
-        one.ended(&End::GuestExited);
+        one.ended(Ending::GuestExited);
         assert_eq!(sums(), (7, 4, 1));
         drop(other);
         assert_eq!(sums(), (7, 0, 0));
@@ -151,7 +161,7 @@ mod tests {
             scope.spawn(|| {
                 for _ in 0..most {
                     let member = totals.join(guest(1), false);
-                    member.ended(&End::Released);
+                    member.ended(Ending::Released);
                 }
             });
             let mut last = 0;
