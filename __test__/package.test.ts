@@ -87,6 +87,16 @@ test('the package has what it needs to run, and no more', async (t) => {
   t.true(files.includes('package/dist/cjs/index.js'))
 })
 
+test('the program of the guardian is installed beside the native part, and runs', async (t) => {
+  const { stdout } = await node('node_modules/uffd-rs/dist/cli.js', 'doctor', '--json')
+  const { findings } = JSON.parse(stdout) as { findings: { id: string; found: string }[] }
+  const { found } = findings.find(({ id }) => id === 'guardian')!
+  const [program, access] = found.split(' ')
+  t.is(access, 'granted')
+  t.true(program!.startsWith(join(installed, 'node_modules/uffd-rs-linux-')))
+  t.regex(await must(program!, ['--version']), /^uffd-rs-guardian \d/)
+})
+
 test('a package of each platform is asked for under the name the loader knows', async (t) => {
   const { napi } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     napi: { binaryName: string; targets: string[] }

@@ -151,6 +151,12 @@ export interface ErrorInfo {
   offset?: bigint
 }
 
+/**
+ * The guardian's program, which lies beside the file this code was loaded from: `uffd-rs.NAME.node`
+ * and `uffd-rs-guardian.NAME`. Nothing where that file cannot be told.
+ */
+export declare function guardianProgram(): string | null
+
 /** Which process the guest's memory belongs to. */
 export type GuestOwner = 'unproven' | 'peer' | 'other' | 'unknowable'
 
@@ -281,6 +287,10 @@ export type NativeEvent =
   | { type: 'arrived'; guest: NativeGuest; recovered: boolean }
   | { type: 'stateDirOnDisk' }
   | { type: 'notRecovered'; path: string; error: ErrorInfo; swept: boolean }
+  | { type: 'guardianMet'; pid: number }
+  | { type: 'guardianTroubled'; error: ErrorInfo }
+  | { type: 'guarded'; handoffId: string }
+  | { type: 'unguarded'; handoffId: string; error: ErrorInfo }
   | { type: 'refused'; error: ErrorInfo; unseen: number }
   | { type: 'troubled'; error: ErrorInfo; forGood: boolean }
   | { type: 'stats'; guest: number; stats: Stats }
@@ -295,6 +305,13 @@ export type NativeEvent =
   | { type: 'released'; request: number; error?: ErrorInfo }
   | { type: 'tooLate'; request: number }
   | { type: 'ended'; guest: number; end: EndReport }
+
+/** How a guardian is started. */
+export interface NativeGuardianOptions {
+  path: string
+  cgroup?: string
+  log?: string
+}
 
 /** What a server is to do. What is left out is as the core has it. */
 export interface NativeListenOptions {
@@ -314,6 +331,8 @@ export interface NativeListenOptions {
   stateDirWait?: boolean
   /** The server is for one guest: guests that were left in the directory are not its own. */
   stateDirAlone?: boolean
+  /** Serves the guests of the directory while this process cannot. */
+  guardian?: NativeGuardianOptions
   trace?: boolean
   shortWaits?: boolean
 }

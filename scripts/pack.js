@@ -2,8 +2,16 @@
 //
 // Takes the build as it is. A release needs the native part of every target in native/; with
 // --only-built, those that are there will do, which is enough to try the package on this machine.
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
+import { addonOf, programOf } from './pipeline/native-files.js'
 import { root, run, tool } from './pipeline/run.js'
 
 const [folder, mode] = process.argv.slice(2)
@@ -35,14 +43,8 @@ const manifestPath = join(stage, 'package.json')
 const manifest = JSON.parse(readFileSync(manifestPath, 'utf8'))
 if (mode === '--only-built') {
   const built = new Set(readdirSync(join(root, 'native')))
-  manifest.napi.targets = manifest.napi.targets.filter((target) => built.has(file(target)))
+  manifest.napi.targets = manifest.napi.targets.filter((target) => built.has(addonOf(target)))
   writeFileSync(manifestPath, JSON.stringify(manifest, undefined, 2))
-}
-
-/** `x86_64-unknown-linux-musl` is in `uffd-rs.linux-x64-musl.node`. */
-function file(target) {
-  const [arch, , system, libc] = target.split('-')
-  return `uffd-rs.${system}-${{ x86_64: 'x64', aarch64: 'arm64' }[arch]}-${libc}.node`
 }
 
 await must(tool('napi'), ['create-npm-dirs'])
@@ -52,7 +54,19 @@ await must(tool('napi'), ['pre-publish', '--skip-optional-publish', '--no-gh-rel
 
 const platforms = readdirSync(join(stage, 'npm'))
 for (const platform of platforms) {
+  addProgram(join(stage, 'npm', platform))
   copyFileSync(join(root, 'LICENSE'), join(stage, 'npm', platform, 'LICENSE'))
   console.log(await pack(join(stage, 'npm', platform), resolve(folder)))
 }
 console.log(await pack(stage, resolve(folder)))
+
+/** The guardian's program goes with the addon, in the package of the platform. */
+function addProgram(at) {
+  const path = join(at, 'package.json')
+  const platform = JSON.parse(readFileSync(path, 'utf8'))
+  const program = programOf(platform.main)
+  copyFileSync(join(root, 'native', program), join(at, program))
+  chmodSync(join(at, program), 0o755)
+  platform.files.push(program)
+  writeFileSync(path, JSON.stringify(platform, undefined, 2))
+}

@@ -24,6 +24,7 @@ const perfect: Facts = {
   openFiles: { soft: 65_536, hard: 65_536 },
   tracing: { child: 'granted', capable: true, scope: 1 },
   places: [{ path: '/run', isTmpfs: true, access: 'granted', freeBytes: 2 ** 30 }],
+  guardian: { program: '/package/uffd-rs-guardian.linux-x64-gnu', access: 'granted' },
   cores: 4,
   kvm: 'granted',
   firecracker: 'Firecracker v1.14.0',
@@ -109,6 +110,13 @@ for (const [what, facts, id, serves, change] of [
   ['/run on a disk', place({ isTmpfs: false }), 'state-dir', true, /RuntimeDirectory=/],
   ['/run closed to this user', place({ access: 'denied' }), 'state-dir', true, /uid=1000/],
   ['/run full', place({ freeBytes: 4096 }), 'state-dir', true, /tmpfs/],
+  [
+    'no guardian',
+    { ...perfect, guardian: { program: undefined, access: 'absent' as const } },
+    'guardian',
+    true,
+    /--omit=optional/,
+  ],
   ['one processor', { ...perfect, cores: 1 }, 'cores', true, /second processor/],
   ['no KVM', { ...perfect, kvm: 'absent' as const }, 'kvm', true, /kvm module/],
 ] as const) {

@@ -47,6 +47,24 @@ for (const [signal, more] of [
   })
 }
 
+test('SIGTERM with a guardian leaves guests to it, and the next command has them back', async (t) => {
+  const { args, socket } = place(t)
+  const first = new CommandProcess(t, ...args, '--guardian', '--log-level', 'debug')
+  await first.event('ready')
+  const { pid } = await first.event('guardian')
+  const process = await guest(t, socket)
+  await first.event('guarded')
+  first.signal('SIGTERM')
+  t.is((await first.ended).status, 0)
+  t.like(await first.event('handed-over'), { guests: 1, guardian: pid })
+  // Nobody but the guardian is there.
+  await isAsItWas(t, process)
+  const second = new CommandProcess(t, ...args, '--guardian')
+  t.is(((await second.event('recovered'))['guests'] as string[]).length, 1)
+  t.is((await second.event('guardian'))['pid'], pid)
+  await isAsItWas(t, process)
+})
+
 test('SIGTERM alone stops guests, and says what becomes of them', async (t) => {
   const { args, socket, stateDir } = place(t)
   const command = new CommandProcess(t, ...args)
@@ -113,6 +131,8 @@ test('options that contradict each other are a wrong command line', async (t) =>
   const [socket, snapshot] = [args.slice(0, 2), args.slice(2, 4)]
   for (const [more, why] of [
     [['--hand-over'], /--hand-over leaves guests in a state directory/],
+    [['--guardian'], /--guardian serves the guests of a state directory/],
+    [['--guardian-log', '/tmp/log'], /--guardian-log .* give --guardian too/],
     [['--release', '--dirty-tracking', 'on'], /--release would end the tracking/],
   ] as const) {
     const { status, stderr } = await runCommand(t, ...socket, ...snapshot, ...more)

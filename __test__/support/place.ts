@@ -47,12 +47,13 @@ export class Place {
   }
 
   /** A server in a Node of its own; `then` is what it does once a guest was touched. */
-  async elsewhere(then = ''): Promise<Elsewhere> {
-    const options = this.options()
+  async elsewhere(then = '', more: Pick<ListenOptions, 'guardian'> = {}): Promise<Elsewhere> {
+    const options = { ...this.options(), ...more }
     const script = `
       const { listen } = require(${JSON.stringify(index)})
       listen(${JSON.stringify(options)}).then(async (server) => {
         console.log('ready')
+        server.on('guarded', () => console.log('guarded', server.guardian.pid))
         process.stdin.once('data', () => { ${then} })
       })`
     const child = spawn(process.execPath, ['-e', script], { stdio: ['pipe', 'pipe', 'pipe'] })

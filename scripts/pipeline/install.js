@@ -1,5 +1,6 @@
 // Brings what the checkout needs: npm packages in the locked versions, and the native part.
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { programOf } from './native-files.js'
 import { run, root } from './run.js'
 import { command, StageError } from './stage.js'
 
@@ -47,7 +48,8 @@ const changed = (path) => statSync(`${root}/${path}`).mtimeMs
 
 /** Whether a native part is there, and newer than everything it is made from. */
 function isBuilt() {
-  const built = readdirSync(`${root}/native`).filter((name) => name.endsWith('.node'))
+  const files = readdirSync(`${root}/native`)
+  const built = files.filter((name) => name.endsWith('.node') && files.includes(programOf(name)))
   const sources = readdirSync(`${root}/crates`, { recursive: true }).map((path) => `crates/${path}`)
   const newest = Math.max(...[...sources, 'Cargo.toml', 'Cargo.lock'].map(changed))
   return built.some((name) => changed(`native/${name}`) > newest)

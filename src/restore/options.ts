@@ -3,6 +3,7 @@ import { checkClient, FirecrackerClient } from '../firecracker/client.js'
 import { type FreePageChoice } from '../firecracker/reporting.js'
 import { loadShape, type SnapshotLoad } from '../firecracker/snapshot.js'
 import { checkTemplate, type Template } from '../firecracker/template.js'
+import { requireStateDir } from '../server/guardian.js'
 import { listenShape, type ListenOptions } from '../server/options.js'
 import {
   boolean,
@@ -175,6 +176,7 @@ export interface CheckedRestore {
 
 export function checkRestoreOptions(given: unknown): CheckedRestore {
   const checked = check(given, options())
+  requireStateDir(checked, options())
   const { apiSocket, client: ready } = checked
   if ((apiSocket === undefined) === (ready === undefined)) {
     const message = 'Give either apiSocket or client: where Firecracker is, or a client of it'

@@ -17,6 +17,13 @@ import {
   options,
   type Shape,
 } from '../validate.js'
+import {
+  guardianOption,
+  nativeGuardian,
+  requireStateDir,
+  type CheckedGuardian,
+  type GuardianOptions,
+} from './guardian.js'
 
 /** How a server is to behave. Everything but the two paths has a default that is safe. */
 export interface ListenOptions {
@@ -110,6 +117,14 @@ export interface ListenOptions {
    */
   readonly stateDirWait?: boolean | undefined
   /**
+   * Whether a guardian serves the guests of `stateDir` while no server does: a small native process
+   * of its own session, which is started here, outlives this process, and gives guests back to the
+   * next server of the directory. It is started again if it dies, and ends by itself when no guest
+   * is left and no server is there. One that is there already is used.
+   * @default false: guests wait while no server runs
+   */
+  readonly guardian?: boolean | GuardianOptions | undefined
+  /**
    * Whether a guest is killed when its session fails: its threads would wait for ever.
    * @default false
    */
@@ -161,6 +176,7 @@ export const listenShape: Shape<Checked<ListenOptions>> = {
   maxGuestsPerProcess: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
   stateDir: optional(localFile),
   stateDirWait: optional(boolean),
+  guardian: optional(guardianOption),
   killOnFailure: optional(boolean),
   trace: optional(boolean),
   shortWaits: optional(boolean),
@@ -185,7 +201,11 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     prefetchMode = 'install',
     statsIntervalMs = defaultStatsIntervalMs,
     signal,
-    ...native
+    guardian,
+    ...others
   } = checkOptions(given, options())
+  requireStateDir({ guardian, stateDir: others.stateDir }, options())
+  const launched = nativeGuardian(guardian as CheckedGuardian | undefined)
+  const native = { ...others, ...(launched !== undefined && { guardian: launched }) }
   return { native: native as NativeListenOptions, prefetch, prefetchMode, statsIntervalMs, signal }
 }

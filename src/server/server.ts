@@ -24,11 +24,12 @@ import {
 import { warn } from '../warn.js'
 import { Arrivals } from './arrivals.js'
 import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
+import { Guarding, type GuardianEvents, type GuardianState } from './guardian.js'
 import { Left, type NotRecovered } from './left.js'
 import { type CheckedOptions } from './options.js'
 
 /** What a server tells; the values are the arguments of the listeners. */
-export interface ServerEvents {
+export interface ServerEvents extends GuardianEvents {
   /**
    * A guest was refused, and why. The second argument counts refusals before this one that are
    * not told because JavaScript was busy for too long: normally 0. With no listener, a refusal
@@ -90,6 +91,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #arrivals = new Arrivals()
   readonly #guests = new Map<number, Guest>()
   readonly #left = new Left(this)
+  readonly #guarding = new Guarding(this)
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
@@ -150,6 +152,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   /** Ledgers of guests that had ended: their files, which are gone now. */
   get swept(): readonly string[] {
     return this.#left.swept
+  }
+
+  /** What is known of the guardian; `undefined` where guests have none. */
+  get guardian(): GuardianState | undefined {
+    return this.#options.native.guardian === undefined ? undefined : this.#guarding.state
   }
 
   /**
@@ -230,8 +237,9 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /**
    * Closes the server and leaves its guests in the state directory, to whoever serves it next:
-   * each ends as `handed-over`, and waits at the next page it misses until then. Resolves with
-   * how many were left, once the next server can have them; may be called again.
+   * each ends as `handed-over`, and is served by the guardian until then, or without one waits at
+   * the next page it misses. Resolves with how many were left, once the next server can have them;
+   * may be called again.
    *
    * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if the server has no state directory.
    */
@@ -325,6 +333,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'notRecovered':
         if (event.swept) return this.#left.ended(event.path)
         return this.#left.leftAlone(event.path, fromNative(event.error))
+      case 'guardianMet':
+      case 'guardianTroubled':
+      case 'guarded':
+      case 'unguarded':
+        return this.#guarding.take(event)
       case 'refused':
         return this.#refuse(fromNative(event.error), event.unseen)
       case 'troubled':
@@ -339,6 +352,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
           this.#guests.delete(event.guest)
           if (guest !== undefined) promiseNoMore(guest)
           if (event.end.reason === 'handed-over') this.#handedOver++
+          if (guest !== undefined) this.#guarding.forget(guest.id)
         }
         if (guest !== undefined) internals.get(guest)?.(event)
         return

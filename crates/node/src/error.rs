@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 
 use napi_derive::napi;
+use uffd_core::guardian::GuardianError;
 use uffd_core::handoff::AcceptError;
 use uffd_core::ledger::StateDirError;
 use uffd_core::recovery::NotRecovered;
@@ -43,6 +44,11 @@ impl ErrorInfo {
     /// A guest is asked for what only one that is served has.
     pub(crate) fn guest_ended() -> Self {
         Self::new("ERR_UFFD_GUEST_ENDED", "the guest has ended, and no picture was kept of its end")
+    }
+
+    /// A guest that its guardian could not serve.
+    pub(crate) fn unguarded(why: impl Display) -> Self {
+        Self::new("ERR_UFFD_GUARDIAN_UNGUARDED", why)
     }
 
     /// A page size that TypeScript should have refused already.
@@ -88,6 +94,12 @@ impl From<&ServerError> for ErrorInfo {
 
 impl From<&StateDirError> for ErrorInfo {
     fn from(error: &StateDirError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<&GuardianError> for ErrorInfo {
+    fn from(error: &GuardianError) -> Self {
         Self::new(error.code(), error)
     }
 }

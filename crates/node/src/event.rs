@@ -1,5 +1,6 @@
 use napi::bindgen_prelude::BigUint64Array;
 use napi_derive::napi;
+use uffd_core::guardian;
 
 use crate::end_report::EndReport;
 use crate::error::ErrorInfo;
@@ -27,6 +28,14 @@ pub enum NativeEvent {
     StateDirOnDisk,
     /// A guest that was left is not taken over; `swept`, it has ended, and its ledger is gone.
     NotRecovered { path: String, error: ErrorInfo, swept: bool },
+    /// The guardian is there, and listens.
+    GuardianMet { pid: i32 },
+    /// The guardian was lost, does not answer, or cannot be started again.
+    GuardianTroubled { error: ErrorInfo },
+    /// The guardian would serve the guest with this id at once.
+    Guarded { handoff_id: String },
+    /// It could not, and why.
+    Unguarded { handoff_id: String, error: ErrorInfo },
     /// A guest was refused, and so many before it that are not reported.
     Refused { error: ErrorInfo, unseen: u32 },
     /// A connection could not be accepted; with `forGood`, none will be.
@@ -73,6 +82,14 @@ impl NativeEvent {
                 error: ErrorInfo::from(&other),
                 swept: other.why.is_ended(),
             },
+            News::Guardian(guardian::News::Met { pid }) => Self::GuardianMet { pid },
+            News::Guardian(guardian::News::Troubled(error)) => {
+                Self::GuardianTroubled { error: ErrorInfo::from(&error) }
+            }
+            News::Guardian(guardian::News::Guarded { id }) => Self::Guarded { handoff_id: id },
+            News::Guardian(guardian::News::Unguarded { id, why }) => {
+                Self::Unguarded { handoff_id: id, error: ErrorInfo::unguarded(why) }
+            }
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },
             News::Stats(about) => {

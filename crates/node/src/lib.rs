@@ -14,6 +14,7 @@ mod end_report;
 mod error;
 mod event;
 mod export;
+mod guardian;
 mod guest;
 mod guest_program;
 mod host;

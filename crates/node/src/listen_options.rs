@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use napi::Either;
 use napi_derive::napi;
+use uffd_core::guardian::Launch;
 use uffd_core::handoff::SocketAccess;
 use uffd_core::server::ServerOptions;
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions, Unservable};
 
 use crate::error::{Thrown, invalid_option};
+use crate::guardian::NativeGuardianOptions;
 
 /// Whether dirty pages are tracked.
 #[napi(string_enum = "lowercase")]
@@ -59,6 +61,8 @@ pub struct NativeListenOptions {
     pub state_dir_wait: Option<bool>,
     /// The server is for one guest: guests that were left in the directory are not its own.
     pub state_dir_alone: Option<bool>,
+    /// Serves the guests of the directory while this process cannot.
+    pub guardian: Option<NativeGuardianOptions>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
 }
@@ -70,6 +74,8 @@ pub(crate) struct StateDirOptions {
     pub(crate) wait: bool,
     /// Refuses a directory in which guests were left.
     pub(crate) alone: bool,
+    /// Starts a guardian, if guests are to have one.
+    pub(crate) launch: Option<Launch>,
 }
 
 impl NativeListenOptions {
@@ -84,6 +90,7 @@ impl NativeListenOptions {
             path: PathBuf::from(self.state_dir.as_ref()?),
             wait: self.state_dir_wait.unwrap_or(false),
             alone: self.state_dir_alone.unwrap_or(false),
+            launch: self.guardian.as_ref().map(NativeGuardianOptions::launch),
         })
     }
 

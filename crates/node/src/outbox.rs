@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
+use uffd_core::guardian;
 use uffd_core::recovery::NotRecovered;
 use uffd_core::session::{
     Ended, Export, NotReleased, Notice, PrefaultReport, ReleaseProgress, Session,
@@ -42,6 +43,8 @@ pub(crate) enum News {
     /// The state directory is not in memory.
     StateDirOnDisk,
     NotRecovered(NotRecovered),
+    /// Something was heard of the guardian.
+    Guardian(guardian::News),
     Refused {
         error: ErrorInfo,
         unseen: u32,

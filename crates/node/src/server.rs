@@ -5,6 +5,7 @@ use std::thread;
 use napi::bindgen_prelude::Float64Array;
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
+use uffd_core::guardian::{Client, GuardianError, Launch};
 use uffd_core::kernel::Waker;
 use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
@@ -15,6 +16,7 @@ use uffd_core::source::{Fetcher, FileSource};
 use crate::bell::Ring;
 use crate::error::{ErrorInfo, Thrown};
 use crate::event::NativeEvent;
+use crate::guardian::Hearing;
 use crate::listen_options::{NativeListenOptions, StateDirOptions};
 use crate::outbox::{News, Outbox};
 use crate::reception::{Ending, Reception, Sessions};
@@ -215,8 +217,25 @@ impl Shared {
                 return Err((&StateDirError::Occupied { path, count, first }).into());
             }
         }
+        let dir = Arc::new(dir);
+        let guardian = self.guardian(&dir, options.launch.clone())?;
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-        Ok(Keep { dir: Arc::new(dir), snapshot, guardian: None, manager: None })
+        Ok(Keep { dir, snapshot, guardian, manager: None })
+    }
+
+    /// The directory's guardian: one that is there, which may have guests, or one that is started.
+    fn guardian(
+        &self,
+        dir: &Arc<StateDir>,
+        launch: Option<Launch>,
+    ) -> Result<Option<Arc<Client>>, ErrorInfo> {
+        let is_wanted = launch.is_some();
+        let hearing = Box::new(Hearing(Arc::clone(&self.outbox)));
+        match Client::start(Arc::clone(dir), launch, hearing) {
+            Ok(client) => Ok(Some(client)),
+            Err(GuardianError::Nobody) if !is_wanted => Ok(None),
+            Err(error) => Err((&error).into()),
+        }
     }
 
     fn let_go(&self) {

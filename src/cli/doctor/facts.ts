@@ -29,6 +29,8 @@ export interface Facts {
   }
   /** Places where a state directory could be, those first that suit best. */
   readonly places: readonly Place[]
+  /** The program of the guardian, and whether this user may run it. */
+  readonly guardian: { readonly program: string | undefined; readonly access: Access }
   readonly cores: number
   readonly kvm: Access
   /** What `firecracker --version` says, if it is in the PATH. */
@@ -56,6 +58,7 @@ export async function gatherFacts(): Promise<Facts> {
     openFiles: await openFiles(),
     tracing: await tracing(),
     places: await places(),
+    guardian: await guardian(),
     cores: availableParallelism(),
     kvm: await accessTo('/dev/kvm'),
     firecracker: await firecracker(),
@@ -112,6 +115,12 @@ async function accessToChild(): Promise<Access> {
   } finally {
     child.kill('SIGKILL')
   }
+}
+
+async function guardian(): Promise<Facts['guardian']> {
+  const program = native.guardianProgram() ?? undefined
+  if (program === undefined) return { program, access: 'absent' }
+  return { program, access: await accessTo(program, constants.X_OK) }
 }
 
 const tmpfs = 0x01_02_19_94

@@ -22,6 +22,7 @@ export function findings(facts: Facts): Finding[] {
     capacity(facts),
     takingOver(facts),
     stateDirectory(facts),
+    guardian(facts),
     cores(facts),
     kvm(facts),
     firecracker(facts),
@@ -121,10 +122,12 @@ function takingOver({ tracing: { child, capable, scope } }: Facts): Finding {
     return flaw(nobody, 'In a container, have its seccomp profile allow pidfd_getfd')
   }
   if (capable) return { ...about, verdict: 'good', found }
-  const capability = 'CAP_SYS_PTRACE for the server (AmbientCapabilities= of its unit)'
+  const change =
+    'CAP_SYS_PTRACE for the server (AmbientCapabilities= of its unit), or --guardian, which is ' +
+    'given a copy of what is needed'
   return (scope ?? 0) > 0
-    ? flaw(nobody, `${capability}, or sysctl kernel.yama.ptrace_scope=0`)
-    : flaw("taking over guests whose VMM runs as another user, such as a jailer's", capability)
+    ? flaw(nobody, `${change}, or sysctl kernel.yama.ptrace_scope=0`)
+    : flaw("taking over guests whose VMM runs as another user, such as a jailer's", change)
 }
 
 /** A ledger of a large guest: one byte a page of 4 KiB for 64 GiB. */
@@ -148,6 +151,17 @@ function stateDirectory({ places, uid }: Facts): Finding {
     `A tmpfs that user ${uid} may write to: RuntimeDirectory= of a unit, or mount -t tmpfs -o ` +
     `mode=0700,uid=${uid} tmpfs DIR`
   return { ...about, verdict: 'limited', found, lost: 'guests that outlive their server', change }
+}
+
+function guardian({ guardian: { program, access } }: Facts): Finding {
+  const about = { id: 'guardian', title: 'A guardian for guests' }
+  const found = `${program ?? 'its program'} ${access}`
+  if (access === 'granted') return { ...about, verdict: 'good', found }
+  const change =
+    'Install the package whole, without --omit=optional; in a checkout of the sources, npm run ' +
+    'build:native'
+  const lost = '--guardian: guests wait while no server runs'
+  return { ...about, verdict: 'limited', found, lost, change }
 }
 
 function cores({ cores: count }: Facts): Finding {

@@ -9,6 +9,7 @@ import { UsageError } from '../arguments/usage-error.js'
 import { exitStatus } from '../exit-status.js'
 import type { Output } from '../output/output.js'
 import { endingOf } from '../serve/ending.js'
+import { tellOfGuardian } from '../serve/guardian.js'
 import { servingOptionsOf } from '../serve/listen-options.js'
 import { tellPrefetch } from '../serve/prefetch.js'
 import { serving } from '../serve/serving.js'
@@ -25,6 +26,7 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
     isRestored = true
     const end = endingOf(vm.server, values, ending, output)
     try {
+      tellOfGuardian(vm.server, output)
       tellRestored(vm, output)
       const { prefetched } = vm
       const seen = service.see(

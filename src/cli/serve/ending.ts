@@ -9,14 +9,23 @@ export function checkServing(values: ServingValues): void {
   if (values['hand-over'] && values['state-dir'] === undefined) {
     throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
   }
+  if (values.guardian && values['state-dir'] === undefined) {
+    throw new UsageError('--guardian serves the guests of a state directory: give --state-dir too')
+  }
+  for (const name of ['guardian-cgroup', 'guardian-log'] as const) {
+    if (values[name] !== undefined && !values.guardian) {
+      throw new UsageError(`--${name} says how the guardian is started: give --guardian too`)
+    }
+  }
   if (values.release && values['dirty-tracking'] === 'on') {
     throw new UsageError('--release would end the tracking of dirty pages: give one of both')
   }
 }
 
-/** Whether guests are left to another server when this signal asks for the end. */
+/** Whether guests are left to others when this signal asks for the end. */
 export const leavesGuests = (values: ServingValues, signal: unknown): boolean =>
-  values['state-dir'] !== undefined && (values['hand-over'] || signal === 'SIGUSR2')
+  values['state-dir'] !== undefined &&
+  (values['hand-over'] || values.guardian || signal === 'SIGUSR2')
 
 /** Ends a server once, however often it is called, and says what becomes of its guests. */
 export function endingOf(
@@ -34,9 +43,11 @@ export function endingOf(
 }
 
 async function leave(server: Server, stateDir: string, output: Output): Promise<void> {
+  const guardian = server.guardian?.pid
   const count = await server.handOver()
-  const text = `Left ${several(count, 'guest')} in ${stateDir} to the next server`
-  output.tell('info', { event: 'handed-over', guests: count, stateDir }, text)
+  const whom = guardian === undefined ? 'the next server' : `its guardian, process ${guardian}`
+  const text = `Left ${several(count, 'guest')} in ${stateDir} to ${whom}`
+  output.tell('info', { event: 'handed-over', guests: count, stateDir, guardian }, text)
 }
 
 async function stop(server: Server, output: Output): Promise<void> {

@@ -107,6 +107,17 @@ export const servingOptions = {
   'hand-over': flag({
     help: 'Leaves guests in the state directory when it is told to end, as\nSIGUSR2 always does; otherwise they are stopped.',
   }),
+  guardian: flag({
+    help: 'A small process of its own serves the guests of --state-dir while\nno server does; they are left to it when this command is told to\nend.',
+  }),
+  'guardian-cgroup': text('PATH', {
+    help: 'A cgroup (v2) for it, so that it is not ended with this command.',
+    default: 'that of this command',
+  }),
+  'guardian-log': text('FILE', {
+    help: 'Where it appends a line for each guest it serves or gives back.',
+    default: 'nowhere',
+  }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
   'short-waits': negatable({
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',

@@ -4,6 +4,7 @@ import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { endingOf } from './ending.js'
+import { tellOfGuardian } from './guardian.js'
 import { listenOptions } from './listen-options.js'
 import type { ServeValues } from './options.js'
 import { prefetchInto } from './prefetch.js'
@@ -28,6 +29,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
     ending.addEventListener('abort', onSignal, { once: true })
     try {
       watch(server, once, output, tally)
+      tellOfGuardian(server, output)
       tellLeft(server, output)
       await serveFigures(server, values, output)
       await tellReady(values, output)

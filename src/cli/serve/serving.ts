@@ -72,7 +72,8 @@ async function run(
   const ending = new AbortController()
   const forget = onSignals((signal) => {
     const leaves = leavesGuests(values, signal)
-    const what = leaves ? 'leaving guests to the next server' : 'stopping'
+    const whom = values.guardian ? 'the guardian' : 'the next server'
+    const what = leaves ? `leaving guests to ${whom}` : 'stopping'
     const text = `${signal}: ${what}; once more to end at once`
     output.tell('info', { event: 'stopping', signal, leavesGuests: leaves }, text)
     ending.abort(signal)

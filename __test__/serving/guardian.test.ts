@@ -1,0 +1,152 @@
+// Guests with a guardian: a native process that serves them while no server does.
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import test, { type ExecutionContext } from 'ava'
+import { type Server } from '../../src/index.js'
+import { type GuestProcess } from '../support/guest.js'
+import { live, isAsItWas, pages, Place } from '../support/place.js'
+import { temporaryDirectory } from '../support/stage.js'
+
+/** A server with a guardian in a Node of its own, and a guest that is guarded. */
+async function guardedElsewhere(place: Place) {
+  const server = await place.elsewhere('', { guardian: true })
+  const guest = await place.guest(server.socket)
+  const [word, pid] = (await server.line()).split(' ')
+  if (word !== 'guarded') throw new Error(`${word} instead of guarded`)
+  await live(guest)
+  return { ...server, guest, guardian: Number(pid) }
+}
+
+/** The same here. */
+async function guardedHere(
+  t: ExecutionContext,
+  place: Place,
+): Promise<{ server: Server; guest: GuestProcess }> {
+  const server = await place.here({ guardian: true })
+  const guarded = once(server, 'guarded')
+  const guest = await place.guest(server.socket)
+  const [id] = (await guarded) as [string]
+  t.deepEqual(server.guardian!.guarded, [id])
+  await live(guest)
+  return { server, guest }
+}
+
+/** Waits until a process is gone, or waits for nobody but its parent. */
+async function hasEnded(pid: number): Promise<void> {
+  const path = `/proc/${pid}/stat`
+  while (existsSync(path)) {
+    try {
+      if (/^\d+ \(.*\) Z/.test(readFileSync(path, 'utf8'))) return
+    } catch {
+      return
+    }
+    await setTimeout(5)
+  }
+}
+
+test('a server with a guardian is killed, the guest is served on, and the next server has it back', async (t) => {
+  const place = new Place(t)
+  const { guest, guardian, end } = await guardedElsewhere(place)
+  await end()
+  // No server is there.
+  await isAsItWas(t, guest)
+  await guest.ask({ op: 'write', page: 30, count: 2, stamp: 11 })
+
+  const server = await place.here({ guardian: true })
+  t.is(server.guardian!.pid, guardian)
+  t.deepEqual(server.notRecovered, [])
+  t.is(server.recovered[0]!.pid, guest.pid)
+  const verify = { op: 'verify', page: 30, count: 2, expect: [{ stamp: 11 }] }
+  t.is((await guest.ask<{ wrong: number }>(verify)).wrong, 0)
+  await guest.kill()
+  await server.stop()
+  await hasEnded(guardian)
+})
+
+test('guests that are handed over are served by the guardian, whoever comes next', async (t) => {
+  const place = new Place(t)
+  const { server, guest } = await guardedHere(t, place)
+  const { pid } = server.guardian!
+  t.is(await server.handOver(), 1)
+  t.is(await guest.wrong(40, 4, 'source'), 0)
+  // This one starts none, and has guests back from the one that is there.
+  const next = await place.here()
+  t.is(next.guardian, undefined)
+  t.is(next.recovered.length, 1)
+  await isAsItWas(t, guest)
+  await next.stop()
+  await hasEnded(pid!)
+})
+
+test('a guardian that dies is started again, and guards the guests there are', async (t) => {
+  const place = new Place(t)
+  const { server, guest } = await guardedHere(t, place)
+  const first = server.guardian!.pid!
+  const [lost, met, guarded] = [
+    once(server, 'guardianTrouble'),
+    once(server, 'guardian'),
+    once(server, 'guarded'),
+  ]
+  process.kill(first, 'SIGKILL')
+  t.like((await lost)[0], { code: 'ERR_UFFD_GUARDIAN' })
+  const [second] = (await met) as [number]
+  t.not(second, first)
+  t.is((await guarded)[0], server.guests[0]!.id)
+  t.is(server.guardian!.pid, second)
+  await isAsItWas(t, guest)
+  await guest.kill()
+  await server.stop()
+  await hasEnded(second)
+})
+
+test('a guardian ends when no server is there and no guest is left', async (t) => {
+  const place = new Place(t)
+  const { guest, guardian, child } = await guardedElsewhere(place)
+  child.stdin!.end('now\n')
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  t.is(await guest.wrong(0, 3, 'source'), 0)
+  await guest.kill()
+  await hasEnded(guardian)
+  const server = await place.here()
+  t.deepEqual([...server.recovered, ...server.notRecovered], [])
+})
+
+test('a guardian that cannot be started is an error that names it, and nothing is left', async (t) => {
+  const place = new Place(t)
+  const path = join(temporaryDirectory(t), 'not-there')
+  await t.throwsAsync(place.here({ guardian: { path } }), {
+    code: 'ERR_UFFD_GUARDIAN',
+    message: /not-there: No such file/,
+  })
+  await t.throwsAsync(place.here({ guardian: { path: '/bin/false' } }), {
+    code: 'ERR_UFFD_GUARDIAN',
+    message: /\/bin\/false did not start/,
+  })
+  const cgroup = join(temporaryDirectory(t), 'no', 'cgroup')
+  await t.throwsAsync(place.here({ guardian: { cgroup } }), {
+    code: 'ERR_UFFD_GUARDIAN',
+    message: /cannot enter the cgroup/,
+  })
+  const server = await place.here()
+  const [process] = await Promise.all([place.guest(server.socket), server.accept()])
+  t.is(await process.wrong(0, pages, 'source'), 0)
+})
+
+test('it writes a log where that is wanted, and is refused without a state directory', async (t) => {
+  const place = new Place(t)
+  const log = join(temporaryDirectory(t), 'guardian.log')
+  const server = await place.here({ guardian: { log } })
+  const guarded = once(server, 'guarded')
+  const guest = await place.guest(server.socket)
+  await guarded
+  await server.handOver()
+  t.is(await guest.wrong(0, pages, 'source'), 0)
+  t.true(readFileSync(log, 'utf8').includes('\n'))
+  await t.throwsAsync(place.here({ guardian: true, stateDir: undefined }), {
+    code: 'ERR_UFFD_INVALID_OPTION',
+    message: /stateDir/,
+  })
+})
