@@ -21,13 +21,14 @@ test('every option of listen can be given', (t) => {
   const given =
     '--dirty-tracking on --fault-around 16 --on-unservable kill --fault-deadline 1.5s ' +
     '--handoff-timeout=2m --kill-on-failure --no-short-waits --stats 500ms --trace /t ' +
-    '--state-dir /d --state-dir-wait --socket-owner 123:100 --socket-mode 660'
+    '--state-dir /d --state-dir-wait --guardian --guardian-cgroup /c --guardian-log /l --socket-owner 123:100 --socket-mode 660'
   const values = read(...given.split(' '))
   t.deepEqual(listenOptions(values), {
     socket: '/s',
     snapshot: '/m',
     stateDir: '/d',
     stateDirWait: true,
+    guardian: { cgroup: '/c', log: '/l' },
     socketOwner: { uid: 123, gid: 100 },
     socketMode: 0o660,
     dirtyTracking: 'on',

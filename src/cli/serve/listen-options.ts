@@ -24,10 +24,9 @@ export function servingOptionsOf(
     handoffTimeoutMs: values['handoff-timeout'],
     stateDir: values['state-dir'],
     stateDirWait: values['state-dir-wait'],
-    guardian: values.guardian && {
-      cgroup: values['guardian-cgroup'],
-      log: values['guardian-log'],
-    },
+    guardian: values.guardian
+      ? { cgroup: values['guardian-cgroup'], log: values['guardian-log'] }
+      : undefined,
     killOnFailure: values['kill-on-failure'],
     shortWaits: values['short-waits'],
     trace: values.trace !== undefined || values.report !== undefined,
