@@ -4,7 +4,7 @@
 //
 // BEFORE and AFTER are two programs `uffd-bench`. Each round runs both, now the one first and now
 // the other; a figure is the ratio of the two within a round, so that what else the machine does
-// meanwhile meets both. A figure is worse if it is in all rounds.
+// meanwhile meets both. A figure is worse if it is in all rounds, by more than a hundredth.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -17,6 +17,9 @@ const moreIsBetter = new Set(['prefaulted_percent'])
 
 /** Single figures, not sums over a run: too rare for a ratio to say anything. */
 const leftOut = new Set(['max_us', 'p999_us', 'start_ms'])
+
+/** A difference so small is none. */
+const slight = 0.01
 
 function parse([before, after, ...rest]) {
   if (before === undefined || after === undefined) return undefined
@@ -48,7 +51,8 @@ const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.le
 function line(figure, ratios) {
   const [least, most] = [Math.min(...ratios), Math.max(...ratios)]
   const more = moreIsBetter.has(figure.split(' | ').at(-1))
-  const [worse, better] = more ? [most < 1, least > 1] : [least > 1, most < 1]
+  const [up, down] = [least > 1 + slight, most < 1 - slight]
+  const [worse, better] = more ? [down, up] : [up, down]
   const verdict = worse ? 'worse' : better ? 'better' : ''
   const spread = [median(ratios), least, most].map((ratio) => ratio.toFixed(2))
   return `| ${figure} | ${spread.join(' | ')} | ${verdict} |`
