@@ -28,7 +28,7 @@ test('an address that is none, or taken, is told before anything is served', asy
   const args = ['--socket', join(dirname(snapshot), 'uffd.sock'), '--snapshot', snapshot]
   const wrong = await runCommand(t, ...args, '--http', 'nowhere')
   t.is(wrong.status, 2)
-  t.regex(wrong.stderr, /"http" to be HOST:PORT/)
+  t.regex(wrong.stderr, /--http to be HOST:PORT/)
   const missing = await runCommand(t, ...args, '--http', 'unix:/no/such/dir/http.sock')
   t.is(missing.status, 1)
   t.regex(missing.stderr, /ERR_UFFD_HTTP/)
