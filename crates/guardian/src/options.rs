@@ -74,9 +74,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     let mut way = Way::Here;
     while let Some(arg) = parser.next()? {
         match arg {
-            Arg::Long("state-dir") => state_dir = Some(path(&mut parser)?),
-            Arg::Long("cgroup") => cgroup = Some(path(&mut parser)?),
-            Arg::Long("log") => log = Some(path(&mut parser)?),
+            Arg::Long("state-dir") => state_dir = Some(path(&mut parser, "--state-dir")?),
+            Arg::Long("cgroup") => cgroup = Some(path(&mut parser, "--cgroup")?),
+            Arg::Long("log") => log = Some(path(&mut parser, "--log")?),
             Arg::Long("detach") => way = Way::Detach,
             Arg::Long(name) if name == LEFT_BEHIND => way = Way::LeftBehind,
             Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
@@ -89,10 +89,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
 }
 
 /// Absolute: it changes its working directory.
-fn path(parser: &mut Parser) -> Result<PathBuf, lexopt::Error> {
+fn path(parser: &mut Parser, option: &str) -> Result<PathBuf, lexopt::Error> {
     let value: PathBuf = parser.value()?.parse()?;
-    std::path::absolute(&value)
-        .map_err(|error| lexopt::Error::Custom(format!("{}: {error}", value.display()).into()))
+    std::path::absolute(&value).map_err(|error| {
+        lexopt::Error::Custom(format!("{option} \"{}\": {error}", value.display()).into())
+    })
 }
 
 #[cfg(test)]
