@@ -31,8 +31,9 @@ export interface SnapshotMade {
   /**
    * Which pages of the new memory file differ from the one the guest is served from, and which
    * are empty. With dirty tracking it is taken after the writing, so that what Firecracker's
-   * devices wrote meanwhile is in it, and `exact`. Without, it is taken before: a page that was
-   * installed counts as dirty, and the writing of a full snapshot installs all.
+   * devices wrote meanwhile is in it; it says of itself whether it is `exact`. Without, it is
+   * taken before: a page that was installed counts as dirty, and the writing of a full snapshot
+   * installs all.
    */
   readonly dirtyPages: DirtyPages
   /** Whether the microVM runs again; else it is paused. */

@@ -12,7 +12,6 @@ macro_rules! kill_point {
 }
 
 /// Environment variable: `NAME:COUNT` ends the process when it comes to NAME for the COUNTth time.
-#[cfg(feature = "kill-points")]
 pub const VARIABLE: &str = "UFFD_KILL_AT";
 
 /// Called at each of them.
