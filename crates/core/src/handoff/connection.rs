@@ -3,14 +3,14 @@
 use std::{
     io,
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     time::Duration,
 };
 
 use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    sys::socket::{MsgFlags, getsockopt, recv, sockopt::PeerCredentials},
     unistd::Pid,
 };
 
@@ -124,6 +124,11 @@ impl Connection {
         let layout = loop {
             match wait.until_readable()? {
                 Woken::Readable => {}
+                // Who has left without a word is nobody, whenever that is found out.
+                Woken::Cancelled if has_left(wire) => {
+                    let (received, missing) = incoming.lacks();
+                    return Err(HandoffError::Closed { received, missing });
+                }
                 Woken::Cancelled => return Err(HandoffError::Cancelled),
                 Woken::TimeIsUp => {
                     let (received, missing) = incoming.lacks();
@@ -159,4 +164,10 @@ impl Connection {
         let socket = wire.take_emptied();
         Ok(Handoff { uffd, layout, peer: self.peer, socket, _helpers: helpers })
     }
+}
+
+/// Whether the peer has closed its side, and everything it has said was read.
+fn has_left(wire: &Wire) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(wire.as_raw_fd(), &mut [0], flags) == Ok(0)
 }

@@ -178,8 +178,12 @@ impl Loop {
         let start = (address & !(page_size - 1)) as *mut _;
         let page = self.page(address);
         if kind == FaultKind::WriteProtected {
+            // Before the guest goes on, who may ask for the count.
+            self.switches.wp_faults.fetch_add(1, SeqCst);
             let done = self.uffd.remove_write_protection(start, page_size as usize, true);
-            self.switches.wp_faults.fetch_add(u64::from(done.is_ok()), SeqCst);
+            if done.is_err() {
+                self.switches.wp_faults.fetch_sub(1, SeqCst);
+            }
             return done.is_ok();
         }
         if self.switches.poisoned.lock().unwrap().contains(&page) {

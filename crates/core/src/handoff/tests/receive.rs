@@ -346,3 +346,12 @@ fn a_wait_can_be_called_off_before_and_while_it_lasts() {
     });
     assert!(matches!(error, HandoffError::Cancelled));
 }
+
+#[test]
+fn who_left_without_a_word_is_nobody_when_the_wait_is_called_off_as_well() {
+    let cancel = never();
+    cancel.write(1).unwrap();
+    let (vmm, connection) = pair();
+    drop(vmm);
+    assert!(connection.receive(&limits(), cancel.as_fd()).unwrap_err().is_nobody());
+}
