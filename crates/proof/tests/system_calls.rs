@@ -13,7 +13,7 @@ use nix::libc::{
 };
 use uffd_core::session::{DirtyTracking, FaultAround};
 use uffd_guest::pattern::Pattern;
-use uffd_proof::{Apart, Cast, SMALL, Serving, StageBuilder, Traced};
+use uffd_proof::{Apart, Cast, SMALL, Serving, StageBuilder, Traced, until};
 
 /// Faults that are counted.
 const FAULTS: u64 = 2000;
@@ -38,7 +38,13 @@ fn costs_two_system_calls(tracking: DirtyTracking, write: bool) {
     thread.touch(0, BEFORE).unwrap();
     guest.settle().get().unwrap();
 
-    let [tid] = stage.threads_named("uffd-guest")[..] else { panic!("one fault loop") };
+    // A thread that the loop has just started bears its name until it has its own.
+    let mut tid = None;
+    until("one fault loop", || {
+        tid = <[i32; 1]>::try_from(stage.threads_named("uffd-guest")).ok();
+        tid.is_some()
+    });
+    let [tid] = tid.unwrap();
     let traced = Traced::start(tid);
     let start = Instant::now();
     match write {
