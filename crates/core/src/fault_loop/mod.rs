@@ -123,7 +123,9 @@ impl FaultLoop {
         self.obey()?;
         self.prefault()?;
         self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
-        self.live.note(&self.guest.memory.counters);
+        if self.kept.is_some() {
+            self.live.note(&self.guest.memory.counters);
+        }
         self.show();
         self.guest.journal.report(&self.guest.memory, &self.guest.hand);
         match self.next() {
