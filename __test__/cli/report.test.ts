@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { CommandProcess, runCommand } from '../support/command.js'
 import { GuestProcess } from '../support/guest.js'
+import { isAsItWas, live, pages as placePages, Place } from '../support/place.js'
 import { snapshotFile } from '../support/stage.js'
 
 const pages = 256
@@ -38,6 +39,7 @@ test('--report saves a page when a guest ends, and report makes one of a trace',
   t.like(await command.event('report'), { guest: 1, file: page })
   const html = readFileSync(page, 'utf8')
   t.regex(html, /Guest 1 \(pid \d+\)/)
+  t.notRegex(html, /taken over/)
   t.regex(html, /waited for 100 pages/)
 
   const lines = join(directory, 'run.json')
@@ -93,6 +95,57 @@ test('each guest has a report of its own', async (t) => {
   t.is((await command.ended).status, 0)
   t.regex(readFileSync(page, 'utf8'), /<h1>Guest 1 /)
   t.regex(readFileSync(join(directory, 'run-2.html'), 'utf8'), /<h1>Guest 2 /)
+})
+
+/** A command with a report and a state directory, and a guest whose command was killed. */
+async function leftByAnother(t: ExecutionContext) {
+  const { socket, snapshot, stateDir } = new Place(t).options()
+  const page = join(dirname(socket), 'run.html')
+  const args = ['--socket', socket, '--snapshot', snapshot, '--state-dir', stateDir]
+  const first = new CommandProcess(t, ...args, '--report', page)
+  await first.event('ready')
+  const guest = await GuestProcess.start(socket, String(placePages))
+  t.teardown(() => guest.kill())
+  await live(guest)
+  first.signal('SIGKILL')
+  await first.ended
+  t.false(existsSync(page))
+  return { page, guest, next: () => new CommandProcess(t, ...args, '--report', page) }
+}
+
+test('a guest that was taken over has a report of all of its memory', async (t) => {
+  const { page, guest, next } = await leftByAnother(t)
+  const command = next()
+  await command.event('ready')
+  await isAsItWas(t, guest)
+  await guest.exit()
+  t.like(await command.event('report'), { guest: 1, file: page })
+  command.signal('SIGTERM')
+  t.is((await command.ended).status, 0)
+  const html = readFileSync(page, 'utf8')
+  t.regex(html, /taken over: first touches and latencies are since then/)
+  // It wrote and gave back before the first of its servers was killed.
+  t.regex(html, /written \(8 KiB\)/)
+  t.regex(html, /zeros \(16 KiB\)/)
+  t.regex(html, /<th>removed pages<\/th><td>4<\/td>/)
+  t.regex(html, /1 page that had been given back/)
+})
+
+test('a guest that ended while nobody served it has no report, and takes none from the next', async (t) => {
+  const { page, guest, next } = await leftByAnother(t)
+  await guest.kill()
+  const command = next()
+  t.is(((await command.event('swept'))['ledgers'] as string[]).length, 1)
+  const { socket } = await command.event('ready')
+  t.false(existsSync(page))
+  const other = await GuestProcess.start(socket as string, String(placePages))
+  t.teardown(() => other.kill())
+  t.is(await other.wrong(0, placePages, 'source'), 0)
+  await other.exit()
+  t.like(await command.event('report'), { guest: 1, file: page })
+  command.signal('SIGTERM')
+  t.is((await command.ended).status, 0)
+  t.regex(readFileSync(page, 'utf8'), new RegExp(`pid ${other.pid}`))
 })
 
 test('a report that cannot be saved is refused before anything is served', async (t) => {

@@ -1,14 +1,17 @@
 import { connect, type Socket } from 'node:net'
 import { once } from 'node:events'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import test, { type ExecutionContext } from 'ava'
 import { type HttpEndpoint } from '../../src/index.js'
+import { deadlineMs, GuestProcess } from '../support/guest.js'
 import { ask } from '../support/http.js'
-import { pages as placePages, Place } from '../support/place.js'
+import { index, pages as placePages, Place } from '../support/place.js'
+import { promtoolIsContent } from '../support/promtool.js'
 import { scrape, sum } from '../support/scrape.js'
-import { Stage, temporaryDirectory } from '../support/stage.js'
+import { snapshotFile, Stage, temporaryDirectory } from '../support/stage.js'
 
 const pages = 64
 
@@ -134,6 +137,78 @@ test('guests are told of as JSON, and as series of their own where that is asked
     Object.values(states).reduce((total, count) => total + count),
     pages,
   )
+})
+
+test('promtool finds nothing wrong with a server and its guests, where it is installed', async (t) => {
+  const { stage, url } = await watched(t, '127.0.0.1:0', true)
+  const { process } = await stage.guest()
+  await process.wrong(0, pages, 'source')
+  await stage.guest()
+  promtoolIsContent(t, ['check', 'metrics'], (await ask(url, '/metrics')).body)
+})
+
+test('scrapes are answered rightly while the event loop is busy', async (t) => {
+  const { stage, url } = await watched(t)
+  const progress = { over: false }
+  const busy = (async () => {
+    while (!progress.over) {
+      const end = performance.now() + 20
+      while (performance.now() < end);
+      await new Promise(setImmediate)
+    }
+  })()
+  const { guest, process } = await stage.guest()
+  const reading = process.wrong(0, pages, 'source')
+  const before = sum(await scrape(url), 'uffd_faults_total')
+  t.is(await reading, 0)
+  const { faults } = await guest.stats()
+  const all = await until(url, (now) => sum(now, 'uffd_faults_total') === faults)
+  t.true(before <= faults)
+  t.is(sum(all, 'uffd_fault_seconds_count'), faults)
+  t.is(sum(all, 'uffd_pages'), pages)
+  progress.over = true
+  await busy
+})
+
+test('while the event loop is blocked guests are served, and a scrape waits until it is free', async (t) => {
+  t.timeout(deadlineMs)
+  const snapshot = snapshotFile(t, pages)
+  const directory = temporaryDirectory(t)
+  const [socket, fifo] = [join(directory, 's'), join(directory, 'fifo')]
+  t.is(spawnSync('mkfifo', [fifo]).status, 0)
+  // It reads from the FIFO, and does nothing else, until somebody has written.
+  const script = `
+    const { listen } = require(${JSON.stringify(index)})
+    listen(${JSON.stringify({ socket, snapshot, faultAround: false })}).then(async (server) => {
+      const { url } = await server.http('0')
+      console.log(url)
+      process.stdin.once('data', () => {
+        console.log('blocked')
+        require('node:fs').readFileSync(${JSON.stringify(fifo)})
+      })
+    })`
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['pipe', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const line = async () => (await lines.next()).value as string
+  const url = await line()
+  const guest = await GuestProcess.start(socket, String(pages))
+  t.teardown(() => guest.kill())
+  while (sum(await scrape(url), 'uffd_guests') === 0);
+
+  child.stdin.write('now\n')
+  t.is(await line(), 'blocked')
+  let isAnswered = false
+  const waiting = scrape(url).finally(() => (isAnswered = true))
+  t.is(await guest.wrong(0, pages, 'source'), 0)
+  // Time enough for an answer, if anybody were to answer.
+  for (let round = 0; round < 50; round++) {
+    await guest.ask({ op: 'madvise', page: 0, count: pages })
+    t.is(await guest.wrong(0, pages, 'zeros'), 0)
+  }
+  t.false(isAnswered)
+  writeFileSync(fifo, '')
+  t.true(sum(await waiting, 'uffd_faults_total') > 50 * pages)
 })
 
 test('each format is what it says, and nothing is to be kept', async (t) => {

@@ -1,9 +1,36 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import { metricRows, pageWith } from '../../scripts/metrics-page.js'
 import { table } from '../../src/metrics/table.js'
+import { promtoolIsContent } from '../support/promtool.js'
+import { temporaryDirectory } from '../support/stage.js'
+
+const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
 
 test('docs/metrics.md has the table of the core, as it is now', (t) => {
-  const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
   t.is(pageWith(page, metricRows(table)), page, 'run npm run docs:metrics')
+})
+
+/** The questions for Prometheus on the page: one a line, under comments. */
+const questions = [...page.matchAll(/^```promql\n(.*?)^```$/gms)]
+  .flatMap(([, code]) => code!.split('\n'))
+  .filter((line) => line !== '' && !line.startsWith('#'))
+
+test('what is asked of Prometheus there is asked of metrics that exist', (t) => {
+  t.true(questions.length >= 4)
+  const suffixes = { counter: ['_total'], gauge: [''], histogram: ['_bucket', '_sum', '_count'] }
+  const known = new Set(
+    table.flatMap(({ name, kind }) => suffixes[kind].map((suffix) => name + suffix)),
+  )
+  const asked = questions.flatMap((question) => question.match(/\buffd_\w+/g) ?? [])
+  for (const name of asked) t.true(known.has(name), name)
+})
+
+test('and so that Prometheus understands it, as far as promtool is installed', (t) => {
+  const file = join(temporaryDirectory(t), 'rules.yml')
+  const rules = questions.map((expr, at) => ({ record: `question:${at}`, expr }))
+  // JSON is YAML.
+  writeFileSync(file, JSON.stringify({ groups: [{ name: 'questions', rules }] }))
+  promtoolIsContent(t, ['check', 'rules', file])
 })

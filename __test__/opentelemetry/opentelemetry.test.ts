@@ -9,7 +9,14 @@ import {
 } from '@opentelemetry/sdk-trace-base'
 import test from 'ava'
 import { table } from '../../src/metrics/table.js'
-import { observe, tracedListen, tracedRestore } from '../../src/opentelemetry/index.js'
+import {
+  observe,
+  tracedListen,
+  tracedPauseAndSnapshot,
+  tracedRestore,
+} from '../../src/opentelemetry/index.js'
+import { Firecracker } from '../support/firecracker.js'
+import { Place } from '../support/place.js'
 import { snapshotFile, Stage, temporaryDirectory } from '../support/stage.js'
 
 class Reader extends MetricReader {
@@ -88,6 +95,77 @@ test('listening is a span, with the guests that were taken over', async (t) => {
     'uffd.recovered': 0,
   })
   t.is(span!.status.code, SpanStatusCode.UNSET)
+})
+
+test('a guest that is taken over is an event of the span that does it', async (t) => {
+  const { tracer, spans } = tracing()
+  const place = new Place(t)
+  const process = await place.left()
+  const server = await tracedListen(place.options(), { tracer })
+  t.teardown(() => server.stop())
+  const [span, ...others] = spans()
+  t.is(others.length, 0)
+  t.is(span!.attributes['uffd.recovered'], 1)
+  t.is(span!.status.code, SpanStatusCode.UNSET)
+  const { id } = server.recovered[0]!
+  t.like(span!.events, [
+    { name: 'uffd.recovered', attributes: { 'uffd.guest': id, 'process.pid': process.pid } },
+  ])
+})
+
+test('so is one that cannot be, with the reason', async (t) => {
+  const { tracer, spans } = tracing()
+  const place = new Place(t)
+  await place.left()
+  const other = snapshotFile(t, 128)
+  const server = await tracedListen({ ...place.options(), snapshot: other }, { tracer })
+  t.teardown(() => server.stop())
+  const { path, error } = server.notRecovered[0]!
+  const [span] = spans()
+  t.is(span!.attributes['uffd.recovered'], 0)
+  t.like(span!.events, [
+    { name: 'uffd.not_recovered', attributes: { 'uffd.ledger': path, 'error.type': error.code } },
+  ])
+})
+
+test('a restore and a snapshot that succeed are spans with what came of them', async (t) => {
+  const { tracer, spans } = tracing()
+  const firecracker = await Firecracker.start(t)
+  const before = Date.now()
+  const options = { ...firecracker.options, dirtyTracking: 'on' as const }
+  const vm = await tracedRestore(options, { tracer })
+  t.teardown(() => vm.stop())
+  await firecracker.guest.ask({ op: 'write', page: 3, count: 2, stamp: 9 })
+  const directory = temporaryDirectory(t)
+  const target = {
+    snapshotState: join(directory, 'state'),
+    snapshot: join(directory, 'mem'),
+    resume: true,
+  }
+  const { dirtyPages } = await tracedPauseAndSnapshot(vm, target, { tracer })
+  const [restoring, snapshotting] = spans()
+  t.is(restoring!.name, 'uffd.restore')
+  t.deepEqual(restoring!.attributes, {
+    'uffd.snapshot': firecracker.snapshot,
+    'uffd.guest': vm.guest.id,
+    'uffd.resumed': true,
+  })
+  t.is(snapshotting!.name, 'uffd.pause_and_snapshot')
+  t.deepEqual(snapshotting!.attributes, {
+    'uffd.guest': vm.guest.id,
+    'uffd.dirty_pages': 2,
+    'uffd.empty_pages': dirtyPages.emptyCount,
+    'uffd.dirty_pages.exact': true,
+    'uffd.resumed': true,
+  })
+  for (const { startTime, endTime, status, events } of [restoring!, snapshotting!]) {
+    t.is(status.code, SpanStatusCode.UNSET)
+    t.is(events.length, 0)
+    // Its times are those of the work.
+    const millis = ([seconds, nanos]: [number, number]) => seconds * 1e3 + nanos / 1e6
+    t.true(millis(endTime) > millis(startTime))
+    t.true(Math.floor(millis(startTime)) >= before - 1)
+  }
 })
 
 test('what fails is said in its span, with its code and step', async (t) => {

@@ -3,6 +3,9 @@
 import { type Page } from 'playwright-core'
 import test, { type ExecutionContext } from 'ava'
 import { openPage } from '../support/browser.js'
+import { CommandProcess } from '../support/command.js'
+import { GuestProcess } from '../support/guest.js'
+import { isAsItWas, live, pages as placePages, Place } from '../support/place.js'
 import { Stage } from '../support/stage.js'
 
 const pages = 1024
@@ -108,6 +111,41 @@ test.serial('it says that the server is away, and goes on when it comes back', a
   const other = await stage.guest()
   await row(page, other.guest.id).waitFor()
   t.true(await row(page, guest.id).isVisible())
+})
+
+test.serial('a guest whose server is killed is there again with the next server', async (t) => {
+  const opened = await openPage(t)
+  if (opened === undefined) return
+  const { page } = opened
+  const { socket, snapshot, stateDir } = new Place(t).options()
+  const args = ['--socket', socket, '--snapshot', snapshot, '--state-dir', stateDir]
+  const first = new CommandProcess(t, ...args, '--http', '0')
+  const { url } = (await first.event('http')) as unknown as { url: string }
+  await first.event('ready')
+  const process = await GuestProcess.start(socket, String(placePages))
+  t.teardown(() => process.kill())
+  await live(process)
+  await page.goto(url)
+  const guest = page.locator('tr[data-guest]')
+  await guest.click()
+  const id = await guest.getAttribute('data-guest')
+  await says(page, '#link', /^live$/)
+
+  first.signal('SIGKILL')
+  await first.ended
+  await says(page, '#link', /away/)
+  // What was last seen stays until there is news.
+  t.true(await row(page, id!).isVisible())
+
+  const second = new CommandProcess(t, ...args, '--http', new URL(url).port)
+  await second.event('ready')
+  await says(page, '#link', /^live$/)
+  await isAsItWas(t, process)
+  await says(page, `tr[data-guest="${id}"]`, new RegExp(`${process.pid}`))
+  await says(page, '#legend', /written 8 KiB/)
+  await process.kill()
+  await says(page, `tr[data-guest="${id}"]`, /guest-exited/)
+  t.is(await page.locator('tr[data-guest]').count(), 1)
 })
 
 test.serial('it is light or dark, as the reader likes it', async (t) => {

@@ -24,6 +24,7 @@ test('a Node that serves ten guests is killed, and another takes them over', asy
   t.deepEqual(server.notRecovered, [])
   const pids = new Set(server.recovered.map(({ pid }) => pid))
   t.true(guests.every(({ pid }) => pids.has(pid)))
+  t.true(server.recovered.every(({ recovered }) => recovered))
   t.is(new Set(server.recovered.map(({ id }) => id)).size, 10)
   t.deepEqual(
     await Promise.all(waiting),

@@ -79,6 +79,13 @@ export interface Prefetch {
   readonly mode: PrefetchMode
 }
 
+/** How a guest came. */
+export interface Coming {
+  readonly recovered: boolean
+  /** None for a guest that was taken over. */
+  readonly prefetch: Prefetch | undefined
+}
+
 /** What a guest needs of its server. */
 export interface Surroundings {
   readonly requests: Requests
@@ -130,6 +137,9 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly uid: number | undefined
   readonly gid: number | undefined
 
+  /** Whether another process had left it, and this one has taken it over. */
+  readonly recovered: boolean
+
   /** What came of the server's `prefetch`, if it had one; of a guest that was taken over, none. */
   readonly prefetched: Promise<PrefaultReport> | undefined
 
@@ -143,7 +153,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly tracking: Tracking
 
   /** Guests come from a server. */
-  constructor(native: NativeGuest, surroundings: Surroundings, prefetch?: Prefetch) {
+  constructor(native: NativeGuest, surroundings: Surroundings, { recovered, prefetch }: Coming) {
     super()
     this.#native = native
     this.#surroundings = surroundings
@@ -162,6 +172,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.#resolveEnded = resolveEnded!
     internals.set(this, (event) => this.#take(event))
     this.#watchListeners()
+    this.recovered = recovered
     this.prefetched = prefetch && this.#prefetch(prefetch)
   }
 

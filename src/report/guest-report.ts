@@ -55,7 +55,7 @@ export class GuestReport {
   async facts(): Promise<RunFacts> {
     const guest = this.#guest
     const { reason, error, stats } = await guest.ended
-    const { pid, pageSize, regions, tracking } = guest
+    const { pid, recovered, pageSize, regions, tracking } = guest
     const [latencies] = measured(guestTable, guest.figures())
     const picture = await guest.picture(mostCells).catch(() => undefined)
     const { title = `Guest of process ${pid ?? 'unseen'}`, snapshot } = this.#options
@@ -64,6 +64,7 @@ export class GuestReport {
       snapshot,
       pageSize,
       pages: Math.max(...regions.map(({ firstPage, pageCount }) => firstPage + pageCount)),
+      recovered,
       end: { reason, message: error?.message },
       stats,
       latencies,

@@ -39,7 +39,7 @@ ${sections.map((section) => section(facts)).join('\n')}
 `
 }
 
-function subtitle({ snapshot, pages, pageSize, end, stats }: RunFacts): string {
+function subtitle({ snapshot, pages, pageSize, recovered, end, stats }: RunFacts): string {
   const how = {
     'guest-exited': 'its process exited',
     stopped: 'it was stopped',
@@ -51,6 +51,7 @@ function subtitle({ snapshot, pages, pageSize, end, stats }: RunFacts): string {
     `${bytes(pages * pageSize)} in pages of ${bytes(pageSize)}`,
     ...(snapshot === undefined ? [] : [snapshot]),
     ...(stats === undefined ? [] : [`served for ${micros(stats.uptimeMs * 1000)}`]),
+    ...(recovered === true ? ['taken over: first touches and latencies are since then'] : []),
     ...(end === undefined ? [] : [how[end.reason]]),
   ].join(' · ')
 }

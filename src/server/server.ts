@@ -319,9 +319,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'closed':
         return this.#finish()
       case 'arrived': {
-        const prefetch = event.recovered ? undefined : this.#prefetch
-        const guest = new Guest(event.guest, this.#surroundings(), prefetch)
-        if (event.recovered) this.#left.takenOver(guest)
+        const { recovered } = event
+        const prefetch = recovered ? undefined : this.#prefetch
+        const guest = new Guest(event.guest, this.#surroundings(), { recovered, prefetch })
+        if (recovered) this.#left.takenOver(guest)
         return this.#arrive(guest, event.guest.id)
       }
       case 'stateDirOnDisk':
