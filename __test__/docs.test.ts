@@ -26,16 +26,20 @@ for (const page of pages) {
   })
 }
 
-/** What headings are called in links. */
+/** What headings are called in links; of those that are alike, the second has a 1. */
 function anchors(path: string): string[] {
   const headings = readFileSync(path, 'utf8').match(/^#+ .*$/gm) ?? []
-  return headings.map((heading) =>
+  const plain = headings.map((heading) =>
     heading
       .replace(/^#+ /, '')
       .toLowerCase()
       .replaceAll(/[^\w\- ]/g, '')
       .replaceAll(' ', '-'),
   )
+  return plain.map((anchor, at) => {
+    const before = plain.slice(0, at).filter((other) => other === anchor).length
+    return before === 0 ? anchor : `${anchor}-${before}`
+  })
 }
 
 test('files and tests that documents name are there', (t) => {

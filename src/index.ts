@@ -22,7 +22,7 @@ export {
 } from './guest/page-states.js'
 export { type Pages } from './guest/pages.js'
 export { type PageRange } from './page-range.js'
-export { type GuardianOptions, type GuardianState } from './server/guardian.js'
+export { type GuardianEvents, type GuardianOptions, type GuardianState } from './server/guardian.js'
 export { type NotRecovered } from './server/left.js'
 export { type HttpEndpoint } from './http/endpoint.js'
 export { type HttpOptions } from './http/serve.js'

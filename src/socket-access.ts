@@ -2,7 +2,9 @@ import { integer, type Check, object } from './validate.js'
 
 /** Who owns a file. */
 export interface Owner {
+  /** The number of the user. */
   readonly uid: number
+  /** The number of the group. */
   readonly gid: number
 }
 

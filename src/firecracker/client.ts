@@ -69,6 +69,7 @@ const checkOptions = object<Checked<FirecrackerClientOptions>>({
  * once: what failed may have been carried out, and only the caller can know.
  */
 export class FirecrackerClient {
+  /** The API socket. */
   readonly socketPath: string
   readonly #api: Requests
   readonly #timeoutMs: number

@@ -38,6 +38,7 @@ export interface MachineConfig {
 
 /** `GET /machine-config`. A newer Firecracker may know more kinds of huge pages. */
 export interface MachineConfigInfo extends Omit<MachineConfig, 'hugePages'> {
+  /** The pages that back guest memory. */
   readonly hugePages?: HugePages | (string & {}) | undefined
 }
 

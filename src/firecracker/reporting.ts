@@ -20,7 +20,9 @@ export interface FreePageChoice {
 
 /** The choice a version of Firecracker ends up with. */
 export interface ResolvedFreePages {
+  /** Whether the guest reports its free pages. */
   readonly freePageReporting: boolean
+  /** Whether it can be asked for them. */
   readonly freePageHinting: boolean
 }
 

@@ -54,22 +54,33 @@ export interface TemplateInput extends FreePageChoice {
 
 /** A sandbox template with everything decided that was left out. */
 export interface Template {
+  /** The Firecracker that boots and restores it. */
   readonly firecracker: FirecrackerVersion
+  /** Guest memory in MiB. */
   readonly memSizeMib: number
+  /** Number of vCPUs. */
   readonly vcpuCount: number
+  /** The pages that back guest memory. */
   readonly hugePages: HugePages
+  /** Whether written pages are tracked from boot on. */
   readonly trackDirtyPages: boolean
+  /** Whether the guest reports its free pages. */
   readonly freePageReporting: boolean
+  /** Whether it can be asked for them. */
   readonly freePageHinting: boolean
   /** Absent: the microVM has no balloon device. */
   readonly balloon?: ResolvedBalloon
+  /** Absent: there is no snapshot yet. */
   readonly snapshot?: TemplateSnapshot
 }
 
 /** A template's balloon with its defaults filled in. */
 export interface ResolvedBalloon {
+  /** Memory taken from the guest at boot, in MiB. */
   readonly amountMib: number
+  /** Whether it deflates when the guest runs out of memory. */
   readonly deflateOnOom: boolean
+  /** Seconds between two statistics of the guest; 0 is none. */
   readonly statsPollingIntervalS: number
 }
 

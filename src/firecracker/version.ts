@@ -14,8 +14,11 @@ const pattern = /^(?:firecracker\s+)?v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})([-+][\w.+
  * the request with a message of its own.
  */
 export class FirecrackerVersion {
+  /** The first number. */
   readonly major: number
+  /** The second. */
   readonly minor: number
+  /** The third. */
   readonly patch: number
 
   /** What follows the numbers, with its sign (`-dev`); empty for a release. */
@@ -50,6 +53,7 @@ export class FirecrackerVersion {
     return this.major - other.major || this.minor - other.minor || this.patch - other.patch
   }
 
+  /** Whether it is this one or a later one. */
   atLeast(other: FirecrackerVersion | string): boolean {
     return this.compare(typeof other === 'string' ? FirecrackerVersion.parse(other) : other) >= 0
   }

@@ -130,11 +130,13 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly pid: number | undefined
 
   /**
-   * The effective user and group of that process at the handoff, as this process sees them: each
-   * Firecracker of a jailer can have its own, by which clones are told apart where their process
-   * ids cannot be seen. `undefined` once another process has taken the guest over.
+   * The effective user of that process at the handoff, as this process sees it: each Firecracker
+   * of a jailer can have its own, by which clones are told apart where their process ids cannot be
+   * seen. `undefined` once another process has taken the guest over.
    */
   readonly uid: number | undefined
+
+  /** The same of its group. */
   readonly gid: number | undefined
 
   /** Whether another process had left it, and this one has taken it over. */

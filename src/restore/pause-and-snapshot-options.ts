@@ -19,7 +19,9 @@ import {
 
 /** A microVM that runs or is paused: what `restore` returns, or its two parts. */
 export interface SnapshotTarget {
+  /** The client of its Firecracker. */
   readonly client: FirecrackerClient
+  /** Its memory. */
   readonly guest: Guest
   /** What the guest came from, so that the file it is served from is not written over. */
   readonly server?: Server | undefined
