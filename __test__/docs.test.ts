@@ -51,6 +51,21 @@ test('files and tests that documents name are there', (t) => {
   }
 })
 
+test('the parts in the picture of the architecture are there', (t) => {
+  const picture = readFileSync(join(root, 'docs/architecture.svg'), 'utf8')
+  const named = [...picture.matchAll(/class="module"[^>]*>([^<]+)</g)]
+  const parts = named.flatMap(([, words]) => words!.split(' '))
+  t.true(parts.length > 25)
+  const places = ['', 'crates/core/src', 'crates/core/src/fault_loop']
+  for (const part of parts)
+    t.true(
+      places.some((place) => existsSync(join(root, place, part))),
+      part,
+    )
+  // A browser shows nothing of what is not well-formed, and takes nothing from elsewhere.
+  t.notRegex(picture, /(?:href|src)=|@import|<script/)
+})
+
 test('options of the command that documents name exist', (t) => {
   const known = new Set(Object.keys({ ...serveOptions, ...restoreOptions }))
   const page = readFileSync(join(root, 'docs/production.md'), 'utf8')
