@@ -62,7 +62,7 @@ test('the parts in the picture of the architecture are there', (t) => {
       places.some((place) => existsSync(join(root, place, part))),
       part,
     )
-  // A browser shows nothing of what is not well-formed, and takes nothing from elsewhere.
+  // Where it is shown nothing is fetched for it.
   t.notRegex(picture, /(?:href|src)=|@import|<script/)
 })
 

@@ -6,15 +6,22 @@ function commentOf(node) {
   const doc = node.getJsDocs?.().at(-1)
   const tags = new Map()
   for (const tag of doc?.getTags() ?? []) {
-    const text = (tag.getCommentText() ?? tag.getText().replace(/^@\w+/, '')).trim()
+    const text = tag
+      .getText()
+      .replace(/^@\w+\s*/, '')
+      .replaceAll(/\n\s*\*? ?/g, '\n')
+      .trim()
     tags.set(tag.getTagName(), [...(tags.get(tag.getTagName()) ?? []), text])
   }
   return { text: doc?.getDescription().trim() ?? '', tags }
 }
 
-/** What an error tag says: `{UffdError} CODE if …`. */
+/** What an error tag says: `{RestoreError} if …`. That an error is one of this package goes without. */
 const thrown = (tags) =>
-  (tags.get('throws') ?? []).map((text) => `Throws ${text.replace(/^\{(\w+)\}/, '`$1`:')}`)
+  (tags.get('throws') ?? []).map((text) => {
+    const named = text.replace(/^\{UffdError\} /, '').replaceAll(/\{(\w+)\}/g, '{@link $1}')
+    return `Throws ${named}`
+  })
 
 /** What every error, emitter or object has anyhow. */
 const usual = new Set(['name', 'removeAllListeners', 'toString', 'toJSON', '[inspect.custom]'])
