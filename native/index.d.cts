@@ -403,6 +403,17 @@ export interface PageExport {
  */
 export declare function pageRanges(roaring: Uint8Array): Float64Array
 
+/** Who is at the other end of the Unix socket with this descriptor. */
+export interface Peer {
+  /** Its process id here; 0 where it cannot be seen from here. */
+  pid: number
+  /** Its effective user. */
+  uid: number
+}
+
+/** Who is at the other end of a connected Unix socket; `null` where the kernel cannot say. */
+export declare function peerOf(number: number): Peer | null
+
 /** What came of a prefault. Every page asked for is in exactly one of the counts. */
 export interface PrefaultReport {
   /** Pages asked for. */
@@ -549,6 +560,9 @@ export type Tracking = 'off' | 'sync' | 'async'
 
 /** What becomes of a page that cannot be had. */
 export type UnservableOption = 'poison' | 'kill' | 'fail'
+
+/** The version of the native part, which is that of the package. */
+export declare function version(): string
 
 /** Writes such a snapshot. */
 export declare function writeGuestSnapshot(options: GuestSnapshot): void

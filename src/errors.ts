@@ -27,6 +27,8 @@ export const errorCodes = {
   ERR_UFFD_RESOURCES: 'descriptors, threads or memory that serving needs cannot be had',
 
   ERR_UFFD_HTTP: 'figures cannot be served over HTTP at the address given; the message says why',
+  ERR_UFFD_CONTROL:
+    'a server cannot be controlled there, or there is none that can be asked; the message says why',
   ERR_UFFD_SERVER_CLOSED: 'the server was closed, so that no guest will come',
   ERR_UFFD_ACCEPT_TIMEOUT: 'no guest came before the deadline',
   ERR_UFFD_ACCEPT: 'the socket broke and accepts no guest any more',

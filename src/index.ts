@@ -26,6 +26,7 @@ export { type GuardianEvents, type GuardianOptions, type GuardianState } from '.
 export { type NotRecovered } from './server/left.js'
 export { type HttpEndpoint } from './http/endpoint.js'
 export { type HttpOptions } from './http/serve.js'
+export { type ControlEndpoint } from './control/endpoint.js'
 export { GuestReport, type ReportOptions } from './report/guest-report.js'
 export { saveReport } from './report/save.js'
 export { listen } from './server/listen.js'

@@ -88,7 +88,7 @@ test("an option that only the package judges has the command's name", async (t) 
 })
 
 for (const [args, message] of [
-  [['sevre'], /There is no command sevre; it is restore, configure, .* or completion$/m],
+  [['sevre'], /There is no command sevre; it is restore, status, .* or completion$/m],
   [['docter'], /There is no command docter; did you mean doctor\?$/m],
   [['trace', 'shw'], /The command trace is trace show, trace check or trace merge$/m],
   [

@@ -338,7 +338,8 @@ test('it ends with its server, and may be closed before and again', async (t) =>
   await other.close()
   await other.close()
   await stage.server.stop()
-  await t.throwsAsync(ask(endpoint.url, '/healthz'), { code: 'ECONNREFUSED' })
+  // On a busy machine somebody else may have the port by now.
+  await t.throwsAsync(ask(endpoint.url, '/healthz'), { message: /ECONN(?:REFUSED|RESET)/ })
 })
 
 test('a guest that was taken over is counted from then on', async (t) => {

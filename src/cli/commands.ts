@@ -1,6 +1,7 @@
 import type { Command } from './command.js'
 import { completion } from './completion/command.js'
 import { configure } from './configure/command.js'
+import { dump, status, stop } from './control/commands.js'
 import { demo } from './demo/command.js'
 import { doctor } from './doctor/command.js'
 import { report } from './report/command.js'
@@ -12,6 +13,9 @@ import { traceCheck, traceMerge, traceShow } from './trace/commands.js'
 export const commands: readonly Command[] = [
   serve,
   restore,
+  status,
+  dump,
+  stop,
   configure,
   demo,
   doctor,

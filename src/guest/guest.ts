@@ -95,6 +95,17 @@ export interface Surroundings {
 
 const mostKeptNotices = 64
 
+/** Of what was noticed, the last that are remembered for whoever looks into the server. */
+const mostRemembered = 16
+
+/** What a guest had of late, for whoever looks for what is wrong with it. */
+export interface Lately {
+  /** The last notices, each with its time. */
+  readonly notices: readonly (Pick<Notice, 'kind' | 'page' | 'message'> & { readonly at: string })[]
+  /** How far a release had come. */
+  readonly releasing: ReleaseProgress | undefined
+}
+
 const checkAbortable = object<Abortable>({ signal: optional(abortSignal) })
 
 const checkReleaseOptions = object<ReleaseOptions>({
@@ -116,6 +127,8 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   readonly #ended: Promise<GuestEnd>
   readonly #resolveEnded: (end: GuestEnd) => void
   readonly #keptNotices: Notice[] = []
+  readonly #remembered: Lately['notices'][number][] = []
+  #releasing: ReleaseProgress | undefined
   #end: GuestEnd | undefined
   #endIsAwaited = false
   #subscribed = ''
@@ -323,6 +336,11 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     return this.#native.figures()
   }
 
+  /** @internal What it had of late. */
+  lately(): Lately {
+    return { notices: [...this.#remembered], releasing: this.#releasing }
+  }
+
   /** @internal Its memory in at most so many cells, now or, where that was kept, at its end. */
   async picture(cells: number): Promise<MemoryPicture> {
     const taken = await this.#surroundings.keepAlive.during(this.#native.picture(cells))
@@ -453,6 +471,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
       case 'notice':
         return this.#notice(event.notice)
       case 'releasing':
+        this.#releasing = event.progress
         return tell(this, 'releasing', event.progress)
       case 'ended':
         return this.#finish(guestEnd(event.end))
@@ -460,6 +479,9 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   }
 
   #notice(notice: Notice): void {
+    const { kind, page, message } = notice
+    this.#remembered.push({ at: new Date().toISOString(), kind, page, message })
+    if (this.#remembered.length > mostRemembered) this.#remembered.shift()
     if (this.listenerCount('notice') > 0) return tell(this, 'notice', notice)
     if (this.#keptNotices.length < mostKeptNotices) this.#keptNotices.push(notice)
   }

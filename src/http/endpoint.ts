@@ -1,22 +1,9 @@
-import {
-  createServer,
-  type IncomingMessage,
-  type Server as HttpServer,
-  type ServerResponse,
-} from 'node:http'
+import { type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http'
 import { type AddressInfo } from 'node:net'
 import { type Address, isLocal } from './address.js'
+import { boundedServer } from './bounded.js'
 import { listenAt } from './listen.js'
 import { type Pages, respond } from './respond.js'
-
-/** Connections at once; more are closed before a byte of theirs is read. */
-const mostConnections = 64
-
-/** How long a client may take: with its headers, with a request, and doing nothing. */
-const patienceMs = { headers: 5_000, request: 10_000, idle: 5_000 }
-
-/** Bytes of a request's headers. */
-const mostHeaderBytes = 8 << 10
 
 /** Where a server's figures are served. Keeps no process alive. */
 export class HttpEndpoint implements AsyncDisposable {
@@ -33,22 +20,8 @@ export class HttpEndpoint implements AsyncDisposable {
   /** @internal */
   static async open(at: Address, pages: Pages): Promise<HttpEndpoint> {
     const onlyLocal = 'host' in at && isLocal(at.host)
-    const server = createServer(
-      {
-        headersTimeout: patienceMs.headers,
-        requestTimeout: patienceMs.request,
-        keepAliveTimeout: patienceMs.idle,
-        connectionsCheckingInterval: 1_000,
-        maxHeaderSize: mostHeaderBytes,
-      },
-      (request, response) => answer(request, response, pages, onlyLocal),
-    )
-    server.maxConnections = mostConnections
-    // A client that goes away, or sends what is no HTTP, is answered by nobody.
-    server.on('clientError', (_error, socket) => socket.destroy())
-    server.on('connection', (socket) => socket.unref())
-    server.unref()
-    await listenAt(server, at)
+    const server = boundedServer((request, response) => answer(request, response, pages, onlyLocal))
+    await listenAt(server, at, 'ERR_UFFD_HTTP', 'Cannot serve figures at')
     return new HttpEndpoint(server, at)
   }
 

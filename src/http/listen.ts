@@ -2,23 +2,33 @@ import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { once } from 'node:events'
 import { type Server as HttpServer } from 'node:http'
 import { connect } from 'node:net'
-import { UffdError } from '../errors.js'
+import { UffdError, type UffdErrorCode } from '../errors.js'
 import type { Address } from './address.js'
 
-/** Listens, and takes over a Unix socket that nobody listens on any more. */
-export async function listenAt(server: HttpServer, at: Address): Promise<void> {
+/**
+ * Listens, and takes over a Unix socket that nobody listens on any more. `code` and `what` are for
+ * the error: what cannot be done there.
+ */
+export async function listenAt(
+  server: HttpServer,
+  at: Address,
+  code: UffdErrorCode,
+  what: string,
+): Promise<void> {
+  const refused = (error: unknown) => {
+    const why = reasonOf(error as NodeJS.ErrnoException)
+    return new UffdError(code, `${what} ${placeOf(at)}: ${why}`, { cause: error })
+  }
   try {
     await listening(server, at)
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (code !== 'EADDRINUSE' || !('path' in at) || !(await isStale(at.path))) {
-      throw refused(at, code, message, error)
-    }
+    const isTaken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+    if (!isTaken || !('path' in at) || !(await isStale(at.path))) throw refused(error)
     unlinkSync(at.path)
     try {
       await listening(server, at)
     } catch (again) {
-      throw refused(at, code, (again as Error).message, again)
+      throw refused(again)
     }
   }
   // Until here it was as the umask says; figures are no secret worth more than that moment.
@@ -44,8 +54,9 @@ async function isStale(path: string): Promise<boolean> {
   }
 }
 
-function refused(at: Address, code: string | undefined, message: string, cause: unknown) {
-  const where = 'path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`
+const placeOf = (at: Address) => ('path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`)
+
+function reasonOf({ code, message }: NodeJS.ErrnoException): string {
   const hint = {
     EADDRINUSE: 'something else is there: choose another',
     EACCES: 'this user may not listen there: choose another',
@@ -53,6 +64,5 @@ function refused(at: Address, code: string | undefined, message: string, cause: 
     ENOENT: 'there is no such directory: make it first',
     ENOTFOUND: 'the name has no address: choose another',
   }[code ?? '']
-  const why = hint ?? message
-  return new UffdError('ERR_UFFD_HTTP', `Cannot serve figures at ${where}: ${why}`, { cause })
+  return hint ?? message
 }

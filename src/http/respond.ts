@@ -19,16 +19,26 @@ const guarded = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
 }
 
-/** Answers a request. Only looks: there is no method that changes anything, and no body is read. */
-export function respond(request: IncomingMessage, response: ServerResponse, pages: Pages): void {
+/**
+ * Answers a request. GET and HEAD only look; what changes something is an action, asked for by POST,
+ * and most endpoints have none. No body is read.
+ */
+export function respond(
+  request: IncomingMessage,
+  response: ServerResponse,
+  pages: Pages,
+  actions: Pages = new Map(),
+): void {
   const { method = '', url = '' } = request
-  if (method !== 'GET' && method !== 'HEAD') {
-    return refuse(response, 405, 'Only GET and HEAD are answered here', { allow: 'GET, HEAD' })
-  }
   const [path, query] = split(url)
-  const page = pages.get(path)
+  const looks = method === 'GET' || method === 'HEAD'
+  const page = looks ? pages.get(path) : method === 'POST' ? actions.get(path) : undefined
   if (page === undefined) {
-    return refuse(response, 404, `Here are: ${[...pages.keys()].join(' ')}`)
+    if (looks && !actions.has(path)) {
+      return refuse(response, 404, `Here are: ${[...pages.keys(), ...actions.keys()].join(' ')}`)
+    }
+    const allow = actions.has(path) ? 'POST' : 'GET, HEAD'
+    return refuse(response, 405, `Only ${allow} is answered here`, { allow })
   }
   // A body is not read, so that nothing may follow it.
   const hasBody = request.headers['content-length'] ?? request.headers['transfer-encoding']

@@ -1,7 +1,10 @@
 import { EventEmitter } from 'node:events'
 import native, { type NativeEvent, type NativeServer } from '#native'
 import { aborted } from '../abort.js'
+import { type ControlEndpoint } from '../control/endpoint.js'
+import { type Controlled, serveControl } from '../control/serve.js'
 import { UffdError } from '../errors.js'
+import { type GuestEnd } from '../guest/end.js'
 import { Guest, internals, type Prefetch } from '../guest/guest.js'
 import { Requests } from '../guest/requests.js'
 import { type HttpEndpoint } from '../http/endpoint.js'
@@ -70,6 +73,19 @@ export interface AcceptOptions {
 
 const defaultAcceptTimeoutMs = 60_000
 
+/** Guests that have ended, of which is remembered how. */
+const mostRemembered = 32
+
+/** A guest that has ended, for whoever looks into the server. */
+export interface EndedGuest {
+  readonly id: string
+  readonly pid: number | undefined
+  readonly at: string
+  readonly reason: string
+  readonly code: string | undefined
+  readonly message: string | undefined
+}
+
 const patience: Check<number> = (value, at) =>
   value === Infinity ? Infinity : milliseconds(value, at)
 
@@ -96,6 +112,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
   readonly #endpoints: Promise<HttpEndpoint>[] = []
+  readonly #controls = new Set<ControlEndpoint>()
+  readonly #ended: EndedGuest[] = []
+  readonly #since = performance.now()
+  #isEnding = false
   readonly #onAbort = () => void (this.#hasListened ? this.stop() : this.#giveUp())
   #hasListened = false
   #handedOver = 0
@@ -210,6 +230,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /** Closes the server and stops its guests; resolves when all of them have ended. */
   async stop(): Promise<void> {
+    this.#closeControls()
     await this.close()
     await Promise.all(this.guests.map((guest) => guest.stop()))
     await this.gone()
@@ -230,6 +251,45 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     return await endpoint
   }
 
+  /**
+   * Lets this user and root look into the server at a Unix socket, and stop it: what
+   * `uffd-rs-serve status`, `dump` and `stop` ask. Its mode is 0600, and who connects is asked of
+   * the kernel. It slows no fault, keeps no process alive, and is gone as soon as `stop` or
+   * `handOver` begins. Told to stop, the server does as {@link stop} or {@link handOver} do.
+   *
+   * @param at The socket's path, at most 107 bytes. The command looks for it at the path of the
+   * server's socket and `.control`.
+   * @throws {UffdError} ERR_UFFD_CONTROL if it cannot listen there, ERR_UFFD_SERVER_CLOSED if the
+   * server ends or has ended.
+   */
+  async control(at: string | URL): Promise<ControlEndpoint> {
+    const stop = (leavesGuests: boolean) => void (leavesGuests ? this.handOver() : this.stop())
+    return await this.controlBy(at, { stop, endsProcess: false })
+  }
+
+  /** @internal The same where something else has to be done for a stop. */
+  async controlBy(at: string | URL, controlled: Controlled): Promise<ControlEndpoint> {
+    if (this.#isEnding) throw closedError(this.socket)
+    const endpoint = await serveControl(this, at, controlled)
+    this.#controls.add(endpoint)
+    if (!this.#isEnding) return endpoint
+    await endpoint.close()
+    throw closedError(this.socket)
+  }
+
+  /** @internal What is known of it that is not public, for whoever may look into it. */
+  about() {
+    return {
+      isOpen: this.#state === 'open' && this.#hasListened,
+      uptimeMs: performance.now() - this.#since,
+      stateDir: this.#options.native.stateDir,
+      options: this.#options.native,
+      refusals: this.#refusals,
+      lastRefusal: this.#lastRefusal,
+      ended: [...this.#ended],
+    }
+  }
+
   /** @internal The values of all metrics, in the order of the table. */
   figures(): Float64Array {
     return this.#native.figures()
@@ -245,6 +305,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    */
   async handOver(): Promise<number> {
     this.requireStateDir()
+    this.#closeControls()
     this.#native.handOver()
     await this.close()
     await this.gone()
@@ -294,6 +355,12 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   async #giveUp(): Promise<void> {
     this.#native.handOver()
     await this.close()
+  }
+
+  /** The next server may want their places, from the moment on that it has the guests. */
+  #closeControls(): void {
+    this.#isEnding = true
+    for (const endpoint of this.#controls) void endpoint.close()
   }
 
   async #closeEndpoints(): Promise<void> {
@@ -356,11 +423,18 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
           if (guest !== undefined) this.#guarding.forget(guest.id)
         }
         if (guest !== undefined) internals.get(guest)?.(event)
+        if (guest?.endSoFar !== undefined) this.#remember(guest, guest.endSoFar)
         return
       }
       default:
         return this.#requests.answer(event)
     }
+  }
+
+  #remember({ id, pid }: Guest, { reason, error }: GuestEnd): void {
+    const { code, message } = error ?? {}
+    this.#ended.push({ id, pid, at: new Date().toISOString(), reason, code, message })
+    if (this.#ended.length > mostRemembered) this.#ended.shift()
   }
 
   #surroundings() {

@@ -68,3 +68,25 @@ pub fn probe_host() -> Host {
         memfd: host.memfd.into(),
     }
 }
+
+/// Who is at the other end of the Unix socket with this descriptor.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its process id here; 0 where it cannot be seen from here.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// Who is at the other end of a connected Unix socket; `null` where the kernel cannot say.
+#[napi(catch_unwind)]
+pub fn peer_of(number: i32) -> Option<Peer> {
+    kernel::peer_of(number).ok().map(|kernel::Peer { pid, uid }| Peer { pid, uid })
+}
+
+/// The version of the native part, which is that of the package.
+#[napi]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}

@@ -8,6 +8,7 @@ import {
 import { UsageError } from '../arguments/usage-error.js'
 import { exitStatus } from '../exit-status.js'
 import type { Output } from '../output/output.js'
+import { openControl } from '../serve/control.js'
 import { endingOf } from '../serve/ending.js'
 import { tellOfGuardian } from '../serve/guardian.js'
 import { servingOptionsOf } from '../serve/listen-options.js'
@@ -20,13 +21,14 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
   const options = await restoreOptionsOf(values)
   let isRestored = false
   const status = await serving(values, options.snapshot, async (serve) => {
-    const { output, service, prefetch, ending } = serve
+    const { output, service, prefetch, ending, stop } = serve
     const vm = await restoreOrTell({ ...options, prefetch, signal: ending }, output)
     if (vm === undefined) return
     isRestored = true
     const end = endingOf(vm.server, values, ending, output)
     try {
       tellOfGuardian(vm.server, output)
+      await openControl(vm.server, values, stop, output)
       tellRestored(vm, output)
       const { prefetched } = vm
       const seen = service.see(

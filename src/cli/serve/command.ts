@@ -10,6 +10,7 @@ export const serve = command({
   options: serveOptions,
   notes: `Commands:
   restore                   Restores a microVM and serves its memory
+  status, dump, stop        Ask a running server how it does, for all it knows, to end
   configure                 Sets a microVM up as its template says, before its boot
   doctor                    What this host can do, and what would have to change
   demo                      The same as --demo

@@ -13,7 +13,7 @@ import { UsageError } from '../arguments/usage-error.js'
 import type { Owner } from '../../index.js'
 import { levels } from '../output/output.js'
 
-/** Shows no figures. */
+/** Shows no figures, or has no control socket. */
 export const off = Symbol('off')
 
 const stats: Option<number | typeof off | undefined> = {
@@ -57,6 +57,19 @@ const socketMode: Option<number | undefined> = {
   read: (given) => {
     if (!/^0?[0-7]{3}$/.test(given)) throw new UsageError('must be octal permissions, such as 660')
     return Number.parseInt(given, 8)
+  },
+  absent: undefined,
+}
+
+const control: Option<string | typeof off | undefined> = {
+  takes: 'PATH|off',
+  help: 'Where the commands status, dump and stop reach this one: a socket\nfor its user and root.',
+  default: '--socket and .control',
+  read: (given) => {
+    if (given === 'off') return off
+    const path = given.replace(/^unix:/, '')
+    if (path === '') throw new UsageError('must be a path, or off')
+    return path
   },
   absent: undefined,
 }
@@ -119,6 +132,7 @@ export const servingOptions = {
     default: 'nowhere',
   }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
+  control,
   'short-waits': negatable({
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
     default: 'on',

@@ -3,6 +3,7 @@ import { listen, type Server } from '../../index.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
+import { openControl } from './control.js'
 import { endingOf } from './ending.js'
 import { tellOfGuardian } from './guardian.js'
 import { listenOptions } from './listen-options.js'
@@ -18,7 +19,8 @@ export async function serveGuests(values: ServeValues): Promise<number> {
   if (values['http-guests'] && values.http === undefined) {
     throw new UsageError('--http-guests says what --http tells of: give --http too')
   }
-  return await serving(values, snapshot, async ({ output, tally, service, prefetch, ending }) => {
+  return await serving(values, snapshot, async (serve) => {
+    const { output, tally, service, prefetch, ending, stop } = serve
     const server = await whileAtWork(
       ending,
       async (signal) => await listen({ ...listenOptions(values), signal }),
@@ -31,6 +33,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
       watch(server, once, output, tally)
       tellOfGuardian(server, output)
       tellLeft(server, output)
+      await openControl(server, values, stop, output)
       await serveFigures(server, values, output)
       await tellReady(values, output)
       await service.serve(

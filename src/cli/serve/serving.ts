@@ -4,6 +4,7 @@ import { humanOutput } from '../output/human.js'
 import { jsonOutput } from '../output/json.js'
 import type { Output } from '../output/output.js'
 import { checkServing, leavesGuests } from './ending.js'
+import type { Stop } from './control.js'
 import { warnOfHost } from './host.js'
 import { type ServingValues, statsEvery } from './options.js'
 import { ReportFiles } from './report-files.js'
@@ -21,6 +22,8 @@ export interface Serving {
   readonly prefetch: Trace | undefined
   /** Fires when a signal asks for the end; the signal is its reason. */
   readonly ending: AbortSignal
+  /** Has it fire. */
+  readonly stop: Stop
 }
 
 /**
@@ -70,16 +73,22 @@ async function run(
     release,
   })
   const ending = new AbortController()
-  const forget = onSignals((signal) => {
+  const stop: Stop = (signal, by) => {
+    if (ending.signal.aborted) return
     const leaves = leavesGuests(values, signal)
     const whom = values.guardian ? 'the guardian' : 'the next server'
     const what = leaves ? `leaving guests to ${whom}` : 'stopping'
-    const text = `${signal}: ${what}; once more to end at once`
-    output.tell('info', { event: 'stopping', signal, leavesGuests: leaves }, text)
+    const text =
+      by === undefined
+        ? `${signal}: ${what}; once more to end at once`
+        : `Told to stop over the control socket: ${what}`
+    const facts = { event: 'stopping', ...(by === undefined ? { signal } : { by }) }
+    output.tell('info', { ...facts, leavesGuests: leaves }, text)
     ending.abort(signal)
-  })
+  }
+  const forget = onSignals(stop)
   try {
-    await work({ output, tally, service, prefetch, ending: ending.signal })
+    await work({ output, tally, service, prefetch, ending: ending.signal, stop })
   } catch (error) {
     if (!ending.signal.aborted) throw error
   } finally {
