@@ -33,8 +33,8 @@ test('the table has a row for each guest, in columns', (t) => {
   const [titles, row, ...rest] = table([figures(1)], room)
   t.is(rest.length, 0)
   const cells = (line = '') => line.trim().split(/ {2,}/).join('|')
-  t.is(cells(titles), 'guest|pid|faults/s|faults|p50|p99|max|unfaulted|faulted|removed|poisoned')
-  t.is(cells(row), '1|4001|10|1,234|9.5 µs|1.5 ms|2 s|400 KiB|800 KiB|12 KiB|0')
+  t.is(cells(titles), 'guest|faults/s|p99|faulted|pid|unfaulted|removed|p50|max|faults')
+  t.is(cells(row), '1|10|1.5 ms|800 KiB|4001|400 KiB|12 KiB|9.5 µs|2 s|1,234')
   t.is(titles?.length, row?.length)
 })
 
@@ -45,6 +45,47 @@ test('the table fits the terminal, and shows the busiest guests', (t) => {
   for (const line of lines) t.true(line.length < 40)
   t.regex(lines.at(-1) ?? '', /and 40 more/)
   t.regex(lines[1] ?? '', /^ +41 /)
+  const [lost] = guests
+  const poisoned = { ...stats, pages: { ...stats.pages, poisoned: 1 } }
+  const [titles, first] = table([{ ...lost!, stats: poisoned }, ...guests.slice(1)], {
+    columns: 40,
+    rows: 14,
+  })
+  t.regex(titles ?? '', /^guest +faults\/s +poisoned/)
+  t.regex(first ?? '', /^ +1 +0 +1 /)
+})
+
+test('what matters less is left out first, and no line is cut in the middle of a column', (t) => {
+  const guests = [figures(1), figures(2, 1_000_000)]
+  const [whole = ''] = table(guests, room)
+  const all = whole.trim().split(/ {2,}/)
+  for (let columns = 8; columns <= 120; columns++) {
+    const [titles = '', ...rows] = table(guests, { columns, rows: 24 })
+    const shown = titles.trim().split(/ +/)
+    t.deepEqual(shown, all.slice(0, shown.length), `${columns}`)
+    for (const line of [titles, ...rows]) t.true(line.length < columns)
+    if (shown.length < all.length) {
+      const [next = ''] = table(guests, { columns: columns + 20, rows: 24 })
+      t.true(next.trim().split(/ +/).length > shown.length, `${columns}`)
+    }
+  }
+})
+
+test('how far a prefetch or a release has come is shown, as a bar where there is room', (t) => {
+  const at = (share: number) => ({ ...figures(1), progress: { of: 'prefetch', share } as const })
+  const cell = (share: number, columns: number) =>
+    table([at(share)], { columns, rows: 24 })[1] ?? ''
+  t.regex(cell(0, 200), / ░{12} {3}0 % /)
+  t.regex(cell(0.5, 200), / █{6}░{6} {2}50 % /)
+  t.regex(cell(0.999, 200), / █{11}░ {2}99 % /)
+  t.regex(cell(1, 200), / █{12} 100 % /)
+  t.regex(cell(0.5, 50), / 50 % /)
+  t.notRegex(cell(0.5, 50), /█/)
+  const both = [at(0.5), { ...figures(2), progress: { of: 'release', share: 0.25 } as const }]
+  const [titles, first, second] = table(both, room)
+  t.regex(titles ?? '', /prefetch +release/)
+  t.regex(first ?? '', / 50 % /)
+  t.regex(second ?? '', / 25 % /)
 })
 
 test('faults are counted between two looks', (t) => {
@@ -71,10 +112,10 @@ test('on a terminal the table stays below what happens', (t) => {
   output.tell('warn', { event: 'x' }, 'second')
   output.end()
   const [, first, second] = text().split(/first|second/)
-  t.regex(first ?? '', /guest +pid[^]+4001/)
+  t.regex(first ?? '', /guest +faults[^]+4001/)
   // Two lines up, and everything below is cleared, before the next line is written.
-  t.true(first?.includes('\u001B[2A\u001B[0J'))
-  t.true(second?.endsWith('\u001B[2A\u001B[0J'))
+  t.true(first?.includes('\u001B[2A\r\u001B[J'))
+  t.true(second?.endsWith('\u001B[2A\r\u001B[J'))
 })
 
 test('in a file there are lines, without colours and without what is not important', (t) => {
@@ -104,7 +145,7 @@ test('a terminal that does not tell its size has a usual one', (t) => {
   output.figures(figures(1))
   output.tell('info', { event: 'x' }, 'something')
   output.end()
-  t.regex(text(), /guest +pid +faults\/s/)
+  t.regex(text(), /guest +faults\/s/)
 })
 
 test('a terminal that cannot go back gets lines', (t) => {

@@ -1,5 +1,12 @@
 import type { Stats } from '../../index.js'
 
+/** How far something has come that is done in the background. */
+export interface Progress {
+  readonly of: 'prefetch' | 'release'
+  /** From 0 to 1. */
+  readonly share: number
+}
+
 /** How one guest is doing. */
 export interface GuestFigures {
   /** Its number: 1 for the first that came. */
@@ -8,6 +15,8 @@ export interface GuestFigures {
   readonly faultsPerSecond: number
   readonly pageSize: number
   readonly stats: Stats
+  /** What is being done in the background for it, if anything is. */
+  readonly progress?: Progress | undefined
 }
 
 /** Faults per second between two looks at a guest; from its handoff on for the first. */

@@ -1,9 +1,8 @@
-import { clearScreenDown, moveCursor } from 'node:readline'
 import type { WriteStream } from 'node:tty'
 import type { GuestFigures } from './figures.js'
 import { type Level, levels, type Output } from './output.js'
 import { figuresLine, table } from './table.js'
-import { hasColours, isLive, room } from './terminal.js'
+import { hasColours, heightOf, isLive, room } from './terminal.js'
 
 const colours = { debug: 2, info: undefined, warn: 33, error: 31 } as const
 
@@ -15,46 +14,48 @@ export function humanOutput(level: Level, stream: WriteStream = process.stdout):
   const least = levels.indexOf(level)
   const chatty = least <= levels.indexOf('info')
   const guests = new Map<number, GuestFigures>()
-  let shown = 0
+  let shown: readonly string[] = []
   let redraw: NodeJS.Timeout | undefined
 
-  const clear = () => {
-    if (shown > 0) {
-      moveCursor(stream, 0, -shown)
-      clearScreenDown(stream)
-    }
-    shown = 0
+  /** Writes lines in the table's place, and the table below them, at once. */
+  const write = (lines: string) => {
+    const rows = isLive(stream) && chatty ? table([...guests.values()], room(stream)) : []
+    const gone = shown.length === 0 ? '' : `\u001B[${heightOf(shown, stream)}A\r\u001B[J`
+    shown = rows
+    const text = [gone, lines, ...rows.map((row) => `${row}\n`)].join('')
+    if (text !== '') stream.write(text)
   }
-  const draw = () => {
-    const lines = isLive(stream) && chatty ? table([...guests.values()], room(stream)) : []
-    for (const line of lines) stream.write(`${line}\n`)
-    shown = lines.length
+  const redrawSoon = () => {
+    redraw ??= setTimeout(() => {
+      redraw = undefined
+      write('')
+    }, redrawAfterMs)
   }
+  const end = () => {
+    clearTimeout(redraw)
+    stream.off('resize', redrawSoon)
+    process.off('exit', end)
+    guests.clear()
+    write('')
+  }
+  stream.on('resize', redrawSoon)
+  // A second signal ends the process at once, and leaves the terminal to whoever comes next.
+  process.on('exit', end)
 
   return {
     tell: (importance, _facts, text) => {
       if (levels.indexOf(importance) < least) return
-      clear()
-      stream.write(`${coloured(text, hasColours(stream) ? colours[importance] : undefined)}\n`)
-      draw()
+      write(`${coloured(text, hasColours(stream) ? colours[importance] : undefined)}\n`)
     },
     figures: (figures) => {
       guests.set(figures.guest, figures)
-      if (!isLive(stream)) {
-        if (chatty) stream.write(`${figuresLine(figures)}\n`)
-        return
-      }
-      redraw ??= setTimeout(() => {
-        redraw = undefined
-        clear()
-        draw()
-      }, redrawAfterMs)
+      if (isLive(stream)) redrawSoon()
+      else if (chatty) stream.write(`${figuresLine(figures)}\n`)
     },
-    gone: (guest) => guests.delete(guest),
-    end: () => {
-      clearTimeout(redraw)
-      clear()
+    gone: (guest) => {
+      guests.delete(guest)
     },
+    end,
   }
 }
 

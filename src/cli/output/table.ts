@@ -1,5 +1,6 @@
-import type { GuestFigures } from './figures.js'
 import { bytes, micros, whole } from '../../numbers.js'
+import { type Column, columnsOf } from './columns.js'
+import type { GuestFigures, Progress } from './figures.js'
 
 /** How much room there is. */
 export interface Room {
@@ -7,29 +8,55 @@ export interface Room {
   readonly rows: number
 }
 
-interface Column {
-  readonly title: string
-  readonly of: (figures: GuestFigures) => string
-}
-
-const memory = (state: 'unfaulted' | 'faulted' | 'removed'): Column => ({
+const memory = (state: 'unfaulted' | 'faulted' | 'removed'): Column<GuestFigures> => ({
   title: state,
   of: ({ stats, pageSize }) => bytes(stats.pages[state] * pageSize),
 })
 
-const columns: readonly Column[] = [
-  { title: 'guest', of: ({ guest }) => `${guest}` },
-  { title: 'pid', of: ({ pid }) => `${pid ?? '-'}` },
-  { title: 'faults/s', of: ({ faultsPerSecond }) => whole(faultsPerSecond) },
-  { title: 'faults', of: ({ stats }) => whole(stats.faults) },
-  { title: 'p50', of: ({ stats }) => micros(stats.latency.p50) },
-  { title: 'p99', of: ({ stats }) => micros(stats.latency.p99) },
-  { title: 'max', of: ({ stats }) => micros(stats.latency.max) },
-  memory('unfaulted'),
-  memory('faulted'),
-  memory('removed'),
-  { title: 'poisoned', of: ({ stats }) => whole(stats.pages.poisoned) },
-]
+const poisoned: Column<GuestFigures> = {
+  title: 'poisoned',
+  of: ({ stats }) => whole(stats.pages.poisoned),
+}
+
+/** What is done in the background, while something is. */
+const background = (kind: Progress['of']): Column<GuestFigures> => ({
+  title: kind,
+  of: ({ progress }) => (progress?.of === kind ? percent(progress.share) : ''),
+  wide: ({ progress }) =>
+    progress?.of === kind ? `${bar(progress.share)} ${percent(progress.share).padStart(5)}` : '',
+})
+
+const barLength = 12
+
+const bar = (share: number) => {
+  const full = Math.floor(share * barLength)
+  return '█'.repeat(full) + '░'.repeat(barLength - full)
+}
+
+/** Only what is done is 100 %. */
+const percent = (share: number) => `${Math.floor(share * 100)} %`
+
+/** The columns, the more important the sooner; those that have nothing to tell are left out. */
+function columnsFor(guests: readonly GuestFigures[]): Column<GuestFigures>[] {
+  const isPoisoned = guests.some(({ stats }) => stats.pages.poisoned > 0)
+  const kinds = (['prefetch', 'release'] as const).filter((kind) =>
+    guests.some(({ progress }) => progress?.of === kind),
+  )
+  return [
+    { title: 'guest', of: ({ guest }) => `${guest}` },
+    { title: 'faults/s', of: ({ faultsPerSecond }) => whole(faultsPerSecond) },
+    ...(isPoisoned ? [poisoned] : []),
+    { title: 'p99', of: ({ stats }) => micros(stats.latency.p99) },
+    ...kinds.map(background),
+    memory('faulted'),
+    { title: 'pid', of: ({ pid }) => `${pid ?? '-'}` },
+    memory('unfaulted'),
+    memory('removed'),
+    { title: 'p50', of: ({ stats }) => micros(stats.latency.p50) },
+    { title: 'max', of: ({ stats }) => micros(stats.latency.max) },
+    { title: 'faults', of: ({ stats }) => whole(stats.faults) },
+  ]
+}
 
 /** Lines kept free above the table, for what happens. */
 const free = 4
@@ -38,23 +65,25 @@ const free = 4
 export function table(guests: readonly GuestFigures[], room: Room): string[] {
   if (guests.length === 0) return []
   const most = Math.max(1, room.rows - free)
-  const busiest = guests.toSorted((one, other) => other.faultsPerSecond - one.faultsPerSecond)
-  const shown = new Set(busiest.slice(0, most))
+  const shown = new Set(guests.toSorted(byImportance).slice(0, most))
   // In the order they came: rows that change places cannot be read.
   const rows = guests.filter((guest) => shown.has(guest))
-  const cells = [
-    columns.map(({ title }) => title),
-    ...rows.map((row) => columns.map(({ of }) => of(row))),
-  ]
-  const widths = columns.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)))
-  const lines = cells.map((row) => row.map((cell, at) => cell.padStart(widths[at]!)).join('  '))
+  // A line as wide as the terminal would begin another one.
+  const width = Math.max(1, room.columns - 1)
+  const lines = columnsOf(columnsFor(guests), rows, width)
   const left = guests.length - rows.length
-  if (left > 0) lines.push(`and ${whole(left)} more, with fewer faults`)
-  return lines.map((line) => line.slice(0, Math.max(1, room.columns - 1)))
+  if (left > 0) lines.push(`and ${whole(left)} more, with fewer faults`.slice(0, width))
+  return lines
 }
 
+/** Those that lost pages, then those that fault most. */
+const byImportance = (one: GuestFigures, other: GuestFigures) =>
+  other.stats.pages.poisoned - one.stats.pages.poisoned ||
+  other.faultsPerSecond - one.faultsPerSecond
+
 /** The same for one guest, as a line of a log. */
-export function figuresLine({ guest, faultsPerSecond, pageSize, stats }: GuestFigures): string {
+export function figuresLine(figures: GuestFigures): string {
+  const { guest, faultsPerSecond, pageSize, stats, progress } = figures
   const { pages, latency } = stats
   const size = (count: number) => bytes(count * pageSize)
   const states = [
@@ -62,6 +91,7 @@ export function figuresLine({ guest, faultsPerSecond, pageSize, stats }: GuestFi
     `faulted ${size(pages.faulted)}`,
     `removed ${size(pages.removed)}`,
     ...(pages.poisoned > 0 ? [`poisoned ${size(pages.poisoned)}`] : []),
+    ...(progress === undefined ? [] : [`${progress.of} ${percent(progress.share)}`]),
   ]
   const times = `p50 ${micros(latency.p50)}, p99 ${micros(latency.p99)}`
   return `guest ${guest}: ${whole(faultsPerSecond)} faults/s, ${times}; ${states.join(', ')}`

@@ -11,6 +11,7 @@ import { faultRate } from '../output/figures.js'
 import { bytes, micros, several, whole } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { plainStats } from '../output/plain-stats.js'
+import { Background } from './background.js'
 import type { ReportFiles } from './report-files.js'
 import type { Tally } from './tally.js'
 import type { TraceFile } from './trace-file.js'
@@ -76,9 +77,11 @@ export class Service {
       const facts = { event: 'notice', guest: number, kind, page, unseen }
       output.tell('warn', facts, `Guest ${number}: ${message}`)
     })
-    if (withStats) this.#showFigures(guest, number)
+    const background = new Background(guest)
+    if (withStats) this.#showFigures(guest, number, background)
     if (this.#with.release) this.#release(guest, number)
     const prefetched = prefetch?.(guest, number)
+    if (prefetched !== undefined) background.prefetching(this.#with.prefetch!.pages, prefetched)
 
     const end = await guest.ended
     const fetched = await prefetched
@@ -106,13 +109,14 @@ export class Service {
     })
   }
 
-  #showFigures(guest: Guest, number: number): void {
+  #showFigures(guest: Guest, number: number, background: Background): void {
     let before: Stats | undefined
     guest.on('stats', (stats) => {
       const faultsPerSecond = faultRate(before, stats)
       before = stats
       const { pid, pageSize } = guest
-      this.#with.output.figures({ guest: number, pid, faultsPerSecond, pageSize, stats })
+      const { progress } = background
+      this.#with.output.figures({ guest: number, pid, faultsPerSecond, pageSize, stats, progress })
     })
   }
 
