@@ -87,11 +87,16 @@ test('the package has what it needs to run, and no more', async (t) => {
   t.true(files.includes('package/dist/cjs/index.js'))
 })
 
+const jsonLines = (text: string) =>
+  text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+
 test('the program of the guardian is installed beside the native part, and runs', async (t) => {
   const { stdout } = await node('node_modules/uffd-rs/dist/cli.js', 'doctor', '--json')
-  const { findings } = JSON.parse(stdout) as { findings: { id: string; found: string }[] }
-  const { found } = findings.find(({ id }) => id === 'guardian')!
-  const [program, access] = found.split(' ')
+  const { found } = jsonLines(stdout).find(({ code }) => code === 'guardian')!
+  const [program, access] = String(found).split(' ')
   t.is(access, 'granted')
   t.true(program!.startsWith(join(installed, 'node_modules/uffd-rs-linux-')))
   t.regex(await must(program!, ['--version']), /^uffd-rs-guardian \d/)
@@ -222,7 +227,7 @@ test('doctor answers a user without a name', async (t) => {
   const args = [cli, 'doctor', '--json']
   const { stdout, stderr } = await run(process.execPath, args, { cwd: installed, ...nameless })
   t.is(stderr, '')
-  t.is(typeof (JSON.parse(stdout) as { canServe: unknown }).canServe, 'boolean')
+  t.is(typeof jsonLines(stdout).at(-1)!['canServe'], 'boolean')
 })
 
 /** Has Node.js believe that it runs elsewhere. */

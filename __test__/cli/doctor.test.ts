@@ -129,15 +129,37 @@ for (const [what, facts, id, serves, change] of [
   })
 }
 
+interface Line {
+  readonly event: string
+  readonly level: string
+  readonly code: string
+  readonly status: 'good' | 'limited' | 'bad'
+  readonly found: string
+  readonly lost?: string
+  readonly change?: string
+  readonly msg: string
+}
+
 test('this host can serve, and says so for people and programs', async (t) => {
   const json = await runCommand(t, 'doctor')
   t.is(json.status, 0)
-  const found = JSON.parse(json.stdout) as { canServe: boolean; findings: { id: string }[] }
-  t.true(found.canServe)
+  const lines = json.stdout.split('\n').map((line) => JSON.parse(line) as Line)
+  const verdict = lines.pop()
+  t.like(verdict, { event: 'doctor', level: 'info', canServe: true, uid: process.getuid!() })
+  const levels = { good: 'info', limited: 'warn', bad: 'error' }
+  for (const { event, level, code, status, found, lost, change, msg } of lines) {
+    t.is(event, 'finding')
+    t.regex(code, /^[\w-]+$/)
+    t.is(level, levels[status], code)
+    t.true(msg.endsWith(`: ${found}`), code)
+    // What is lost comes with what would have to change.
+    for (const told of [lost, change]) t.is(typeof told, status === 'good' ? 'undefined' : 'string')
+  }
+  t.is(new Set(lines.map(({ code }) => code)).size, lines.length)
   const text = await runCommand(t, 'doctor', '--no-json')
   t.is(text.status, 0)
   t.regex(text.stdout, /Guests can be served here\./)
-  t.is(text.stdout.match(/^[✓!✗] /gm)?.length, found.findings.length)
+  t.is(text.stdout.match(/^[✓!✗] /gm)?.length, lines.length)
 })
 
 test.serial('a guest needs as many descriptors as the estimate says', async (t) => {

@@ -18,7 +18,7 @@ fails has a code of [errors.md](errors.md).
 
 /** What parts of the main entry are about, by the folder or file of their types. */
 const parts = [
-  ['Serving', /^dist\/(?:server|http|socket-access)/],
+  ['Serving', /^dist\/(?:server|http|control|socket-access)/],
   ['Traces', /^dist\/trace\/|#Trace/],
   ['Guests', /^dist\/(?:guest|page-range)|^native\//],
   ['Restoring', /^dist\/restore\//],

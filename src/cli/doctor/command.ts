@@ -11,8 +11,8 @@ have to change. The VMM makes the userfaultfd, not uffd-rs-serve: if Firecracker
 user, ask as that user.`,
   options: {
     json: negatable({
-      help: 'JSON instead of text.',
-      default: 'text on a terminal, JSON otherwise',
+      help: 'JSON lines instead of text.',
+      default: 'text on a terminal, JSON lines otherwise',
     }),
     help: flag({ help: 'Prints this.' }),
   },
