@@ -151,6 +151,12 @@ const runs: Record<string, (t: ExecutionContext, name: string) => Promise<void>>
     await running.line(/^done$/)
     t.regex(readFileSync(join(running.directory, 'run.html'), 'utf8'), /<h1>build 371<\/h1>/)
   },
+  'docs/testing.md 0': async (t, name) => {
+    const running = await Running.start(t, name, { ...place(t), guests: 0 })
+    t.is(await running.line(/^\d/), '0')
+    await running.line(/^guest-exited$/)
+    await running.line(/^done$/)
+  },
   'docs/api.md 1': restoresAndEnds,
   'docs/api.md 0': async (t, name) => {
     const { snapshot, socket } = place(t)

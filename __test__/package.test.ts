@@ -178,6 +178,39 @@ export const serve = async (): Promise<Guest> => {
   t.is(status, 0, stdout)
 })
 
+/** The program of a page, as the package has it. */
+function exampleOf(page: string): string {
+  const text = readFileSync(join(installed, 'node_modules/uffd-rs/docs', page), 'utf8')
+  return /^```ts\n(.*?)^```$/ms.exec(text)![1]!
+}
+
+test('what tests need works from there, from ESM and from CommonJS', async (t) => {
+  t.timeout(patienceMs)
+  const esm = exampleOf('testing.md')
+  // A CommonJS module has no await of its own, and cannot import what it takes by `import`.
+  const [imports, body] = [esm.match(/^import .*$/gm)!, esm.replaceAll(/^import .*$/gm, '')]
+  const cjs = `${imports.join('\n')}\nvoid (async () => {${body}})()\n`
+  writeFileSync(join(installed, 'testing-esm.mts'), esm)
+  writeFileSync(join(installed, 'testing-cjs.cts'), cjs)
+  const options = '--strict --module nodenext --target es2022 --types node'.split(' ')
+  const types = ['--typeRoots', join(root, 'node_modules/@types')]
+  const lib = ['--lib', 'es2023,esnext.disposable']
+  const files = ['testing-esm.mts', 'testing-cjs.cts']
+  const tsc = await run(
+    join(root, 'node_modules/.bin/tsc'),
+    [...options, ...types, ...lib, ...files],
+    {
+      cwd: installed,
+    },
+  )
+  t.is(tsc.status, 0, tsc.stdout)
+  for (const file of ['testing-esm.mjs', 'testing-cjs.cjs']) {
+    const { status, stdout, stderr } = await node(file)
+    t.is(status, 0, stderr)
+    t.is(stdout, '0\nguest-exited\n')
+  }
+})
+
 test('the examples compile against it', async (t) => {
   const example = join(installed, 'clones')
   cpSync(join(root, 'examples/clones'), example, {

@@ -102,6 +102,8 @@ export const errorCodes = {
   ERR_UFFD_TRACE_SAVE: 'the trace cannot be saved for another reason',
   ERR_UFFD_TRACE_SNAPSHOT: 'the snapshot cannot be read to tell which it is, or was replaced',
 
+  ERR_UFFD_TESTING: 'a guest process or a stand-in for tests cannot do what it was asked for',
+
   ERR_UFFD_INVALID_TEMPLATE: 'a sandbox template cannot be read or one of its fields is wrong',
   ERR_UFFD_FIRECRACKER_ABORTED: 'the AbortSignal of a request fired before its answer came',
   ERR_UFFD_FIRECRACKER_ACCESS: 'no permission to connect to the API socket',

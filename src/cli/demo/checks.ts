@@ -1,4 +1,4 @@
-import type { GuestProcess } from './guest-process.js'
+import type { GuestProcess } from '../../testing/guest-process.js'
 
 /** What a page is to hold: the snapshot's bytes, zeros, or what the guest has written. */
 export type Expected = 'source' | 'zeros' | { readonly stamp: number }

@@ -1,7 +1,7 @@
 import native, { type Access } from '#native'
 import { type PageCounts } from '../../index.js'
 import type { Checks } from './checks.js'
-import type { GuestProcess } from './guest-process.js'
+import type { GuestProcess } from '../../testing/guest-process.js'
 import { givenBack, startUp, stamp, written } from './runs.js'
 import { pages, type Stage } from './stage.js'
 

@@ -1,6 +1,6 @@
 import { Trace, type PageCounts, type PrefaultReport, type Stats } from '../../index.js'
 import type { Checks } from './checks.js'
-import type { GuestProcess } from './guest-process.js'
+import type { GuestProcess } from '../../testing/guest-process.js'
 import { pages, type Stage } from './stage.js'
 
 /** What the guest needs to start: half of its memory, in runs at random places. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import native from '#native'
 import { type Guest, GuestReport, listen, type ListenOptions, saveReport } from '../../index.js'
-import { GuestProcess } from './guest-process.js'
+import { GuestProcess } from '../../testing/guest-process.js'
 import { ServerProcess } from './server-process.js'
 
 /** How large the guest is: 64 MiB, enough to measure and gone in a moment. */
