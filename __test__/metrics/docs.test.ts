@@ -6,7 +6,9 @@ import { table } from '../../src/metrics/table.js'
 import { promtoolIsContent } from '../support/promtool.js'
 import { temporaryDirectory } from '../support/stage.js'
 
-const page = readFileSync(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
+const read = (name: string) => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8')
+const page = read('metrics.md')
+const [, alerts] = /^```yaml\n(.*?)^```$/ms.exec(read('production.md'))!
 
 test('docs/metrics.md has the table of the core, as it is now', (t) => {
   t.is(pageWith(page, metricRows(table)), page, 'run npm run docs:metrics')
@@ -17,13 +19,17 @@ const questions = [...page.matchAll(/^```promql\n(.*?)^```$/gms)]
   .flatMap(([, code]) => code!.split('\n'))
   .filter((line) => line !== '' && !line.startsWith('#'))
 
-test('what is asked of Prometheus there is asked of metrics that exist', (t) => {
+/** The same of the alerts for production. */
+const alarms = [...alerts!.matchAll(/expr: (.*)$/gm)].map(([, question]) => question!)
+
+test('what Prometheus is asked there and in production is asked of metrics that exist', (t) => {
   t.true(questions.length >= 4)
+  t.true(alarms.length >= 5)
   const suffixes = { counter: ['_total'], gauge: [''], histogram: ['_bucket', '_sum', '_count'] }
   const known = new Set(
     table.flatMap(({ name, kind }) => suffixes[kind].map((suffix) => name + suffix)),
   )
-  const asked = questions.flatMap((question) => question.match(/\buffd_\w+/g) ?? [])
+  const asked = [...questions, ...alarms].flatMap((question) => question.match(/\buffd_\w+/g) ?? [])
   for (const name of asked) t.true(known.has(name), name)
 })
 
@@ -32,5 +38,7 @@ test('and so that Prometheus understands it, as far as promtool is installed', (
   const rules = questions.map((expr, at) => ({ record: `question:${at}`, expr }))
   // JSON is YAML.
   writeFileSync(file, JSON.stringify({ groups: [{ name: 'questions', rules }] }))
+  promtoolIsContent(t, ['check', 'rules', file])
+  writeFileSync(file, alerts!)
   promtoolIsContent(t, ['check', 'rules', file])
 })
