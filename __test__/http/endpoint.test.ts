@@ -365,5 +365,19 @@ test('a guest that was taken over is counted from then on', async (t) => {
       sum(all, 'uffd_fault_seconds_count') === sum(all, 'uffd_faults_total'),
   )
   t.true(sum(later, 'uffd_faults_total') < faults)
+  t.is(sum(later, 'uffd_not_recovered_total'), 0)
   t.is(sum(later, 'uffd_fault_seconds_count'), sum(later, 'uffd_faults_total'))
+})
+
+test('a guest that is not taken over is counted, and one that has ended is not', async (t) => {
+  const place = new Place(t)
+  await place.left()
+  const ended = await place.left()
+  await ended.kill()
+  const server = await place.here({ snapshot: snapshotFile(t, 2 * placePages) })
+  t.is(server.notRecovered.length, 1)
+  t.is(server.swept.length, 1)
+  const { url } = await server.http('0')
+  t.is(sum(await scrape(url), 'uffd_not_recovered_total'), 1)
+  t.is(sum(await scrape(url), 'uffd_arrivals_total'), 0)
 })

@@ -1,7 +1,9 @@
-import { get, type IncomingMessage } from 'node:http'
 import { openSync, closeSync, ftruncateSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { EventEmitter, once } from 'node:events'
+import { get, type IncomingMessage, type ServerResponse } from 'node:http'
+import { Feed } from '../../src/http/feed.js'
 import { listen } from '../../src/index.js'
 import { deadlineMs, GuestProcess } from '../support/guest.js'
 import { ask } from '../support/http.js'
@@ -121,4 +123,34 @@ test('the memory of a guest of 64 GiB is a picture of 4,096 cells', async (t) =>
     return bytes.length === 6 * 4096 && bytes.at(-4) === 1 && bytes.at(-6) === 254
   })
   t.is(pagesPerCell, 4096)
+})
+
+/** A client that has so much still to read, and what it was sent. */
+class Client extends EventEmitter {
+  writableLength = 0
+  destroyed = false
+  readonly sent: string[] = []
+
+  write(text: string): void {
+    this.sent.push(text)
+    this.emit('told')
+  }
+}
+
+test('who reads nothing misses what comes, and is told again once it reads', async (t) => {
+  t.timeout(deadlineMs)
+  const stage = await Stage.open(t, pages)
+  const feed = new Feed(stage.server)
+  const [slow, quick] = [new Client(), new Client()]
+  for (const client of [slow, quick]) {
+    feed.add(client as unknown as ServerResponse, undefined)
+    t.teardown(() => client.emit('close'))
+    t.is(client.sent.length, 1)
+  }
+  slow.writableLength = (1 << 20) + 1
+  for (let moments = 0; moments < 2; moments++) await once(quick, 'told')
+  t.is(slow.sent.length, 1)
+  slow.writableLength = 0
+  await once(slow, 'told')
+  t.regex(slow.sent[1]!, /^event: moment\n/)
 })

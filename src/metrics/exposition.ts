@@ -12,10 +12,13 @@ export type Format = keyof typeof formats
 
 /** Metrics as text. A histogram's series in which nothing was counted is left out. */
 export function exposition(metrics: readonly Measured[], format: Format): string {
-  const lines = metrics.flatMap((metric) => [...head(metric, format), ...body(metric)])
+  let text = ''
+  for (const metric of metrics) {
+    for (const line of head(metric, format)) text += `${line}\n`
+    for (const line of body(metric)) text += `${line}\n`
+  }
   // A scrape that was cut short is told from a whole one.
-  if (format === 'openMetrics') lines.push('# EOF')
-  return `${lines.join('\n')}\n`
+  return format === 'openMetrics' ? `${text}# EOF\n` : text
 }
 
 function head({ name, kind, unit, help }: Measured, format: Format): string[] {
@@ -58,14 +61,15 @@ function histogram(
 }
 
 function labelled(labels: Readonly<Record<string, string>>): string {
-  const pairs = Object.entries(labels).map(
-    ([name, value]) => `${name}="${escaped(value, 'openMetrics')}"`,
-  )
-  return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
+  let pairs = ''
+  for (const name in labels) pairs += `,${name}="${escaped(labels[name]!, 'openMetrics')}"`
+  return pairs === '' ? '' : `{${pairs.slice(1)}}`
 }
 
 /** A help of Prometheus keeps its quotes; everything else has them escaped. */
 function escaped(text: string, format: Format): string {
+  // Nearly all: looked at once, and not copied.
+  if (!/["\\\n]/.test(text)) return text
   const plain = text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')
   return format === 'prometheus' ? plain : plain.replaceAll('"', '\\"')
 }

@@ -26,18 +26,56 @@ export const table: readonly Metric[] = native.metrics()
 /** Those that each guest has, which come first. */
 export const guestTable: readonly Metric[] = table.filter(({ scope }) => scope === 'guest')
 
+/** What is the same of a metric's series whenever they are read. */
+const seriesOf = new Map(
+  table.map((metric) => [
+    metric,
+    metric.series.map(({ labels, field }) => ({
+      labels: Object.fromEntries(labels.map(({ name, value }) => [name, value])),
+      field: field ?? undefined,
+    })),
+  ]),
+)
+
 /** Puts values, in the order of the table, to its metrics. */
 export function measured(metrics: readonly Metric[], values: Float64Array): Measured[] {
   let at = 0
   const next = () => values[at++]!
-  return metrics.map(({ name, kind, unit, help, bounds, series }) => {
-    const samples = series.map(({ labels, field }): Sample => {
-      const named = Object.fromEntries(labels.map((label) => [label.name, label.value]))
-      const of = { labels: named, field: field ?? undefined }
-      if (kind !== 'histogram') return { ...of, value: next() }
+  return metrics.map((metric) => {
+    const { name, kind, unit, help, bounds } = metric
+    const samples = seriesOf.get(metric)!.map(({ labels, field }): Sample => {
+      if (kind !== 'histogram') return { labels, field, value: next() }
       const counts = [...bounds.map(next), next()]
-      return { ...of, counts, value: next() }
+      return { labels, field, counts, value: next() }
     })
     return { name, kind, unit: unit ?? undefined, help, bounds, samples }
   })
 }
+
+/** A single number of a guest. */
+export interface Single {
+  readonly metric: Metric
+  readonly labels: Readonly<Record<string, string>>
+  readonly field: string | undefined
+  /** Where it is among a guest's values. */
+  readonly at: number
+}
+
+/** How many values a series takes up. */
+const widthOf = ({ kind, bounds }: Metric) => (kind === 'histogram' ? bounds.length + 2 : 1)
+
+/** The numbers of a guest that are no histogram, by metric. */
+export const singles: readonly (readonly Single[])[] = (() => {
+  let at = 0
+  const place = (metric: Metric) => {
+    const from = at
+    at += widthOf(metric)
+    return from
+  }
+  const all = guestTable.map((metric) =>
+    seriesOf
+      .get(metric)!
+      .map(({ labels, field }) => ({ metric, labels, field, at: place(metric) })),
+  )
+  return all.filter(([first]) => first!.metric.kind !== 'histogram')
+})()

@@ -109,6 +109,9 @@ impl ServerObserver for Reception {
     }
 
     fn not_recovered(&self, other: NotRecovered) {
+        if !other.why.is_ended() {
+            self.totals.not_recovered();
+        }
         self.outbox.tell(News::NotRecovered(other));
     }
 

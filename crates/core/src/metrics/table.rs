@@ -167,6 +167,10 @@ words! {
         "Guests that were refused."
         refused;
     }
+    events not_recovered {
+        "Guests that another process had left, and that are not taken over: they wait."
+        not_recovered;
+    }
 }
 
 words! {

@@ -47,6 +47,11 @@ impl Totals {
         self.state().server.refused += 1;
     }
 
+    /// A guest that was left is not taken over.
+    pub fn not_recovered(&self) {
+        self.state().server.not_recovered += 1;
+    }
+
     /// How things stand.
     pub fn read(&self) -> ServerReading {
         let state = self.state();
@@ -142,12 +147,14 @@ mod tests {
         drop(other);
         assert_eq!(sums(), (7, 0, 0));
         totals.refused();
+        totals.not_recovered();
         let wanted = ServerCounters {
             handed_off: 1,
             recovered: 1,
             exited: 1,
             stopped: 1,
             refused: 1,
+            not_recovered: 1,
             ..ServerCounters::default()
         };
         assert_eq!(totals.read().server, wanted);
