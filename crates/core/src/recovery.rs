@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
-use crate::guardian::{Client, Ward};
+use crate::guardian::Client;
 use crate::kernel::{Outcome, Process, Registration, Uffd, boot_time, is_shortage};
 use crate::layout::Layout;
 use crate::ledger::{
@@ -20,7 +20,7 @@ use crate::ledger::{
     UnownedFile,
 };
 use crate::look::Look;
-use crate::service_manager::{ServiceManager, Stored};
+use crate::service_manager::ServiceManager;
 
 pub use crate::ledger::Spares;
 
@@ -202,9 +202,9 @@ pub struct Prospect {
 
 /// Why a prospect did not become ours.
 #[derive(Debug)]
-pub enum NotTaken {
+pub enum NotTaken<S = Box<Prospect>> {
     /// Somebody serves the guest; it can be tried again.
-    Served(Box<Prospect>),
+    Served(S),
     /// It cannot be served here.
     Not(NotRecovered),
 }
@@ -223,6 +223,24 @@ impl Prospect {
     /// The snapshot it was restored from.
     pub const fn snapshot(&self) -> &SnapshotPlace {
         &self.header.snapshot
+    }
+
+    /// Its ledger.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The options its session had, without the ones about tracking, which stay as they were.
+    pub fn options(&self) -> SessionOptions {
+        self.header.options()
+    }
+
+    pub(crate) const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(crate) const fn uffd(&self) -> &Uffd {
+        &self.uffd
     }
 
     /// A copy of its userfaultfd.
@@ -295,18 +313,7 @@ impl Prospect {
                 Err(why) => return Err(not(why)),
             }
         }
-        Ok(Left {
-            file,
-            header,
-            ledger,
-            layout,
-            process,
-            uffd,
-            look,
-            shown,
-            ward: None,
-            stored: None,
-        })
+        Ok(Left { file, header, ledger, layout, process, uffd, look, shown })
     }
 }
 
@@ -322,10 +329,6 @@ pub struct Left {
     pub(crate) look: Look,
     /// Whether the process showed that the guest's memory is its own, where that could be seen.
     pub(crate) shown: Option<bool>,
-    /// Left to the guardian after the file is let go of.
-    pub(crate) ward: Option<Ward>,
-    /// Forgotten when the guest has ended.
-    pub(crate) stored: Option<Stored>,
 }
 
 impl Left {
@@ -353,16 +356,6 @@ impl Left {
         self.file.path()
     }
 
-    /// Entrusts the guest to the guardian, if guests are: should it not be served after all, it is
-    /// left to that one. Otherwise it has no guardian any more.
-    fn entrust(&mut self, guardian: &Arc<Client>) {
-        if guardian.guards() {
-            self.ward = guardian.entrust(self.id(), self.uffd.as_fd());
-        } else {
-            guardian.forget(self.id());
-        }
-    }
-
     /// The options its session had, without the ones about tracking, which stay as they were.
     pub fn options(&self) -> SessionOptions {
         self.header.options()
@@ -372,16 +365,21 @@ impl Left {
 /// How long a process that is ending may take to let go of its guests.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(2);
 
-/// Takes over every guest of `served` that was left in `dir`, and says why not of the others. For
-/// whoever has the directory's [claim](StateDir::claim): the server before has ended, or has handed
-/// over, and what it still has the lock on is about to be let go of.
+/// How long a guardian may take to let go of a guest before the next one is asked for.
+const GIVES_WITHIN: Duration = Duration::from_millis(50);
+
+/// Takes over every guest of the snapshot that was left in the directory of `keep`, and says why not
+/// of the others. For whoever has the directory's [claim](StateDir::claim): the server before has
+/// ended, or has handed over, and what it still has the lock on is about to be let go of.
 ///
-/// A guardian that is there gives them back, and those that it is asked for only when everything else
-/// is ready. Each guest is handed to `serve` as soon as it is ours: none waits for the others.
-pub fn take_over(
+/// First everything is made `ready` for all of them. A guardian that is there gives each back only
+/// when it is about to be taken: then `take` is called, which may wait for so long until the guest is
+/// let go of, and is called again where it was not.
+pub fn take_over<S>(
     keep: &Keep,
     spares: &mut Spares,
-    mut serve: impl FnMut(Left),
+    mut ready: impl FnMut(Prospect) -> Result<S, NotRecovered>,
+    mut take: impl FnMut(S, Duration) -> Result<(), NotTaken<S>>,
 ) -> io::Result<Vec<NotRecovered>> {
     let Keep { dir, snapshot: served, guardian, manager } = keep;
     if let Some(guardian) = guardian {
@@ -394,10 +392,15 @@ pub fn take_over(
             others.push(error);
         }
     };
-    let mut prospects = Vec::new();
+    let mut waiting = Vec::new();
     for path in dir.ledgers()? {
-        match Prospect::find(&path, spares).and_then(|prospect| prospect.of_snapshot(served)) {
-            Ok(prospect) => prospects.push(prospect),
+        let prospect = Prospect::find(&path, spares);
+        let found = prospect.and_then(|prospect| prospect.of_snapshot(served)).and_then(|found| {
+            let id = found.id().to_owned();
+            Ok((id, ready(found)?))
+        });
+        match found {
+            Ok((id, standby)) => waiting.push((id, path, standby)),
             Err(error) => note(error),
         }
     }
@@ -407,34 +410,35 @@ pub fn take_over(
             let _ = manager.forget(id);
         }
     }
-    let mut until = None;
-    while !prospects.is_empty() {
+    let (mut until, mut within) = (None, GIVES_WITHIN);
+    while !waiting.is_empty() {
         let over = until.is_some_and(|until| Instant::now() >= until);
         let mut locked = Vec::new();
-        for prospect in prospects {
-            if until.is_none()
-                && let Some(guardian) = guardian
-            {
-                guardian.take_back(prospect.id());
+        for (id, path, standby) in waiting {
+            if let Some(guardian) = guardian.as_ref().filter(|_| until.is_none()) {
+                guardian.want(&id);
             }
-            match prospect.take() {
-                Ok(mut left) => {
+            match take(standby, within) {
+                Ok(()) => {}
+                Err(NotTaken::Served(standby)) if !over => {
+                    // Whoever has it is frozen, or dying: the others are not to wait for that.
+                    within = Duration::ZERO;
+                    locked.push((id, path, standby));
+                }
+                Err(untaken) => {
                     if let Some(guardian) = guardian {
-                        left.entrust(guardian);
+                        guardian.want_no_more(&id);
                     }
-                    left.stored = Stored::of(manager.as_ref(), left.id(), left.uffd.as_fd());
-                    serve(left);
+                    note(match untaken {
+                        NotTaken::Served(_) => NotRecovered { path, why: Obstruction::Served },
+                        NotTaken::Not(error) => error,
+                    });
                 }
-                Err(NotTaken::Served(prospect)) if !over => locked.push(*prospect),
-                Err(NotTaken::Served(prospect)) => {
-                    note(NotRecovered { path: prospect.path, why: Obstruction::Served });
-                }
-                Err(NotTaken::Not(error)) => note(error),
             }
         }
-        prospects = locked;
+        waiting = locked;
         until.get_or_insert_with(|| Instant::now() + LETS_GO_WITHIN);
-        if !prospects.is_empty() {
+        if !waiting.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+mod standby;
+
+pub use standby::{Standby, Taken};
+
 pub use crate::contract::{
     Cause, DirtyTracking, End, Ended, Export, FaultAround, Lack, NoObserver, NotReleased, Notice,
     Observer, PrefaultId, PrefaultReport, RegionStates, ReleaseProgress, Reply, SessionError,
@@ -105,22 +109,26 @@ impl Session {
         options: SessionOptions,
         observer: Box<dyn Observer>,
     ) -> Result<Self, SessionError> {
-        Self::take_over(left, fetcher, options, observer, ())
+        let setup = Setup::new(&fetcher, options, observer)?;
+        let (session, runner) = Self::take_over(left, setup, None)?;
+        runner.start(())?;
+        Ok(session)
     }
 
-    /// The same with something that is held until the guest's thread ends.
-    pub(crate) fn take_over(
+    /// Everything but the thread, for a guest that another process has left. With `keep`, it is
+    /// entrusted to whom guests are, once it is served.
+    fn take_over(
         left: Left,
-        fetcher: Arc<Fetcher>,
-        options: SessionOptions,
-        observer: Box<dyn Observer>,
-        held: impl Send + 'static,
-    ) -> Result<Self, SessionError> {
-        let id = left.id().to_owned();
-        let (session, runner) =
-            Self::of(id, None, fetcher, options, observer, |setup, _| setup.recover(left))?;
-        runner.start(held)?;
-        Ok(session)
+        setup: Setup,
+        keep: Option<&Keep>,
+    ) -> Result<(Self, Runner), SessionError> {
+        Self::of(left.id().to_owned(), None, setup, |setup, id| {
+            let mut fault_loop = setup.recover(left)?;
+            if let Some(keep) = keep {
+                fault_loop.entrust(id, keep);
+            }
+            Ok(fault_loop)
+        })
     }
 
     /// Everything but the thread: whoever calls [`Runner::run`] is the fault loop. With `keep`, the
@@ -133,24 +141,17 @@ impl Session {
         keep: Option<&Keep>,
     ) -> Result<(Self, Runner), SessionError> {
         let peer = Some(handoff.peer);
-        Self::of(new_id()?, peer, fetcher, options, observer, |setup, id| {
-            setup.build(handoff, id, keep)
-        })
+        let setup = Setup::new(&fetcher, options, observer)?;
+        Self::of(new_id()?, peer, setup, |setup, id| setup.build(handoff, id, keep))
     }
 
     fn of(
         id: String,
         peer: Option<Peer>,
-        fetcher: Arc<Fetcher>,
-        options: SessionOptions,
-        observer: Box<dyn Observer>,
+        setup: Setup,
         make: impl FnOnce(Setup, &str) -> Result<FaultLoop, SessionError>,
     ) -> Result<(Self, Runner), SessionError> {
-        let (mailbox, inbox) = Mailbox::new().map_err(|errno| SessionError::Resources {
-            what: "an eventfd",
-            cause: errno.to_string(),
-        })?;
-        let setup = Setup { fetcher, options, observer, mailbox: mailbox.clone(), inbox };
+        let mailbox = setup.mailbox().clone();
         let mut fault_loop = make(setup, &id)?;
         fault_loop.begin();
         let ending = Arc::new(Ending::default());

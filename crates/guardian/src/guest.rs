@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use uffd_core::recovery::Prospect;
-use uffd_core::session::{End, Observer, Session};
+use uffd_core::session::{End, Observer, Session, Standby};
 use uffd_core::stats::Stats;
 
 use super::ready::{Bell, Event};
@@ -19,8 +19,12 @@ pub(crate) struct Guest {
     pub(crate) copy: Option<OwnedFd>,
     /// It is being looked at.
     pub(crate) is_looked_at: bool,
-    /// All it takes to serve it but the lock.
+    /// What was found of it, while its snapshot is not open yet.
     pub(crate) prospect: Option<Prospect>,
+    /// All it takes to serve it but the lock.
+    pub(crate) standby: Option<Standby>,
+    /// It is being taken over, as far as nobody else has it.
+    pub(crate) is_ordered: bool,
     /// The snapshot it was restored from.
     pub(crate) snapshot: Option<Key>,
     /// It is served here.
@@ -44,6 +48,8 @@ impl Guest {
             copy: None,
             is_looked_at: false,
             prospect: None,
+            standby: None,
+            is_ordered: false,
             snapshot: None,
             session: None,
             is_wanted: false,
@@ -56,7 +62,12 @@ impl Guest {
 
     /// Whether there is anything to wait for.
     pub(crate) const fn is_pending(&self) -> bool {
-        self.session.is_some() || self.is_wanted
+        self.session.is_some() || self.is_wanted || self.is_ordered
+    }
+
+    /// Whether it is served here, or will be in a moment if it is free.
+    pub(crate) const fn may_be_served(&self) -> bool {
+        self.session.is_some() || self.is_ordered
     }
 }
 

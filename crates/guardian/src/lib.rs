@@ -10,7 +10,6 @@
 //! | `snapshots` | the snapshots of its guests, open and proved to be theirs |
 //! | `ready` | getting ready for guests, beside everything else |
 //! | `guest` | one guest: served here, or by the server |
-//! | `takeover` | taking guests over, on all cores |
 //! | `service` | whom to listen to, and what is to be done |
 
 mod detach;
@@ -21,7 +20,6 @@ mod options;
 mod ready;
 mod service;
 mod snapshots;
-mod takeover;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

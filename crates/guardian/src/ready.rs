@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, unbounded};
 use uffd_core::kernel::Waker;
 use uffd_core::ledger::SnapshotPlace;
 use uffd_core::recovery::{NotRecovered, Prospect, Spares};
-use uffd_core::session::End;
+use uffd_core::session::{End, Taken};
 use uffd_core::source::Fetcher;
 
 use super::snapshots::{self, Key};
@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Looked { id: String, found: Result<Box<Prospect>, NotRecovered> },
     /// A snapshot is open, or cannot be opened.
     Opened { key: Key, result: Result<Arc<Fetcher>, String> },
+    /// A guest was taken over, or could not be.
+    Taken { id: String, taken: Taken },
     /// A session of this process is over.
     Ended { id: String, end: End },
 }

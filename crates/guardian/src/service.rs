@@ -14,14 +14,13 @@ use uffd_core::guardian::{
 use uffd_core::kernel::{Process, Waker};
 use uffd_core::ledger::{LedgerError, StateDir};
 use uffd_core::recovery::{NotRecovered, Obstruction, Prospect};
-use uffd_core::session::{End, SessionError};
+use uffd_core::session::{End, SessionError, SessionOptions, Standby, Taken};
 
 use super::failure::Failure;
 use super::guest::{Guest, Watch};
 use super::log::Log;
 use super::ready::{Bell, Event, Ready};
 use super::snapshots::{Snapshots, key};
-use super::takeover::{self, Taken, Takeover};
 
 /// How long the first server may take to come.
 const FIRST_COMES_WITHIN: Duration = Duration::from_secs(10);
@@ -48,8 +47,6 @@ pub(crate) struct Service {
     /// When the first server has to have come.
     until: Option<Instant>,
     again: Option<(Instant, Duration)>,
-    /// How many there are. Finding out takes a while.
-    cores: usize,
 }
 
 /// The server that is connected.
@@ -78,7 +75,6 @@ impl Service {
             former: Vec::new(),
             until: Some(Instant::now() + FIRST_COMES_WITHIN),
             again: None,
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         })
     }
 
@@ -246,14 +242,17 @@ impl Service {
                 (guest.is_entrusted, guest.is_unanswered) = (true, true);
                 if guest.session.is_none() {
                     // Of what was seen before nothing need be true any more.
-                    guest.prospect = None;
+                    (guest.prospect, guest.standby) = (None, None);
                     self.look_at(&id);
                 }
             }
             Request::Forget { id } => {
-                if self.guests.get(&id).is_some_and(|guest| guest.session.is_none()) {
-                    self.guests.remove(&id);
-                    self.close_unused_snapshots();
+                if let Some(guest) = self.guests.get_mut(&id) {
+                    (guest.is_entrusted, guest.is_wanted) = (false, false);
+                    if !guest.may_be_served() {
+                        self.guests.remove(&id);
+                        self.close_unused_snapshots();
+                    }
                 }
             }
             Request::Left { id } => {
@@ -274,6 +273,8 @@ impl Service {
                     *is_awaited = true;
                     session.begin_hand_over();
                 }
+                // It is known in a moment whether there is anything to give.
+                Some(guest) if guest.is_ordered => guest.is_awaited = true,
                 _ => self.say(&Answer::Given { id }, None),
             },
         }
@@ -332,6 +333,7 @@ impl Service {
                     }
                 }
             }
+            Event::Taken { id, taken } => self.conclude(&id, taken),
             Event::Ended { id, end } => self.has_ended(&id, &end),
         }
     }
@@ -349,21 +351,42 @@ impl Service {
 
     /// Everything may be at hand for a guest: it is served, or the server told that it would be.
     fn proceed(&mut self, id: &str) {
-        let Some(guest) = self.guests.get_mut(id) else { return };
-        let Some(place) = guest.prospect.as_ref().map(|prospect| prospect.snapshot().clone())
-        else {
-            return;
-        };
-        let ready = &self.ready;
-        if self.snapshots.get(&place, || ready.open(place.clone())).is_none() {
+        if !self.stand_by(id) {
             return;
         }
+        let Some(guest) = self.guests.get_mut(id) else { return };
         if std::mem::take(&mut guest.is_unanswered) {
             guest.obstacle = None;
             self.say(&Answer::Guarded { id: id.to_owned() }, None);
         }
         if self.guests.get(id).is_some_and(|guest| guest.is_wanted) {
             self.serve(id);
+        }
+    }
+
+    /// Has all ready for a guest that was looked at, once its snapshot is open; whether all is.
+    fn stand_by(&mut self, id: &str) -> bool {
+        let Some(guest) = self.guests.get_mut(id) else { return false };
+        let Some(prospect) = guest.prospect.take() else { return guest.standby.is_some() };
+        let place = prospect.snapshot().clone();
+        let ready = &self.ready;
+        let Some(fetcher) = self.snapshots.get(&place, || ready.open(place.clone())) else {
+            guest.prospect = Some(prospect);
+            return false;
+        };
+        // What is touched meanwhile is in nobody's trace.
+        let options = SessionOptions { trace: false, ..prospect.options() };
+        let watch = Watch { id: id.to_owned(), bell: self.bell.clone() };
+        match Standby::new(prospect, fetcher, options, Box::new(watch)) {
+            Ok(standby) => {
+                guest.standby = Some(standby);
+                true
+            }
+            Err(error) => {
+                self.cannot(id, error.to_string());
+                self.soon();
+                false
+            }
         }
     }
 
@@ -387,7 +410,7 @@ impl Service {
         }
         // First those that all is at hand for.
         self.guests.values_mut().for_each(|guest| guest.is_wanted = true);
-        self.serve_all(&self.those_that(|_| true));
+        self.those_that(|_| true).iter().for_each(|id| self.serve(id));
         match self.dir.ledgers() {
             Ok(paths) => {
                 for path in paths {
@@ -409,80 +432,88 @@ impl Service {
 
     fn try_again(&mut self) {
         let Some((_, pause)) = self.again.take() else { return };
-        self.serve_all(&self.those_that(|guest| guest.is_wanted));
+        self.those_that(|guest| guest.is_wanted).iter().for_each(|id| self.serve(id));
         let pause = (pause * 2).min(LONGEST_PAUSE);
         if self.again.is_some() {
             self.again = Some((Instant::now() + pause, pause));
         }
     }
 
-    /// Serves a guest here, if it is free and all is at hand.
+    /// Serves a guest here, if it is free and all is at hand. What comes of it is told later.
     fn serve(&mut self, id: &str) {
-        if let Some(takeover) = self.prepare(id) {
-            let taken = takeover.carry_out();
-            self.conclude(id, taken);
-        }
-    }
-
-    /// Serves guests here, as far as they are free and all is at hand: on all cores, for each of them
-    /// waits.
-    fn serve_all(&mut self, ids: &[String]) {
-        let takeovers: Vec<_> =
-            ids.iter().filter_map(|id| Some((id.clone(), self.prepare(id)?))).collect();
-        for (id, taken) in takeover::carry_out_all(takeovers, self.cores) {
-            self.conclude(&id, taken);
-        }
-    }
-
-    /// What it takes to take a guest over now; none if something is still to come.
-    fn prepare(&mut self, id: &str) -> Option<Takeover> {
-        let guest = self.guests.get_mut(id).filter(|guest| guest.session.is_none())?;
-        let Some(prospect) = guest.prospect.take() else {
-            self.look_at(id);
-            return None;
+        let Some(guest) = self.guests.get_mut(id).filter(|guest| !guest.may_be_served()) else {
+            return;
         };
-        let place = prospect.snapshot().clone();
-        let ready = &self.ready;
-        let fetcher = self.snapshots.get(&place, || ready.open(place.clone()));
-        let Some(fetcher) = fetcher.cloned() else {
-            if prospect.has_ended() {
-                drop(prospect.take());
-                self.guests.remove(id);
-            } else {
-                guest.prospect = Some(prospect);
+        let (Some(standby), bell) = (&guest.standby, self.bell.clone()) else {
+            return self.get_ready(id);
+        };
+        guest.is_ordered = true;
+        let ordered = id.to_owned();
+        standby
+            .begin(guest.is_entrusted, move |taken| bell.ring(Event::Taken { id: ordered, taken }));
+    }
+
+    /// Something is still missing that it takes to serve a guest.
+    fn get_ready(&mut self, id: &str) {
+        let prospect = self.guests.get(id).and_then(|guest| guest.prospect.as_ref());
+        match prospect.map(Prospect::has_ended) {
+            None => self.look_at(id),
+            // Its snapshot may never be open.
+            Some(true) => {
+                let guest = self.guests.remove(id);
+                drop(guest.and_then(|guest| guest.prospect).map(Prospect::take));
+                self.close_unused_snapshots();
             }
-            return None;
-        };
-        let watch = Watch { id: id.to_owned(), bell: self.bell.clone() };
-        Some(Takeover { prospect, fetcher, unnamed: guest.is_entrusted, watch })
+            Some(false) => {
+                if self.stand_by(id) {
+                    self.serve(id);
+                }
+            }
+        }
     }
 
     /// A guest was taken over, or could not be.
     fn conclude(&mut self, id: &str, taken: Taken) {
         let Some(guest) = self.guests.get_mut(id) else { return };
-        match taken {
-            Taken::Served(session) => {
-                guest.session = Some(session);
-                guest.is_wanted = false;
-                guest.obstacle = None;
-                self.log.line(&format!("serves guest {id}"));
-            }
-            Taken::By(prospect) => {
-                guest.prospect = Some(*prospect);
-                self.soon();
-            }
-            Taken::Not(error) if passes(&error.why) => {
-                self.cannot(id, error.to_string());
-                self.soon();
-            }
-            Taken::Not(error) => {
-                if !is_over(&error) {
-                    self.cannot(id, error.to_string());
-                }
-                self.guests.remove(id);
-                self.close_unused_snapshots();
-            }
+        guest.is_ordered = false;
+        if let Taken::Served(session) = taken {
+            (guest.session, guest.standby) = (Some(session), None);
+            guest.is_wanted = false;
+            guest.obstacle = None;
+            self.log.line(&format!("serves guest {id}"));
+            self.give_if_awaited(id);
+            return;
         }
+        if std::mem::take(&mut guest.is_awaited) {
+            self.say(&Answer::Given { id: id.to_owned() }, None);
+        }
+        match taken {
+            Taken::Not(error) => {
+                self.cannot_serve(id, &error);
+            }
+            _ => self.soon(),
+        }
+    }
+
+    /// A server may have asked for a guest while it was being taken over.
+    fn give_if_awaited(&mut self, id: &str) {
+        let Some(guest) = self.guests.get(id).filter(|guest| guest.is_awaited) else { return };
+        guest.session.iter().for_each(uffd_core::session::Session::begin_hand_over);
+    }
+
+    fn cannot_serve(&mut self, id: &str, error: &NotRecovered) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        guest.standby = None;
+        if passes(&error.why) {
+            self.cannot(id, error.to_string());
+            self.soon();
+            return;
+        }
+        if !is_over(error) {
+            self.cannot(id, error.to_string());
+        }
+        self.guests.remove(id);
+        self.close_unused_snapshots();
     }
 
     fn has_ended(&mut self, id: &str, end: &End) {
@@ -495,10 +526,14 @@ impl Service {
         match end {
             End::HandedOver => {
                 self.log.line(&format!("gives guest {id} back"));
+                let is_unanswered = self.guest(id).is_unanswered;
                 // The server that it was for may be gone by now.
                 if self.server.as_ref().is_none_or(|server| !server.is_welcome) {
                     self.guest(id).is_wanted = true;
                     self.serve(id);
+                } else if is_unanswered {
+                    // It has the guest, and has entrusted it already.
+                    self.look_at(id);
                 }
             }
             end => {

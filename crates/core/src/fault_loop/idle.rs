@@ -97,29 +97,33 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// Registers everything there is to wait for.
-    pub(super) fn new(
-        guest: &Guest,
-        commands: &Commands,
-        socket: Option<UnixStream>,
-    ) -> nix::Result<Self> {
+    /// Waits for messages alone.
+    pub(super) fn new(commands: &Commands, short_waits: bool) -> nix::Result<Self> {
         let watch = Watch::new()?;
-        watch.add(guest.memory.uffd(), EVENTS)?;
         watch.add(commands.inbox.waker(), MAIL)?;
-        let peer = guest.memory.identity().peer();
-        if let Some(peer) = peer {
-            watch.add(peer, EXIT)?;
-        }
-        if let Some(socket) = &socket {
-            watch.add_end(socket, SOCKET)?;
-        }
         Ok(Self {
             watch,
-            patience: Patience::new(guest.options.short_waits),
-            socket,
-            watches_peer: peer.is_some(),
+            patience: Patience::new(short_waits),
+            socket: None,
+            watches_peer: false,
             probed: Instant::now(),
         })
+    }
+
+    /// Registers everything there is to wait for of a guest, once it is ours: whoever watches a
+    /// userfaultfd is told of each event.
+    pub(super) fn watch(&mut self, guest: &Guest, socket: Option<UnixStream>) -> nix::Result<()> {
+        self.watch.add(guest.memory.uffd(), EVENTS)?;
+        if let Some(peer) = guest.memory.identity().peer() {
+            self.watch.add(peer, EXIT)?;
+            self.watches_peer = true;
+        }
+        if let Some(socket) = &socket {
+            self.watch.add_end(socket, SOCKET)?;
+        }
+        self.socket = socket;
+        self.probed = Instant::now();
+        Ok(())
     }
 
     /// When the guest's memory is asked for next: no descriptor tells of the end of a process that

@@ -49,12 +49,13 @@ impl Journal {
         traces: bool,
         view: Arc<View>,
         observer: Box<dyn Observer>,
+        latency: LatencyHistogram,
     ) -> Self {
         Self {
             since,
             traces,
             trace: Vec::new(),
-            latency: LatencyHistogram::new(),
+            latency,
             view,
             observer,
             stats_every: None,

@@ -27,6 +27,7 @@ mod release;
 mod setup;
 mod upcoming;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ use crate::identity::SharedIdentity;
 use crate::layout::Layout;
 use crate::ledger::{LedgerFile, Live};
 use crate::policy::Tracking;
+use crate::recovery::Keep;
 use crate::service_manager::Stored;
 use crate::source::{Scratch, Source};
 use crate::stats::Stats;
@@ -186,7 +188,9 @@ impl FaultLoop {
         self.commands.settling.clear();
         if matches!(end, End::HandedOver) {
             crate::kill_point!("handing over");
-            // Whoever takes the guest over wakes its threads when it can serve them.
+            // Whoever takes the guest over wakes its threads when it can serve them: nobody is told
+            // of anything before it can.
+            self.let_ledger_go(false);
             return;
         }
         if matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure {
@@ -207,6 +211,16 @@ impl FaultLoop {
             drop(ward);
         }
         crate::kill_point!("let go");
+    }
+
+    /// Entrusts the guest, which another process had, to whom guests are.
+    pub(crate) fn entrust(&mut self, id: &str, keep: &Keep) {
+        let uffd = self.guest.memory.uffd().as_fd();
+        if let Some(kept) = &mut self.kept {
+            kept.ward =
+                keep.guardian.as_ref().and_then(|guardian| guardian.entrust_again(id, uffd));
+            kept.stored = Stored::of(keep.manager.as_ref(), id, uffd);
+        }
     }
 
     /// Whether its guest can be left to a successor.

@@ -19,7 +19,7 @@ use super::pause::CHANGING;
 use super::prefaults::Prefaults;
 use super::release::Release;
 use super::{FaultLoop, Halt, Kept};
-use crate::contract::{DirtyTracking, Inbox, Mailbox, Observer, SessionError, SessionOptions};
+use crate::contract::{DirtyTracking, Mailbox, Observer, SessionError, SessionOptions};
 use crate::handoff::Handoff;
 use crate::identity::{Identity, Owner};
 use crate::install::GuestMemory;
@@ -30,7 +30,8 @@ use crate::look::Look;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
 use crate::service_manager::Stored;
-use crate::source::{Fetcher, Scratch};
+use crate::source::{Fetcher, Scratch, Source};
+use crate::stats::LatencyHistogram;
 use crate::units::PageSize;
 use crate::view::View;
 
@@ -45,16 +46,47 @@ const REMOVES_END_WITHIN: Duration = Duration::from_secs(1);
 /// Pages beyond this have no place in a portable Roaring bitmap: 16 TiB of 4 KiB pages.
 const MOST_PAGES: u64 = 1 << 32;
 
-/// What a fault loop is made of, whatever guest it is for.
+/// What a fault loop is made of, whatever guest it is for. Whoever may have to take a guest over
+/// makes it in advance: the guest waits for the rest alone.
 pub(crate) struct Setup {
-    pub(crate) fetcher: Arc<Fetcher>,
-    pub(crate) options: SessionOptions,
-    pub(crate) observer: Box<dyn Observer>,
-    pub(crate) mailbox: Mailbox,
-    pub(crate) inbox: Inbox,
+    source: Arc<dyn Source>,
+    fetches: Fetches,
+    options: SessionOptions,
+    observer: Box<dyn Observer>,
+    mailbox: Mailbox,
+    commands: Commands,
+    idle: Idle,
+    latency: LatencyHistogram,
 }
 
 impl Setup {
+    pub(crate) fn new(
+        fetcher: &Fetcher,
+        options: SessionOptions,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, SessionError> {
+        let (mailbox, inbox) = Mailbox::new().map_err(|errno| resources("an eventfd", errno))?;
+        let commands = Commands::new(inbox);
+        let idle = Idle::new(&commands, options.short_waits)
+            .map_err(|errno| resources("a watch on the guest", errno))?;
+        GuestMemory::prepare().map_err(|error| resources("memory for zeros", error))?;
+        Ok(Self {
+            source: Arc::clone(fetcher.source()),
+            fetches: Fetches::new(fetcher, mailbox.clone()),
+            options,
+            observer,
+            mailbox,
+            commands,
+            idle,
+            latency: LatencyHistogram::new(),
+        })
+    }
+
+    /// How messages get to the loop.
+    pub(crate) const fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
     /// Makes the loop for a guest that was just handed off, and registers for write protection
     /// where that is wanted. Events that arrive in the meantime are kept.
     pub(crate) fn build(
@@ -109,14 +141,15 @@ impl Setup {
             kept,
         });
         let (mut fault_loop, features) = made?;
+        fault_loop.prepare_source();
         fault_loop.decide(features, since + SETTLES_WITHIN)?;
         Ok(fault_loop)
     }
 
     /// Makes the loop for a guest that a predecessor left.
     pub(crate) fn recover(mut self, left: Left) -> Result<FaultLoop, SessionError> {
-        let Left { file, header, ledger, layout, process, uffd, look, shown, ward, stored } = left;
-        let kept = Some(Kept { file, ward, stored });
+        let Left { file, header, ledger, layout, process, uffd, look, shown } = left;
+        let kept = Some(Kept { file, ward: None, stored: None });
         check_size(&layout)?;
         // It may have ended before that was decided, and after it was begun.
         self.options.dirty_tracking = header.options().dirty_tracking;
@@ -136,30 +169,25 @@ impl Setup {
             kept,
         })?;
         fault_loop.take_over(features, shown)?;
+        fault_loop.prepare_source();
         Ok(fault_loop)
     }
 
     fn make(self, made: Made) -> Result<(FaultLoop, Features), SessionError> {
-        let Self { fetcher, options, observer, mailbox, inbox } = self;
+        let Self { source, fetches, options, observer, mailbox, commands, mut idle, latency } =
+            self;
         let Made { uffd, layout, peer, look, since, socket, mut ledger, kept } = made;
         let Look { features, page_map } = look;
         let identity = Arc::new(Identity::new(peer, page_map));
         let memory = GuestMemory::new(uffd, layout, identity, &mut ledger)
             .map_err(|error| resources("memory for the page states", error))?;
         let view = Arc::new(View::new(Arc::clone(memory.layout()), memory.states.onlooker()));
-        let journal = Journal::new(since, options.trace, view, observer);
+        let journal = Journal::new(since, options.trace, view, observer, latency);
         let guest = Guest { options, memory, hand: Hand::default(), journal };
-        let commands = Commands::new(inbox);
-        let idle = Idle::new(&guest, &commands, socket)
-            .map_err(|errno| resources("a watch on the guest", errno))?;
-        let fetches = Fetches::new(&fetcher, mailbox.clone());
-        if guest.memory.page_size() == PageSize::Huge {
-            // To look up and map a page while its fault waits takes as long as a third of the copy.
-            fetches.fetcher().prepare();
-        }
+        idle.watch(&guest, socket).map_err(|errno| resources("a watch on the guest", errno))?;
         let fault_loop = FaultLoop {
             guest,
-            source: Arc::clone(fetcher.source()),
+            source,
             scratch: Scratch::default(),
             ahead: Ahead::default(),
             intake: Intake::new(ledger.events()),
@@ -196,6 +224,13 @@ fn check_size(layout: &Layout) -> Result<(), SessionError> {
 }
 
 impl FaultLoop {
+    fn prepare_source(&self) {
+        if self.guest.memory.page_size() == PageSize::Huge {
+            // To look up and map a page while its fault waits takes as long as a third of the copy.
+            self.fetches.fetcher().prepare();
+        }
+    }
+
     /// Decides whether dirty pages are tracked, and writes it down.
     fn decide(&mut self, features: Features, until: Instant) -> Result<(), SessionError> {
         let tracking = self.tracking(features, until)?;

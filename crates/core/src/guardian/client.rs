@@ -86,16 +86,28 @@ impl Client {
         std::mem::take(&mut state.copies)
     }
 
-    /// Has the guardian let go of a guest, and waits until it has. Whether it does not serve it any
-    /// more, as far as could be learned in time; the lock on the ledger tells for sure.
-    pub fn take_back(&self, id: &str) -> bool {
-        let mut state = self.0.lock();
-        if !self.0.say(&mut state, &Request::Give { id: id.to_owned() }, None) {
-            return false;
+    /// Entrusts a guest that another process had before; where no guests are entrusted, it has no
+    /// guardian any more.
+    pub(crate) fn entrust_again(self: &Arc<Self>, id: &str, uffd: BorrowedFd<'_>) -> Option<Ward> {
+        if self.guards() {
+            return self.entrust(id, uffd);
         }
-        state.wanted.insert(id.to_owned(), false);
-        let mut state = self.0.wait_while(state, |state| state.wanted.get(id) == Some(&false));
-        state.wanted.remove(id) == Some(true)
+        self.forget(id);
+        None
+    }
+
+    /// Has the guardian let go of a guest, if it serves it: the lock on the ledger tells when it has.
+    pub fn want(&self, id: &str) {
+        let mut state = self.0.lock();
+        if self.0.say(&mut state, &Request::Give { id: id.to_owned() }, None) {
+            state.wanted.insert(id.to_owned());
+        }
+    }
+
+    /// Nobody waits for the guest any more: if it is let go of all the same, the guardian is to serve
+    /// it.
+    pub fn want_no_more(&self, id: &str) {
+        self.0.lock().wanted.remove(id);
     }
 
     /// The guest has no guardian from now on, whatever was before.

@@ -1,7 +1,7 @@
 //! A server's connection with the guardian: a thread that keeps it up, starts another guardian when
 //! one is lost, and tells it of all guests again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,8 +50,8 @@ pub(super) struct State {
     /// Copies of userfaultfds that the guardian has sent.
     pub(super) copies: Spares,
     pub(super) has_all_copies: bool,
-    /// Guests that somebody waits for, and whether they were given.
-    pub(super) wanted: HashMap<String, bool>,
+    /// Guests that were asked for.
+    pub(super) wanted: HashSet<String>,
     /// How the first attempt went, once it is known.
     pub(super) met: Option<Result<(), GuardianError>>,
     was_met: bool,
@@ -329,11 +329,12 @@ impl Link {
             }
             Answer::Copy { id } => drop(fd.map(|fd| state.copies.insert(id, fd))),
             Answer::AllCopies => state.has_all_copies = true,
-            Answer::Given { id } => match state.wanted.get_mut(&id) {
-                Some(given) => *given = true,
+            Answer::Given { id } => {
                 // It took too long, and nobody waits any more: somebody has to serve the guest.
-                None => drop(self.say(state, &Request::Left { id }, None)),
-            },
+                if !state.wanted.remove(&id) {
+                    self.say(state, &Request::Left { id }, None);
+                }
+            }
         }
         self.changed.notify_all();
         Ok(())

@@ -56,6 +56,12 @@ pub(crate) struct GuestMemory {
 }
 
 impl GuestMemory {
+    /// Gets ready what all guests of the process share.
+    pub(crate) fn prepare() -> io::Result<()> {
+        Crew::shared();
+        shared_zeros().map(drop)
+    }
+
     pub(crate) fn new(
         uffd: Uffd,
         layout: Arc<Layout>,

@@ -6,9 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::{Arriving, Server, ServerObserver, ServerOptions};
-use crate::recovery::{Left, NotRecovered, Obstruction, Spares, take_over};
-use crate::session::Session;
+use crate::recovery::{Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
+use crate::session::{Session, Standby};
 use crate::source::Fetcher;
+
+/// All that a guest waits for is that it is let go of; then somebody takes its session.
+type Ready = (Standby, Box<dyn FnOnce(Session)>);
 
 /// A server whose socket is bound and that accepts nobody yet. Dropped, it is stopped; guests it has
 /// taken over go on being served.
@@ -34,25 +37,32 @@ impl Bound {
     /// [claim](crate::ledger::StateDir::claim). On an error no guest was touched.
     pub fn take_over(&self, spares: &mut Spares) -> io::Result<()> {
         let Some(keep) = &self.options.keep else { return Ok(()) };
-        let others = take_over(keep, spares, |left| {
-            let path = left.path().to_owned();
-            if let Err(why) = self.serve(left) {
-                self.observer.not_recovered(NotRecovered { path, why });
-            }
-        })?;
+        let ready = |prospect| self.stand_by(keep, prospect);
+        let others =
+            take_over(keep, spares, ready, |(standby, served): Ready, within| {
+                match standby.take(within) {
+                    Ok(session) => {
+                        served(session);
+                        Ok(())
+                    }
+                    Err(NotTaken::Served(standby)) => Err(NotTaken::Served((standby, served))),
+                    Err(NotTaken::Not(error)) => Err(NotTaken::Not(error)),
+                }
+            })?;
         others.into_iter().for_each(|other| self.observer.not_recovered(other));
         Ok(())
     }
 
-    fn serve(&self, left: Left) -> Result<(), Obstruction> {
+    fn stand_by(&self, keep: &Keep, prospect: Prospect) -> Result<Ready, NotRecovered> {
         let guests = &self.server.shared.guests;
-        let admission =
-            guests.readmit(left.process.as_fd(), left.process.pid(), left.uffd.as_fd())?;
+        let (process, uffd) = (prospect.process(), prospect.uffd().as_fd());
+        let admission = guests
+            .readmit(process.as_fd(), process.pid(), uffd)
+            .map_err(|why| NotRecovered { path: prospect.path().to_owned(), why })?;
         let Arriving { observer, served } = self.observer.recovering();
-        let fetcher = Arc::clone(&self.fetcher);
-        let session = Session::take_over(left, fetcher, self.options.session, observer, admission)?;
-        served(session);
-        Ok(())
+        let (options, keep) = (self.options.session, Some(keep.clone()));
+        let standby = Standby::with(prospect, &self.fetcher, options, observer, keep, admission)?;
+        Ok((standby, served))
     }
 
     /// Starts to accept, those first who came meanwhile.
