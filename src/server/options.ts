@@ -105,8 +105,8 @@ export interface ListenOptions {
    * alone (it is made with mode 0700), and serves one server at a time. Taking a guest over needs
    * the right to trace its process: root, CAP_SYS_PTRACE, or the same user.
    *
-   * What a crash can lose: the trace of first touches, latencies, and the last counters. Never a
-   * page, a written byte, or a page that counts as dirty.
+   * What a crash can lose: latencies, the last counters, and of the trace what was being served in
+   * that very moment. Never a page, a written byte, or a page that counts as dirty.
    * @default none: a guest lives only as long as this process serves it
    */
   readonly stateDir?: string | URL | undefined

@@ -60,6 +60,7 @@ impl Keep {
             id: id.to_owned(),
             boot: host.boot,
             pid_namespace: host.pid_namespace,
+            time_namespace: host.time_namespace,
             pid: peer.pid(),
             started,
             // Where it may not be known, a successor needs another way to the descriptor.
@@ -82,13 +83,16 @@ impl Keep {
 struct Host {
     boot: String,
     pid_namespace: u64,
+    time_namespace: u64,
 }
 
 impl Host {
     fn here() -> io::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let pid_namespace = std::fs::metadata("/proc/self/ns/pid")?.ino();
-        Ok(Self { boot: boot.trim().to_owned(), pid_namespace })
+        // Before Linux 5.6 there is one time for all.
+        let time_namespace = std::fs::metadata("/proc/self/ns/time").map_or(0, |about| about.ino());
+        Ok(Self { boot: boot.trim().to_owned(), pid_namespace, time_namespace })
     }
 }
 
@@ -121,9 +125,9 @@ pub enum Obstruction {
         /// The process.
         pid: i32,
     },
-    /// The number of its process means another one here.
+    /// The number of its process means another one here, or its start time another moment.
     #[error(
-        "it was left by a server in another pid namespace, where its process has the number {pid}: start the server there"
+        "it was left by a server in another pid or time namespace, where its process has the number {pid}: start the server there"
     )]
     OtherNamespace {
         /// The process, there.
@@ -468,7 +472,8 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
         return Err(ended(file, Obstruction::OtherBoot));
     }
     let pid = header.pid;
-    if header.pid_namespace != here.pid_namespace {
+    // In another time namespace each process seems to have been started at another time.
+    if (header.pid_namespace, header.time_namespace) != (here.pid_namespace, here.time_namespace) {
         return Err(Obstruction::OtherNamespace { pid });
     }
     let layout = header.layout().map_err(|error| unusable(error.into()))?;

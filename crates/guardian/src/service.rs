@@ -14,7 +14,7 @@ use uffd_core::guardian::{
 use uffd_core::kernel::{Process, Waker};
 use uffd_core::ledger::{LedgerError, StateDir};
 use uffd_core::recovery::{NotRecovered, Obstruction, Prospect};
-use uffd_core::session::{End, SessionError, SessionOptions, Standby, Taken};
+use uffd_core::session::{End, SessionError, Standby, Taken};
 
 use super::failure::Failure;
 use super::guest::{Guest, Watch};
@@ -374,8 +374,7 @@ impl Service {
             guest.prospect = Some(prospect);
             return false;
         };
-        // What is touched meanwhile is in nobody's trace.
-        let options = SessionOptions { trace: false, ..prospect.options() };
+        let options = prospect.options();
         let watch = Watch { id: id.to_owned(), bell: self.bell.clone() };
         match Standby::new(prospect, fetcher, options, Box::new(watch)) {
             Ok(standby) => {

@@ -148,6 +148,12 @@ impl Guest {
         self.call(0, Op::CloseSocket)
     }
 
+    /// Gives the number of the userfaultfd to another one; with `keep`, the guest has the first one
+    /// under another number.
+    pub fn reuse_number(&self, keep: bool) -> Result<(), DriverError> {
+        self.call(0, Op::ReuseNumber { keep })
+    }
+
     /// Has the guest die after it touched so many more pages.
     pub fn die_after(&self, how: Death, touches: u64) -> Result<(), DriverError> {
         self.call(0, Op::Die { how, after_touches: Some(touches) })

@@ -24,9 +24,9 @@ impl<'a> HugeLimit<'a> {
     /// A group for so many huge pages. An error says why this host has none to give.
     pub fn of(pool: &'a HugePages, pages: u64) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (root, limit) = controller()?;
+        let (root, limit) = controller("hugetlb", FIRST, SECOND)?;
         let second = limit == SECOND;
-        let handed_down = second.then(|| hand_down(&root)).transpose()?.flatten();
+        let handed_down = second.then(|| hand_down(&root, "hugetlb")).transpose()?.flatten();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let group = root.join(format!("uffd-rs-proof-{}-{number}", std::process::id()));
         let it = Self { _pool: pool, group, limit, handed_down };
@@ -62,33 +62,37 @@ impl Drop for HugeLimit<'_> {
 const SECOND: &str = "hugetlb.2MB.max";
 const FIRST: &str = "hugetlb.2MB.limit_in_bytes";
 
-/// Where groups with limits of huge pages are made, and the name of the limit.
-fn controller() -> io::Result<(PathBuf, &'static str)> {
+/// Where groups of a controller are made, and the name of its limit in either version.
+pub(crate) fn controller(
+    name: &str,
+    first: &'static str,
+    second: &'static str,
+) -> io::Result<(PathBuf, &'static str)> {
     for line in fs::read_to_string("/proc/self/mounts")?.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         let [_, root, kind, options, ..] = fields[..] else { continue };
         let root = PathBuf::from(root);
-        let has = |list: &str, by: char| list.trim_end().split(by).any(|name| name == "hugetlb");
+        let has = |list: &str, by: char| list.trim_end().split(by).any(|it| it == name);
         match kind {
-            "cgroup" if has(options, ',') => return Ok((root, FIRST)),
+            "cgroup" if has(options, ',') => return Ok((root, first)),
             "cgroup2" => {
                 let offered = fs::read_to_string(root.join("cgroup.controllers"))?;
                 if has(&offered, ' ') {
-                    return Ok((root, SECOND));
+                    return Ok((root, second));
                 }
             }
             _ => {}
         }
     }
-    Err(io::Error::other("there is no hugetlb controller of control groups"))
+    Err(io::Error::other(format!("there is no {name} controller of control groups")))
 }
 
-/// Has groups below `root` limit huge pages. What to write to, to undo it, if they did not.
-fn hand_down(root: &Path) -> io::Result<Option<PathBuf>> {
+/// Has groups below `root` use a controller. What to write to, to undo it, if they did not.
+pub(crate) fn hand_down(root: &Path, name: &str) -> io::Result<Option<PathBuf>> {
     let control = root.join("cgroup.subtree_control");
-    if fs::read_to_string(&control)?.split_whitespace().any(|name| name == "hugetlb") {
+    if fs::read_to_string(&control)?.split_whitespace().any(|it| it == name) {
         return Ok(None);
     }
-    fs::write(&control, "+hugetlb")?;
+    fs::write(&control, format!("+{name}"))?;
     Ok(Some(control))
 }

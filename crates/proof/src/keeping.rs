@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions};
@@ -22,6 +21,7 @@ use uffd_guest::snapshot::ZeroPages;
 
 use crate::cast::Cast;
 use crate::facts::{Exported, Figures, Prefaulted};
+use crate::frozen::Frozen;
 use crate::observe::{DEADLINE, until};
 use crate::scenery::{Guests, Scenery};
 
@@ -192,6 +192,13 @@ impl Keeping {
         self.begin_keeper(|command| doom(command, point, count))
     }
 
+    /// Starts a keeper of another program, and waits until it serves what was left.
+    pub fn keeper_by(&self, program: &Path) -> Keeper {
+        let mut keeper = Self::start(program, &self.kept, |_| {});
+        assert!(keeper.gets_ready(), "a keeper gets ready");
+        keeper
+    }
+
     /// Starts a keeper with another idea of tracking than the one that took the guests in, and waits
     /// until it serves what was left.
     pub fn keeper_that_tracks(&self, tracking: Option<bool>) -> Keeper {
@@ -222,9 +229,18 @@ impl Keeping {
         self.begin(&self.kept, change)
     }
 
+    /// The program that plays keepers.
+    pub fn program(&self) -> &Path {
+        self.cast.program()
+    }
+
     fn begin(&self, kept: &Kept, change: impl FnOnce(&mut Command)) -> Keeper {
+        Self::start(self.cast.program(), kept, change)
+    }
+
+    fn start(program: &Path, kept: &Kept, change: impl FnOnce(&mut Command)) -> Keeper {
         let role = serde_json::to_string(kept).expect("a role is plain data");
-        let mut command = Command::new(self.cast.program());
+        let mut command = Command::new(program);
         command.args(["keeper", &role]).stdin(Stdio::piped()).stdout(Stdio::piped());
         change(&mut command);
         let mut process = command.spawn().expect("a keeper");
@@ -360,22 +376,14 @@ impl Keeper {
         let _ = self.process.wait();
     }
 
-    /// Stops all of its threads, wherever they are, and waits until they stand.
-    pub fn freeze(&self) {
-        kill(Pid::from_raw(self.pid()), Signal::SIGSTOP).expect("a keeper that lives");
-        until("a keeper to stand still", || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("/proc");
-            let stands = |task: fs::DirEntry| {
-                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(')').is_some_and(|(_, fields)| fields.starts_with(" T"))
-            };
-            tasks.flatten().all(stands)
-        });
+    /// The pages that its guest touched first, in order, as its session traced them.
+    pub fn trace(&mut self) -> Vec<u64> {
+        serde_json::from_str(&self.ask("trace")).expect("a trace")
     }
 
-    /// Lets it go on.
-    pub fn thaw(&self) {
-        kill(Pid::from_raw(self.pid()), Signal::SIGCONT).expect("a keeper that lives");
+    /// Stops all of its threads, wherever they are, until what is returned is dropped.
+    pub fn freeze(&self) -> Frozen {
+        Frozen::new(self.pid())
     }
 
     /// Whether it has ended.

@@ -7,6 +7,7 @@ mod case;
 mod cast;
 mod crowd;
 mod facts;
+mod frozen;
 mod hugelimit;
 mod hugepages;
 mod keepers;
@@ -14,6 +15,7 @@ mod keeping;
 mod kept_mode;
 pub mod killing;
 pub mod malice;
+mod memory_limit;
 mod observe;
 mod others;
 mod peer;
@@ -33,11 +35,13 @@ pub use case::{Case, HUGE, SMALL, Setting};
 pub use cast::Cast;
 pub use crowd::Crowd;
 pub use facts::{Ending, Exported, Figures, Prefaulted, State};
+pub use frozen::Frozen;
 pub use hugelimit::HugeLimit;
 pub use hugepages::HugePages;
 pub use keepers::{KeptStage, Leaving};
 pub use keeping::{Heard, Keeper, Keeping};
 pub use kept_mode::{KeptMode, Tracks};
+pub use memory_limit::MemoryLimit;
 pub use observe::{
     DEADLINE, ThreadCost, as_another_user, assert_idle, cost_of, threads_named, until,
     waiting_threads,

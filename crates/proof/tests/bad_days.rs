@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use uffd_core::source::{Fetcher, FileSource};
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::protocol::Expect;
-use uffd_proof::{Cast, Keeper, Keeping, SMALL};
+use uffd_proof::{Cast, Keeper, Keeping, MemoryLimit, SMALL};
 use userfaultfd_sys as sys;
 
 const PAGES: u64 = 24;
@@ -112,6 +113,88 @@ fn a_full_directory_refuses_guests_and_loses_none() {
         fs::remove_file(ballast).unwrap();
         is_served_on(&keeping, &first);
     });
+}
+
+/// There is no room for the trace: nothing is lost of it but its order.
+#[test]
+fn a_directory_that_is_full_by_now_costs_the_trace_its_order() {
+    let keeping = keeping().fill_alone();
+    on_a_tmpfs(&keeping, "256k", || {
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |_| {});
+        let ballast = fill(keeping.state_dir(), 0);
+        let order = [9, 3, 20, 4];
+        for page in order {
+            guest.thread(0).touch(page, 1).unwrap();
+        }
+        guest.thread(0).write(1, 1, 9).unwrap();
+        assert_eq!(keeper.ask("settle"), "Ok(())");
+        assert_eq!(keeper.trace(), [&order[..], &[1]].concat());
+        keeper.kill();
+        fs::remove_file(ballast).unwrap();
+        let mut keeper = keeping.keeper();
+        assert_eq!((keeper.recovered(), keeper.trace()), (1, vec![1, 3, 4, 9, 20]));
+        // From now on there is room.
+        guest.thread(0).touch(15, 1).unwrap();
+        assert_eq!(keeper.ask("settle"), "Ok(())");
+        keeper.kill();
+        let mut keeper = keeping.keeper();
+        assert_eq!(keeper.trace(), [1, 3, 4, 9, 20, 15]);
+        keeper.kill();
+        is_served_on(&keeping, &guest);
+    });
+}
+
+/// Its number tells which descriptor of the guest's process was its own once; that it still is says
+/// the memory, which is registered with one.
+#[test]
+fn another_userfaultfd_of_the_same_number_is_not_taken_for_the_guests() {
+    for keep in [true, false] {
+        let keeping = keeping();
+        let mut keeper = keeping.keeper();
+        let guest = guest(&keeping, &keeper);
+        keeper.kill();
+        guest.reuse_number(keep).unwrap();
+        let keeper = keeping.keeper();
+        let left = ["left ERR_UFFD_RECOVERY_MEMORY".to_owned()];
+        assert_eq!((keeper.recovered(), keeper.left()), (0, &left[..]), "{keep}");
+        assert!(ledger(&keeping).exists());
+    }
+}
+
+/// It seems there that the guest's process was started at another time: that is no other process.
+#[test]
+fn whoever_counts_time_from_elsewhere_leaves_the_guest_alone() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guest = guest(&keeping, &keeper);
+    keeper.kill();
+    let elsewhere = keeping.dir().join("elsewhere");
+    let program = keeping.program().display();
+    let script = format!("#!/bin/sh\nexec unshare -T --boottime 1000000 {program} \"$@\"\n");
+    fs::write(&elsewhere, script).unwrap();
+    fs::set_permissions(&elsewhere, PermissionsExt::from_mode(0o755)).unwrap();
+    let there = keeping.keeper_by(&elsewhere);
+    let left = ["left ERR_UFFD_RECOVERY_NAMESPACE".to_owned()];
+    assert_eq!((there.recovered(), there.left()), (0, &left[..]));
+    drop(there);
+    is_served_on(&keeping, &guest);
+}
+
+/// Whoever takes more memory than there is for it is killed like by SIGKILL.
+#[test]
+fn a_server_that_ran_out_of_memory_loses_nothing() {
+    let keeping = keeping();
+    let limit = MemoryLimit::of(32 << 20).unwrap();
+    let mut keeper = keeping.keeper();
+    let guest = guest(&keeping, &keeper);
+    limit.take_in(keeper.pid()).unwrap();
+    keeper.tell("hoard");
+    let waiting = guest.thread(0).start_verify(2, 9, &[Expect::Source]);
+    keeper.killed();
+    assert_eq!(limit.kills().unwrap(), 1);
+    is_served_on(&keeping, &guest);
+    assert_eq!(waiting.get().unwrap().wrong, 0);
 }
 
 #[test]

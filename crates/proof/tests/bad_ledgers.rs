@@ -68,6 +68,8 @@ impl Scene {
         guest.thread(0).touch(0, 12).unwrap();
         guest.thread(0).write(1, 2, 9).unwrap();
         guest.thread(0).madvise(4, 3).unwrap();
+        // That it gave them back is written down.
+        assert_eq!(keeper.ask("settle"), "Ok(())");
         keeper.kill();
         let entries = fs::read_dir(keeping.state_dir()).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
@@ -139,11 +141,12 @@ const LEDGER: &str = "ERR_UFFD_RECOVERY_LEDGER";
 fn a_header_that_lies_is_refused_by_what_the_kernel_says() {
     let scene = Scene::new();
     type Lie = (&'static str, fn(&mut Value), &'static str);
-    let lies: [Lie; 22] = [
+    let lies: [Lie; 23] = [
         ("another boot", |it| it["boot"] = json!("0"), "ERR_UFFD_RECOVERY_ENDED"),
         ("another start", |it| it["started"] = json!(1), "ERR_UFFD_RECOVERY_ENDED"),
         ("nobody", |it| it["pid"] = json!(i32::MAX), "ERR_UFFD_RECOVERY_ENDED"),
         ("another namespace", |it| it["pidNamespace"] = json!(1), "ERR_UFFD_RECOVERY_NAMESPACE"),
+        ("another time", |it| it["timeNamespace"] = json!(1), "ERR_UFFD_RECOVERY_NAMESPACE"),
         ("no number", |it| it["uffd"] = json!(null), "ERR_UFFD_RECOVERY_DESCRIPTOR"),
         ("a number of another file", |it| it["uffd"] = json!(0), "ERR_UFFD_RECOVERY_DESCRIPTOR"),
         ("a number of no file", |it| it["uffd"] = json!(4000), "ERR_UFFD_RECOVERY_DESCRIPTOR"),
@@ -184,12 +187,14 @@ fn shift(text: &mut Value, by: u64) {
     }
 }
 
-/// The parts without a checksum, which change all the time: note, what was decided, events, states.
+/// The parts without a checksum, which change all the time: note, what was decided, events, states,
+/// trace.
 #[test]
 fn what_nobody_can_have_written_is_refused() {
     let scene = Scene::new();
     let (note, _) = ends(&scene.good);
-    let (live, events, states) = (note + 512, note + 4096, note + 8192);
+    let (live, count, events) = (note + 512, note + 4096 - 64, note + 4096);
+    let (states, entries) = (note + 8192, note + 12_288);
     let words = |words: [u64; 4]| words.map(u64::to_ne_bytes).concat();
     for (what, at, bytes) in [
         ("a note of too many", note, words([17, 2, 3, 0])),
@@ -201,6 +206,10 @@ fn what_nobody_can_have_written_is_refused() {
         ("an event there is not", events + 32, vec![0x77]),
         ("a REMOVE of nothing", events + 64, words([0x15, 0x1000, 0x1000, 0])),
         ("a state there is not", states + 3, vec![6]),
+        ("a trace of more than all", count, words([PAGES + 1, 0, 0, 0])),
+        ("a trace with something else", count + 8, vec![1]),
+        ("a trace of a page there is not", entries, words([PAGES, 0, 0, 0])),
+        ("a trace of a filling there is not", entries + 7, vec![8]),
     ] {
         let mut bad = scene.good.clone();
         bad[at..at + bytes.len()].copy_from_slice(&bytes);

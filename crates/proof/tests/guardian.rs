@@ -23,7 +23,7 @@ use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
 use uffd_proof::killing::Killing;
-use uffd_proof::{Cast, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads};
+use uffd_proof::{Cast, Frozen, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads};
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
 const ROLE: &str = env!("CARGO_BIN_EXE_uffd-proof-role");
@@ -102,6 +102,50 @@ fn a_guest_whose_server_was_killed_is_served_and_given_back() {
     assert!(!keeping.state_dir().join("guardian.sock").exists());
 }
 
+/// What is touched while no server is there is in the trace like everything else.
+#[test]
+fn a_trace_goes_on_while_the_guardian_serves() {
+    let keeping = keeping().fill_alone();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let touch = |page| {
+        guest.thread(0).touch(page, 1).unwrap();
+    };
+    [9, 4].into_iter().for_each(touch);
+    assert_eq!(keeper.ask("settle"), "Ok(())");
+    guarded(&mut keeper);
+    keeper.kill();
+    [200, 7].into_iter().for_each(touch);
+    let mut keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 1);
+    touch(3);
+    assert_eq!(keeper.ask("settle"), "Ok(())");
+    assert_eq!(keeper.trace(), [9, 4, 200, 7, 3]);
+}
+
+/// Whoever serves is killed while many guests are at work: each of them is served on.
+#[test]
+fn many_guests_of_one_server_are_served_on_and_given_back() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guests: Vec<_> = (0..24).map(|_| keeping.guest(&keeper, |_| {})).collect();
+    for stamp in [3, 4] {
+        until("all to be guarded", || keeper.guardian().guarded.len() == guests.len());
+        let touching: Vec<_> =
+            guests.iter().map(|guest| guest.thread(1).start_touch(0, PAGES)).collect();
+        keeper.kill();
+        for touched in touching {
+            touched.get().unwrap();
+        }
+        for guest in &guests {
+            guest.thread(0).write(3, 2, stamp).unwrap();
+        }
+        keeper = keeping.keeper();
+        assert_eq!((keeper.recovered(), keeper.left()), (24, &[][..]));
+        guests.iter().for_each(|guest| holds(guest, 3..5, stamp));
+    }
+}
+
 #[test]
 fn a_guardian_that_was_killed_is_replaced_and_told_of_all_guests() {
     let keeping = keeping();
@@ -147,7 +191,7 @@ fn a_frozen_guardian_holds_nothing_up() {
     let mut keeper = keeping.keeper();
     let first = keeping.guest(&keeper, |_| {});
     let guardian = guarded(&mut keeper);
-    signal(guardian, Signal::SIGSTOP);
+    let frozen = Frozen::new(guardian);
     holds(&first, 0..0, 0);
     let second = keeping.guest(&keeper, |_| {});
     holds(&second, 0..0, 0);
@@ -160,7 +204,7 @@ fn a_frozen_guardian_holds_nothing_up() {
     let mut keeper = keeping.keeper();
     assert_eq!(keeper.recovered(), 1);
     holds(&first, 0..0, 0);
-    signal(guardian, Signal::SIGCONT);
+    drop(frozen);
     guarded(&mut keeper);
     keeper.kill();
     first.thread(0).write(1, 1, 3).unwrap();
@@ -174,11 +218,11 @@ fn a_frozen_server_is_not_replaced() {
     let mut keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
     guarded(&mut keeper);
-    signal(keeper.pid(), Signal::SIGSTOP);
+    let frozen = keeper.freeze();
     let waiting = guest.thread(0).start_read(0, 1);
     until("the guest to wait", || waiting_threads(guest.pid()) == 1);
     assert!(!log(&keeping).contains("serves guest"), "{}", log(&keeping));
-    signal(keeper.pid(), Signal::SIGCONT);
+    drop(frozen);
     waiting.get().unwrap();
 }
 
@@ -191,14 +235,14 @@ fn a_guardian_that_is_frozen_while_it_serves_stays_the_owner() {
     let guardian = guarded(&mut keeper);
     keeper.kill();
     guest.thread(0).read(0, 1).unwrap();
-    signal(guardian, Signal::SIGSTOP);
+    let frozen = Frozen::new(guardian);
     let waiting = guest.thread(0).start_read(PAGES / 2, 1);
     let keeper = keeping.keeper();
     assert_eq!(
         (keeper.recovered(), keeper.left()),
         (0, &["left ERR_UFFD_RECOVERY_SERVED".to_owned()][..])
     );
-    signal(guardian, Signal::SIGCONT);
+    drop(frozen);
     waiting.get().unwrap();
     holds(&guest, 0..0, 0);
 }

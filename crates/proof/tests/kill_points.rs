@@ -5,6 +5,8 @@
 
 mod short_life;
 
+use std::collections::HashSet;
+
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
@@ -57,6 +59,9 @@ impl Scene {
         life.check_contents(guest);
         assert_eq!(keeper.ask("settle"), "Ok(())");
         life.check_written(&keeper.export());
+        let trace = keeper.trace();
+        let pages: HashSet<_> = trace.iter().collect();
+        assert!(!trace.is_empty() && pages.len() == trace.len(), "{trace:?}");
     }
 }
 
@@ -84,7 +89,7 @@ fn killed_at(mode: KeptMode, point: &str, counts: &[u64]) {
 }
 
 /// The steps of a turn that every mode comes to.
-const TURN: [&str; 10] = [
+const TURN: [&str; 11] = [
     "read",
     "removed",
     "event done",
@@ -93,6 +98,7 @@ const TURN: [&str; 10] = [
     "executed",
     "accounting",
     "accounted",
+    "touch noted",
     "settled",
     "note ended",
 ];
@@ -149,13 +155,13 @@ fn between_two_removes() {
             drop(served);
 
             let mut keeper = scene.keeping.doomed(point, 1);
-            keeper.freeze();
+            let frozen = keeper.freeze();
             let removing = [(2, 1), (6, 2)].map(|(page, count)| {
                 life.removed(page, count);
                 guest.thread(1 + u32::try_from(page).unwrap()).start_madvise(page, count)
             });
             until("both threads to wait", || uffd_proof::waiting_threads(guest.pid()) == 2);
-            keeper.thaw();
+            drop(frozen);
             keeper.killed();
             let mut next = scene.keeping.keeper();
             for removed in removing {

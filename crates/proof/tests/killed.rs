@@ -116,6 +116,35 @@ fn a_hand_over_is_like_a_kill_that_was_meant() {
     }
 }
 
+/// Nor does it cost the trace anything but what was being served in that very moment.
+#[test]
+fn a_trace_outlives_whoever_recorded_it() {
+    for mode in [OFF, ON, huge(ON)] {
+        let (_pool, keeping) = keep(mode);
+        let keeping = keeping.fill_alone();
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |_| {});
+        let thread = guest.thread(0);
+        let mut order = vec![5, 2, 10, 0];
+        for page in &order {
+            thread.touch(*page, 1).unwrap();
+        }
+        assert_eq!(keeper.ask("settle"), "Ok(())");
+        for next in [[7, 1], [3, 11]] {
+            keeper.kill();
+            let waiting = thread.start_touch(next[0], 1);
+            keeper = keeping.keeper();
+            waiting.get().unwrap();
+            // Touched before: no first touch any more.
+            thread.write_word(5, 1, 9, 0).unwrap();
+            thread.touch(next[1], 1).unwrap();
+            order.extend(next);
+            assert_eq!(keeper.ask("settle"), "Ok(())");
+            assert_eq!(keeper.trace(), order, "{mode}");
+        }
+    }
+}
+
 #[test]
 fn a_released_guest_needs_nobody() {
     for mode in [OFF, huge(OFF)] {
@@ -191,7 +220,8 @@ fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
         ("longer", Box::new(|bytes| bytes.extend([0; 4096])), "ERR_UFFD_RECOVERY_LEDGER"),
         ("zeros", Box::new(|bytes| bytes.fill(0)), "ERR_UFFD_RECOVERY_LEDGER"),
         ("noise", Box::new(|bytes| bytes.fill(0xa5)), "ERR_UFFD_RECOVERY_LEDGER"),
-        ("another version", Box::new(|bytes| bytes[8] += 1), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("a newer version", Box::new(|bytes| bytes[8] += 1), "ERR_UFFD_RECOVERY_LEDGER"),
+        ("an older version", Box::new(|bytes| bytes[8] -= 1), "ERR_UFFD_RECOVERY_LEDGER"),
         ("changed", Box::new(move |bytes| bytes[text_at + 12] ^= 1), "ERR_UFFD_RECOVERY_LEDGER"),
     ];
     for (what, damage, code) in damages {
@@ -229,10 +259,10 @@ fn a_frozen_owner_is_still_the_owner() {
     let (_pool, keeping) = keep(OFF);
     let keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});
-    keeper.freeze();
+    let frozen = keeper.freeze();
     let waiting = guest.thread(0).start_read(0, 1);
     let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
     assert!(matches!(refused.why, Obstruction::Served), "{refused}");
-    keeper.thaw();
+    drop(frozen);
     waiting.get().unwrap();
 }

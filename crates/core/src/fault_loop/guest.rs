@@ -151,6 +151,11 @@ impl Guest {
         Want::of(pages, self.memory.page_size())
     }
 
+    /// Goes on with the trace that predecessors noted, who traced since the handoff if `is_traced`.
+    pub(super) fn recall_touches(&mut self, is_traced: bool) {
+        self.journal.recall_touches(&mut self.memory, is_traced);
+    }
+
     /// When there is something to do for a fault in hand.
     pub(super) fn next(&self) -> Next {
         self.hand.next(self.options.fault_deadline)

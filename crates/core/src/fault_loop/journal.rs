@@ -4,11 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashSet;
+
 use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
 use crate::contract::{End, Notice, Observer, ReleaseProgress};
 use crate::install::GuestMemory;
+use crate::ledger::Touches;
 use crate::metrics::{Ahead, FaultClass};
+use crate::states::PageState;
 use crate::stats::{LatencyHistogram, Stats};
 use crate::trace::{FilledWith, TraceEntry};
 use crate::units::PageRange;
@@ -29,6 +33,8 @@ pub(super) struct Journal {
     /// Whether first touches are recorded.
     traces: bool,
     trace: Vec<TraceEntry>,
+    /// Where a successor finds it.
+    touches: Option<Touches>,
     latency: LatencyHistogram,
     view: Arc<View>,
     observer: Box<dyn Observer>,
@@ -55,6 +61,7 @@ impl Journal {
             since,
             traces,
             trace: Vec::new(),
+            touches: None,
             latency,
             view,
             observer,
@@ -108,10 +115,52 @@ impl Journal {
         let latency = now.saturating_duration_since(fault.read_at);
         self.latency.record(latency);
         self.view.figures().served(class, latency);
-        if memory.states.touch(fault.page) && self.traces {
+        if memory.states.is_touched(fault.page) {
+            return;
+        }
+        if self.traces {
             let time = now.saturating_duration_since(self.since);
             let (write, filled) = (class.is_write(), class.filled());
-            self.trace.push(TraceEntry::new(fault.page, write, filled, time));
+            // First the entry: of a page that counts as touched without one the order is lost.
+            self.record(TraceEntry::new(fault.page, write, filled, time));
+            crate::kill_point!("touch noted");
+        }
+        memory.states.touch(fault.page);
+    }
+
+    fn record(&mut self, entry: TraceEntry) {
+        self.trace.push(entry);
+        if let Some(touches) = &mut self.touches {
+            touches.note(entry);
+        }
+    }
+
+    /// The trace is noted there as well, for a successor.
+    pub(super) fn note_touches_in(&mut self, touches: Option<Touches>) {
+        self.touches = touches.filter(|_| self.traces);
+    }
+
+    /// Goes on with what predecessors noted. If they traced from the handoff on, pages that were
+    /// touched and that there was no room to note come last: only their order is lost.
+    pub(super) fn recall_touches(&mut self, memory: &mut GuestMemory, is_traced: bool) {
+        let Some(touches) = &self.touches else { return };
+        let mut noted = FxHashSet::default();
+        self.trace = touches.entries().filter(|entry| noted.insert(entry.page())).collect();
+        for entry in &self.trace {
+            memory.states.touch(entry.page());
+        }
+        let layout = Arc::clone(memory.layout());
+        let regions = layout.regions().iter().map(|region| region.pages);
+        let touched: usize = regions.clone().map(|pages| memory.states.count_touched(pages)).sum();
+        if !is_traced || noted.len() == touched {
+            return;
+        }
+        let time = self.since.elapsed();
+        for page in regions.flat_map(PageRange::pages) {
+            if memory.states.is_touched(page) && noted.insert(page) {
+                let filled = filled_as(memory.states.get(page));
+                self.record(TraceEntry::new(page, false, filled, time));
+            }
         }
     }
 
@@ -213,5 +262,16 @@ impl Journal {
 
     pub(super) fn ended(mut self, end: &End, stats: Stats) {
         self.observer.ended(end, stats);
+    }
+}
+
+/// What a page of that state was filled with at its first touch, as far as it shows: for what a trace
+/// is good for it is enough to know whether the source's bytes were wanted.
+const fn filled_as(state: PageState) -> FilledWith {
+    match state {
+        PageState::Removed | PageState::Zero => FilledWith::Zeros,
+        PageState::Unfaulted | PageState::Clean | PageState::Dirty | PageState::Poisoned => {
+            FilledWith::Source
+        }
     }
 }

@@ -151,8 +151,9 @@ impl Setup {
         let Left { file, header, ledger, layout, process, uffd, look, shown } = left;
         let kept = Some(Kept { file, ward: None, stored: None });
         check_size(&layout)?;
+        let SessionOptions { dirty_tracking, trace: is_traced, .. } = header.options();
         // It may have ended before that was decided, and after it was begun.
-        self.options.dirty_tracking = header.options().dirty_tracking;
+        self.options.dirty_tracking = dirty_tracking;
         let now = boot_time();
         let since = now
             .checked_sub(Duration::from_nanos(header.handed_off))
@@ -169,6 +170,7 @@ impl Setup {
             kept,
         })?;
         fault_loop.take_over(features, shown)?;
+        fault_loop.guest.recall_touches(is_traced);
         fault_loop.prepare_source();
         Ok(fault_loop)
     }
@@ -182,7 +184,8 @@ impl Setup {
         let memory = GuestMemory::new(uffd, layout, identity, &mut ledger)
             .map_err(|error| resources("memory for the page states", error))?;
         let view = Arc::new(View::new(Arc::clone(memory.layout()), memory.states.onlooker()));
-        let journal = Journal::new(since, options.trace, view, observer, latency);
+        let mut journal = Journal::new(since, options.trace, view, observer, latency);
+        journal.note_touches_in(ledger.touches());
         let guest = Guest { options, memory, hand: Hand::default(), journal };
         idle.watch(&guest, socket).map_err(|errno| resources("a watch on the guest", errno))?;
         let fault_loop = FaultLoop {

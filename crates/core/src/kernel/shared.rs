@@ -85,21 +85,28 @@ impl Part {
         }
         // That made them readable; the first write to each page would be a fault of its own. Before
         // Linux 5.14 it remains one.
-        // SAFETY: as above; what others write there meanwhile stays.
+        match self.populate(0..self.range.len()) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Puts these bytes, and those that share their pages, into memory, to be written to. Where the
+    /// file has holes and its file system no room, that is an error, and a write would end the
+    /// process. EINVAL before Linux 5.14. Panics past the end of the part.
+    pub fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        assert!(bytes.start <= bytes.end && bytes.end <= self.range.len(), "inside the part");
+        let start = (self.range.start + bytes.start) & !4095;
+        let end = self.range.start + bytes.end;
+        // SAFETY: pages of the mapping become present, and what is in them stays.
         let done = unsafe {
             nix::libc::madvise(
-                self.map.as_mut_ptr().add(self.range.start).cast(),
-                self.range.len(),
+                self.map.as_mut_ptr().add(start).cast(),
+                end - start,
                 nix::libc::MADV_POPULATE_WRITE,
             )
         };
-        match done {
-            0 => Ok(()),
-            _ => match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(()),
-                error => Err(error),
-            },
-        }
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Makes every store before it happen before every store after it, as a successor sees them

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -172,7 +173,7 @@ impl StateDir {
         // Full or read-only is better known before a guest comes. Without a name where that can be:
         // whoever is killed here must leave nothing that is in anybody's way.
         let probe = tempfile::tempfile_in(&state_dir.path);
-        probe.and_then(|file| reserve(&file, 4096)).map_err(io("write to"))?;
+        probe.and_then(|file| reserve(&file, 0..4096)).map_err(io("write to"))?;
         Ok(state_dir)
     }
 
@@ -242,11 +243,15 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Gives `file` its length, in blocks that are really there: writing to a mapping of a file on a
+/// Gives `file` these bytes, in blocks that are really there: writing to a mapping of a file on a
 /// full file system would end the process.
-pub(super) fn reserve(file: &File, len: u64) -> io::Result<()> {
-    let len = i64::try_from(len).map_err(io::Error::other)?;
-    nix::fcntl::posix_fallocate(file, 0, len).map_err(Into::into)
+pub(super) fn reserve(file: &File, bytes: Range<u64>) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let start = i64::try_from(bytes.start).map_err(io::Error::other)?;
+    let len = i64::try_from(bytes.end - bytes.start).map_err(io::Error::other)?;
+    nix::fcntl::posix_fallocate(file, start, len).map_err(Into::into)
 }
 
 #[cfg(test)]

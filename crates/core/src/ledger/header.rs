@@ -14,7 +14,7 @@ use crate::trace::{Fingerprint, SnapshotId};
 use crate::units::{GuestAddr, PageRange, PageSize};
 
 /// The version of the format. A successor that does not know it touches nothing.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"uffd-led";
 
@@ -67,6 +67,8 @@ pub(crate) struct Header {
     pub(crate) boot: String,
     /// The inode of the pid namespace in which the number means this process.
     pub(crate) pid_namespace: u64,
+    /// The inode of the time namespace in which the start time is that of this process.
+    pub(crate) time_namespace: u64,
     pub(crate) pid: i32,
     /// As `/proc/PID/stat` has it, in clock ticks since the boot.
     pub(crate) started: u64,
@@ -157,6 +159,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) id: String,
     pub(crate) boot: String,
     pub(crate) pid_namespace: u64,
+    pub(crate) time_namespace: u64,
     pub(crate) pid: i32,
     pub(crate) started: u64,
     pub(crate) uffd: Option<i32>,
@@ -178,6 +181,7 @@ impl Header {
             id: subject.id,
             boot: subject.boot,
             pid_namespace: subject.pid_namespace,
+            time_namespace: subject.time_namespace,
             pid: subject.pid,
             started: subject.started,
             uffd: subject.uffd,

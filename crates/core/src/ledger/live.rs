@@ -10,7 +10,7 @@ use crate::stats::Counters;
 pub(crate) struct Live(Part);
 
 impl Live {
-    pub(super) const BYTES: usize = 4096 - super::Note::BYTES;
+    pub(super) const BYTES: usize = 4096 - super::Note::BYTES - super::Touches::COUNT;
 
     pub(super) const fn new(part: Part) -> Self {
         Self(part)

@@ -1,5 +1,5 @@
 //! What must outlive the process that serves a guest: the events it has read and not dealt with, a
-//! note of the installs in hand, and the page states. One piece of shared memory a guest: without a
+//! note of the installs in hand, the page states, and the trace of first touches. One piece of shared memory a guest: without a
 //! name, for a guest that ends with this process, or a file in a state directory.
 //!
 //! Rules of order: events are read into the ledger and nowhere else; a REMOVE is applied and marked
@@ -13,6 +13,7 @@ mod dir;
 mod header;
 mod live;
 mod note;
+mod touches;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -34,13 +35,14 @@ pub(crate) use header::{Header, Subject};
 pub use header::{HeaderError, SnapshotPlace};
 pub(crate) use live::Live;
 pub(crate) use note::{Filling, Note};
+pub(crate) use touches::Touches;
 
 use crate::kernel::{EventReader, Part, SharedMemory};
 use crate::layout::Layout;
 use crate::states::PageStates;
 
 /// Bytes between the header and the page states.
-const FIXED: usize = Note::BYTES + Live::BYTES + EventReader::BYTES;
+const FIXED: usize = Note::BYTES + Live::BYTES + Touches::COUNT + EventReader::BYTES;
 
 /// Descriptors kept for the case that a VMM's own may not be taken from it, by the guest's id.
 pub type Spares = HashMap<String, OwnedFd>;
@@ -52,6 +54,8 @@ pub(crate) struct Ledger {
     live: Option<Part>,
     events: Option<Part>,
     states: Option<Part>,
+    /// The count of the trace's entries, and these, where a successor can find them.
+    touches: Option<(Part, Part)>,
     /// What it holds was written by a predecessor.
     is_recovered: bool,
 }
@@ -60,17 +64,29 @@ impl Ledger {
     /// A ledger that nobody else can see, for a guest that ends with this process.
     pub(crate) fn private(layout: &Layout) -> io::Result<Self> {
         let pages = pages(layout)?;
-        Ok(Self::of(SharedMemory::anonymous(FIXED + pages)?, pages, false))
+        let mut memory = SharedMemory::anonymous(FIXED + pages)?;
+        Ok(Self::of(&mut memory, pages, false).0)
     }
 
-    fn of(mut memory: SharedMemory, pages: usize, is_recovered: bool) -> Self {
-        Self {
-            note: Some(memory.take(Note::BYTES)),
-            live: Some(memory.take(Live::BYTES)),
-            events: Some(memory.take(EventReader::BYTES)),
-            states: Some(memory.take(pages)),
+    /// Everything but the trace, and what its count is in.
+    fn of(memory: &mut SharedMemory, pages: usize, is_recovered: bool) -> (Self, Part) {
+        let (note, live) = (memory.take(Note::BYTES), memory.take(Live::BYTES));
+        let count = memory.take(Touches::COUNT);
+        let (events, states) = (memory.take(EventReader::BYTES), memory.take(pages));
+        let ledger = Self {
+            note: Some(note),
+            live: Some(live),
+            events: Some(events),
+            states: Some(states),
+            touches: None,
             is_recovered,
-        }
+        };
+        (ledger, count)
+    }
+
+    /// The trace as far as it was noted, where a successor can find it.
+    pub(crate) fn touches(&mut self) -> Option<Touches> {
+        self.touches.take().map(|(count, entries)| Touches::new(count, entries))
     }
 
     pub(crate) fn events(&mut self) -> EventReader {
@@ -102,6 +118,12 @@ impl Ledger {
             (
                 "table of page states",
                 sound(&self.states, &|part| PageStates::is_sound(part, layout)),
+            ),
+            (
+                "trace of first touches",
+                self.touches
+                    .as_ref()
+                    .is_some_and(|(count, entries)| Touches::is_sound(count, entries, layout)),
             ),
         ];
         match parts.iter().find(|(_, sound)| !sound) {
@@ -182,18 +204,20 @@ impl LedgerFile {
         header: &Header,
         layout: &Layout,
     ) -> io::Result<(Self, Ledger)> {
-        let pages = pages(layout)?;
-        let start = header.encode(FIXED + pages)?;
+        let Extent { kept, entries, .. } = Extent::of(layout)?;
+        let start = header.encode(kept + entries)?;
+        let len = (start.len() + kept) as u64;
         let (unfinished, path) = (dir.unfinished(&header.id), dir.finished(&header.id));
         let file = dir::create(&unfinished)?;
         let make = |file: File| {
             let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|(_, errno)| io::Error::from(errno))?;
             crate::kill_point!("ledger made");
-            dir::reserve(&lock, (start.len() + FIXED + pages) as u64)?;
+            dir::reserve(&lock, 0..len)?;
+            lock.set_len(len + entries as u64)?;
             crate::kill_point!("ledger reserved");
             lock.write_all_at(&start, 0)?;
-            let ledger = Self::map(&lock, start.len(), pages, false)?;
+            let ledger = Self::map(&lock, start.len(), layout, false)?;
             crate::kill_point!("ledger written");
             fs::rename(&unfinished, &path)?;
             crate::kill_point!("ledger named");
@@ -202,10 +226,13 @@ impl LedgerFile {
         make(file).inspect_err(|_| drop(fs::remove_file(&unfinished)))
     }
 
-    fn map(file: &File, header: usize, pages: usize, is_recovered: bool) -> io::Result<Ledger> {
+    fn map(file: &File, header: usize, layout: &Layout, recovered: bool) -> io::Result<Ledger> {
+        let Extent { pages, kept, entries } = Extent::of(layout)?;
         let mut memory = SharedMemory::of(file)?;
         memory.take(header);
-        let ledger = Ledger::of(memory, pages, is_recovered);
+        let (mut ledger, count) = Ledger::of(&mut memory, pages, recovered);
+        memory.take(kept - FIXED - pages);
+        ledger.touches = Some((count, memory.take(entries)));
         if let Some(events) = &ledger.events {
             // The kernel takes an event off its queue before it writes it here.
             events.lock()?;
@@ -218,8 +245,13 @@ impl LedgerFile {
     pub(crate) fn check(&self, ledger: &Ledger, layout: &Layout) -> Result<(), LedgerError> {
         let io = |doing| move |cause| LedgerError::Io { doing, cause };
         let len = self.lock.metadata().map_err(io("cannot look at it"))?.len();
+        let entries = Extent::of(layout).map_err(io("cannot map it"))?.entries as u64;
+        let noted = ledger.touches.as_ref().and_then(|(count, all)| Touches::len(count, all));
         // A copy may have holes, and room for them may be wanting only when they are written to.
-        dir::reserve(&self.lock, len).map_err(io("cannot fill its holes"))?;
+        let start = len.saturating_sub(entries);
+        for bytes in [0..start, start..start + noted.unwrap_or_default() as u64] {
+            dir::reserve(&self.lock, bytes).map_err(io("cannot fill its holes"))?;
+        }
         ledger.check(layout)
     }
 
@@ -294,13 +326,13 @@ impl UnownedFile {
     /// Maps what its owner writes.
     pub(crate) fn map(&self, layout: &Layout) -> Result<Ledger, LedgerError> {
         let io = |cause| LedgerError::Io { doing: "cannot map it", cause };
-        let pages = pages(layout).map_err(io)?;
+        let Extent { kept, entries, .. } = Extent::of(layout).map_err(io)?;
         let found = self.file.metadata().map_err(io)?.len();
-        let said = (self.header + FIXED + pages) as u64;
+        let said = (self.header + kept + entries) as u64;
         if found != said {
             return Err(HeaderError::Length { found, said }.into());
         }
-        LedgerFile::map(&self.file, self.header, pages, true).map_err(io)
+        LedgerFile::map(&self.file, self.header, layout, true).map_err(io)
     }
 
     /// Becomes its owner, unless that one lives. With the error comes what can be tried again. One
@@ -331,6 +363,24 @@ impl UnownedFile {
     /// Removes it, its guest having ended, unless somebody else is about to.
     pub(crate) fn remove(self) -> Result<(), LedgerError> {
         self.own(false).map(LedgerFile::remove).map_err(|(_, error)| error)
+    }
+}
+
+/// How much there is behind the header.
+struct Extent {
+    /// Pages of the guest.
+    pages: usize,
+    /// Bytes whose blocks are reserved, in whole pages: everything but the trace.
+    kept: usize,
+    /// Bytes of the trace's entries, behind those. Blocks of it are there as far as it goes.
+    entries: usize,
+}
+
+impl Extent {
+    fn of(layout: &Layout) -> io::Result<Self> {
+        let pages = pages(layout)?;
+        let kept = (FIXED + pages).next_multiple_of(4096);
+        Ok(Self { pages, kept, entries: Touches::bytes(pages)? })
     }
 }
 

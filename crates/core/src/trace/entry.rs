@@ -89,6 +89,11 @@ impl TraceEntry {
         [self.bits, self.time]
     }
 
+    /// Whether it is one that can be, whatever page it is of: words from elsewhere need not be.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.bits >> FILL_SHIFT < FilledWith::ALL.len() as u64
+    }
+
     /// The entry of two words.
     pub const fn from_words([bits, time]: [u64; 2]) -> Self {
         Self { bits, time }

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use userfaultfd_sys as sys;
 
 use crate::flags::set_nonblocking;
 use crate::guest::Guest;
 use crate::lock::lock;
 use crate::memory::bytes;
 use crate::protocol::{Op, Refusal};
+use crate::raw::{create_user_mode_only, replace};
 use crate::storm::Storm;
 
 /// Executes one op to its end.
@@ -60,6 +62,7 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::WakeAll => answer(&wake_all(guest)?),
         Op::SetNonblocking { on } => answer(&set_nonblocking(guest.uffd.as_fd(), *on)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
+        Op::ReuseNumber { keep } => answer(&reuse_number(guest, *keep)?),
         Op::Die { how, after_touches } => answer(&guest.fate.seal(*how, *after_touches)),
         Op::Exit => answer(&()),
     }
@@ -67,6 +70,17 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
 
 fn answer(answer: &impl Serialize) -> Result<Value, Refusal> {
     serde_json::to_value(answer).map_err(|error| Refusal::new(error.to_string()))
+}
+
+fn reuse_number(guest: &Guest, keep: bool) -> Result<(), Refusal> {
+    let first = guest.uffd.as_fd();
+    if keep {
+        let kept = first.try_clone_to_owned();
+        // Open until the guest's end.
+        std::mem::forget(kept.map_err(|error| Refusal::new(error.to_string()))?);
+    }
+    let other = create_user_mode_only(sys::UFFD_FEATURE_EVENT_REMOVE)?;
+    Ok(replace(first, other.as_fd())?)
 }
 
 fn wake_all(guest: &Guest) -> Result<(), Refusal> {

@@ -165,6 +165,11 @@ pub enum Op {
     },
     /// Closes the socket of the handoff.
     CloseSocket,
+    /// Gives the number of the userfaultfd to another one, which has no memory.
+    ReuseNumber {
+        /// Whether the guest has the first one open under another number; or else nobody may have it.
+        keep: bool,
+    },
     /// Ends the guest.
     Die {
         /// How.
@@ -188,6 +193,7 @@ impl Op {
                 | Self::WakeAll
                 | Self::SetNonblocking { .. }
                 | Self::CloseSocket
+                | Self::ReuseNumber { .. }
                 | Self::Die { .. }
                 | Self::Exit
         )

@@ -1,6 +1,6 @@
 //! What the `userfaultfd` crate does not do.
 
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -29,6 +29,13 @@ pub(crate) fn create_uninitialised() -> nix::Result<OwnedFd> {
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | sys::UFFD_USER_MODE_ONLY.cast_signed();
     // SAFETY: the call takes one integer and creates a descriptor.
     owned(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })
+}
+
+/// Gives the number of a descriptor to another open file. Whoever uses it does not notice.
+pub(crate) fn replace(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: plain integers. The number stays that of an open file, which its owner closes.
+    let done = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
+    Errno::result(done).map(drop)
 }
 
 /// Sets up an io_uring, and does nothing with it.

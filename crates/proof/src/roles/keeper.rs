@@ -50,6 +50,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     say(&format!("ready {recovered}"));
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         match line.as_str() {
+            "hoard" => hoard(),
             "guardian" => say(&serde_json::to_string(&*heard.lock())?),
             line => sessions.obey(line),
         }
@@ -117,6 +118,13 @@ impl Sessions {
                 Ok(figures) => say(&serde_json::to_string(&figures).unwrap_or_default()),
                 Err(error) => say(&error.to_string()),
             },
+            "trace" => match session.trace(0) {
+                Ok(trace) => {
+                    let pages: Vec<_> = trace.iter().map(|entry| entry.page().0).collect();
+                    say(&serde_json::to_string(&pages).unwrap_or_default());
+                }
+                Err(error) => say(&error.to_string()),
+            },
             "hand over" => session.begin_hand_over(),
             "stop" => session.begin_stop(),
             other => match other.strip_prefix("prefault ").map(serde_json::from_str) {
@@ -124,6 +132,14 @@ impl Sessions {
                 _ => say(&format!("what is {other:?}?")),
             },
         }
+    }
+}
+
+/// Takes memory until somebody ends it.
+fn hoard() {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 1 << 20]);
     }
 }
 
