@@ -4,6 +4,7 @@ import test from 'ava'
 import { apiPage } from '../scripts/api/page.js'
 import * as main from '../src/index.js'
 import * as opentelemetry from '../src/opentelemetry/index.js'
+import * as testing from '../src/testing/index.js'
 
 const page = readFileSync(new URL('../docs/api.md', import.meta.url), 'utf8')
 
@@ -14,7 +15,7 @@ test('docs/api.md is as the types are now', (t) => {
 
 test('it has whatever can be imported', (t) => {
   const headings = new Set([...page.matchAll(/^### (.*)$/gm)].map(([, name]) => name))
-  for (const name of [...Object.keys(main), ...Object.keys(opentelemetry)]) {
+  for (const name of [main, opentelemetry, testing].flatMap((entry) => Object.keys(entry))) {
     t.true(headings.has(name), name)
   }
 })

@@ -66,6 +66,32 @@ test('the parts in the picture of the architecture are there', (t) => {
   t.notRegex(picture, /(?:href|src)=|@import|<script/)
 })
 
+test('each claim names a command that exists', (t) => {
+  const page = readFileSync(join(root, 'docs/claims.md'), 'utf8')
+  const rows = page.match(/^\| (?!claim|-).*\|$/gm) ?? []
+  t.true(rows.length > 15)
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>
+  }
+  const aliases = readFileSync(join(root, '.cargo/config.toml'), 'utf8')
+  const proofs = join(root, 'crates/proof/tests')
+  const exists = (command: string) => {
+    const [program, verb, name, ...rest] = command.split(' ')
+    if (program === 'npx') return existsSync(join(root, name!))
+    if (program === 'npm') return Object.hasOwn(scripts, name!)
+    if (verb !== 'test') return new RegExp(`^${verb} = `, 'm').test(aliases)
+    const proof = rest.at(-1)!
+    return [`${proof}.rs`, `${proof}/main.rs`].some((file) => existsSync(join(proofs, file)))
+  }
+  for (const row of rows) {
+    const commands = [...row.matchAll(/`((?:cargo|npm|npx) [^`]+)`/g)].map(
+      ([, command]) => command!,
+    )
+    t.true(commands.length > 0, row)
+    for (const command of commands) t.true(exists(command), command)
+  }
+})
+
 test('options of the command that documents name exist', (t) => {
   const known = new Set(Object.keys({ ...serveOptions, ...restoreOptions }))
   const page = readFileSync(join(root, 'docs/production.md'), 'utf8')
