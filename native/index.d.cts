@@ -335,6 +335,7 @@ export interface NativeListenOptions {
   guardian?: NativeGuardianOptions
   trace?: boolean
   shortWaits?: boolean
+  collapse?: boolean
 }
 
 /** Whom the socket is given to. */
@@ -347,8 +348,8 @@ export interface NativeOwner {
 export interface Notice {
   /** What it is about. */
   kind: NoticeKind
-  /** The page. */
-  page: number
+  /** The page, if it is about one. */
+  page?: number
   /** For people. */
   message: string
   /** Notices left out before this one because nobody collected them: normally 0. */
@@ -356,7 +357,7 @@ export interface Notice {
 }
 
 /** What a notice is about. */
-export type NoticeKind = 'out-of-memory' | 'poisoned'
+export type NoticeKind = 'out-of-memory' | 'poisoned' | 'not-collapsed'
 
 /** How many pages there are in each state. */
 export interface PageCounts {
@@ -525,6 +526,10 @@ export interface Stats {
   failedFetches: number
   /** Pages poisoned because they could not be had. */
   poisonedPages: number
+  /** Ranges of 2 MiB that have become a transparent huge page. */
+  collapsed: number
+  /** Times that the kernel did not make a transparent huge page of a range of 2 MiB. */
+  notCollapsed: number
   /** Faults in hand: read, and not served yet. */
   faultsInHand: number
   /** Pages by state, at this moment. */

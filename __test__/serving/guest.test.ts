@@ -1,6 +1,6 @@
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import test from 'ava'
-import { type GuestEnd, type PrefaultReport } from '../../src/index.js'
+import { type GuestEnd, type GuestStats, type PrefaultReport } from '../../src/index.js'
 import { Stage } from '../support/stage.js'
 
 const pages = 256
@@ -36,6 +36,18 @@ test('several regions are told apart, in the order of the snapshot', async (t) =
   t.like(first, { firstPage: 0, pageCount: 200, offset: 0n })
   t.like(second, { firstPage: 200, pageCount: 56, offset: 200n * 4096n })
   t.is(second!.address + second!.size, first!.address)
+})
+
+test('memory that is all installed becomes huge pages where that is asked for', async (t) => {
+  // Some 2 MiB of it begin at a multiple of that, wherever it is.
+  const stage = await Stage.open(t, 1024, { collapse: true, statsIntervalMs: 20 })
+  const { guest, process } = await stage.guest()
+  await guest.prefault('all')
+  for await (const [stats] of on(guest, 'stats') as AsyncIterable<[GuestStats]>) {
+    // The kernel may have none to give: then it was tried.
+    if (stats.collapsed + stats.notCollapsed > 0) break
+  }
+  t.is(await process.wrong(0, 1024, 'source'), 0)
 })
 
 test('memory that is given back reads as zeros and is never prefaulted', async (t) => {

@@ -212,6 +212,7 @@ test('options that make no sense are refused by name', async (t) => {
   await refused({ ...good, statsIntervalMs: -1 }, 'statsIntervalMs', /got -1/)
   await refused({ ...good, trace: 1 }, 'trace', /true or false, got 1/)
   await refused({ ...good, shortWaits: 'no' }, 'shortWaits', /true or false/)
+  await refused({ ...good, collapse: 1 }, 'collapse', /true or false, got 1/)
   await refused({ ...good, killOnFailure: null }, 'killOnFailure', /true or false/)
   await refused({ ...good, signal: {} }, 'signal', /an AbortSignal/)
   await refused({ ...good, snapshots: 'x' }, 'snapshots', /Did you mean "snapshot"\?/)

@@ -16,6 +16,10 @@ pub(crate) enum Metric {
     WorkingSetMs,
     /// That time for each touch.
     PerPageUs,
+    /// A read of a word at a random place.
+    ReadNs,
+    /// Memory of the guest in transparent huge pages, of 100 that it has.
+    HugePercent,
     /// Latency of a touch, or of a madvise call.
     P50Us,
     P99Us,
@@ -57,6 +61,8 @@ impl Metric {
             Self::TimeMs => "time ms",
             Self::WorkingSetMs => "all in ms",
             Self::PerPageUs => "µs/page",
+            Self::ReadNs => "ns/read",
+            Self::HugePercent => "huge %",
             Self::P50Us => "p50 µs",
             Self::P99Us => "p99 µs",
             Self::P999Us => "p99.9 µs",

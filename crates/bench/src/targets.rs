@@ -3,9 +3,9 @@
 use crate::measure::Metric;
 use crate::target::{Bound, Target, figure, ratio};
 use crate::workloads::{
-    DEFAULTS, DENSE, FLOOR, HANDED_OVER, KEPT, KERNEL, KILLED, ONE_PAGE, ONE_PAGE_SLEEPING,
-    POPULATED, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO, SPARSE, TRACED,
-    TRACKED, UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
+    COLLAPSED, DEFAULTS, DENSE, FLOOR, HANDED_OVER, KEPT, KERNEL, KILLED, ONE_PAGE,
+    ONE_PAGE_SLEEPING, POPULATED, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN,
+    RAW_COPY_BY_TWO, SPARSE, TRACED, TRACKED, UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
 };
 
 /// All of them.
@@ -227,6 +227,13 @@ pub(crate) const ALL: &[Target] = &[
         Metric::PerPageUs,
         (DEFAULTS, KERNEL),
         Bound::AtMost(2.0),
+    ),
+    ratio(
+        "in transparent huge pages: time of a random read",
+        "roam",
+        Metric::ReadNs,
+        (COLLAPSED, DEFAULTS),
+        Bound::AtMost(0.9),
     ),
     ratio(
         "while a large guest is exported: longest touch / undisturbed",

@@ -13,11 +13,13 @@
 //! | `install` | plan, execute, account, wake |
 //! | [`states`] | one byte a page |
 //! | [`kernel`] | one function an ioctl; the only unsafe code |
+//! | `collapser` | the thread that has the kernel make transparent huge pages |
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 //! | [`metrics`], [`view`] | what is counted, and what others see without asking a fault loop |
 //! | [`service_manager`] | who started this process and keeps userfaultfds beyond it |
 //! | [`guardian`] | the process that serves the guests whenever the server cannot |
 
+mod collapser;
 pub mod contract;
 mod export;
 mod fault_loop;

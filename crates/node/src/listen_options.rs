@@ -65,6 +65,7 @@ pub struct NativeListenOptions {
     pub guardian: Option<NativeGuardianOptions>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
+    pub collapse: Option<bool>,
 }
 
 /// Where guests are kept.
@@ -147,6 +148,7 @@ impl NativeListenOptions {
             )?,
             trace: self.trace.unwrap_or(default.trace),
             short_waits: self.short_waits.unwrap_or(default.short_waits),
+            collapse: self.collapse.unwrap_or(default.collapse),
             kill_on_failure: self.kill_on_failure.unwrap_or(default.kill_on_failure),
         })
     }

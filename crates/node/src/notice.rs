@@ -10,6 +10,9 @@ pub enum NoticeKind {
     OutOfMemory,
     /// A page could not be had and was poisoned: an access raises SIGBUS.
     Poisoned,
+    /// The guest's memory cannot be collapsed into huge pages, as `collapse` asks: its process may
+    /// not be looked into, or this one may not ask for it (CAP_SYS_NICE, `process_madvise(2)`).
+    NotCollapsed,
 }
 
 /// Something worth a line in a log, that does not end the guest.
@@ -18,8 +21,8 @@ pub enum NoticeKind {
 pub struct Notice {
     /// What it is about.
     pub kind: NoticeKind,
-    /// The page.
-    pub page: f64,
+    /// The page, if it is about one.
+    pub page: Option<f64>,
     /// For people.
     pub message: String,
     /// Notices left out before this one because nobody collected them: normally 0.
@@ -36,12 +39,18 @@ impl Notice {
                     "there is no memory left"
                 };
                 let message = format!("{lack}: the guest waits for page {page} until there is one");
-                Self { kind: NoticeKind::OutOfMemory, page: page.0 as f64, message, unseen }
+                let page = Some(page.0 as f64);
+                Self { kind: NoticeKind::OutOfMemory, page, message, unseen }
             }
             session::Notice::Poisoned { page, offset, cause } => {
                 let message =
                     format!("page {page} (snapshot offset {offset}) was poisoned: {cause}");
-                Self { kind: NoticeKind::Poisoned, page: page.0 as f64, message, unseen }
+                let page = Some(page.0 as f64);
+                Self { kind: NoticeKind::Poisoned, page, message, unseen }
+            }
+            session::Notice::NotCollapsed { why } => {
+                let message = format!("its memory stays in small pages: {why}");
+                Self { kind: NoticeKind::NotCollapsed, page: None, message, unseen }
             }
         }
     }

@@ -29,6 +29,7 @@ export function servingOptionsOf(
       : undefined,
     killOnFailure: values['kill-on-failure'],
     shortWaits: values['short-waits'],
+    collapse: values.collapse,
     trace: values.trace !== undefined || values.report !== undefined,
     statsIntervalMs: statsEvery(values),
   }

@@ -133,6 +133,9 @@ export const servingOptions = {
   }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
   control,
+  collapse: flag({
+    help: 'Makes transparent huge pages of memory that is all installed, in\nthe background.',
+  }),
   'short-waits': negatable({
     help: 'Reads a few times before it sleeps: faults are served sooner, for\na little CPU time.',
     default: 'on',

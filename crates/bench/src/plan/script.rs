@@ -22,6 +22,8 @@ pub(crate) enum Script {
     GiveBack { run: u64 },
     /// All of its memory is there; it gives it back in pieces of so many pages, then touches it.
     UseAgain { piece: u64, bench: Bench },
+    /// All of its memory is there; it reads so many words at random.
+    Roam { reads: u64, seed: u64 },
     /// The second half of its memory is there. One thread gives that back, page by page, while
     /// others touch pages.
     Churn { bench: Bench },
@@ -48,6 +50,7 @@ impl Script {
             Self::Touch { .. }
             | Self::GiveBack { .. }
             | Self::UseAgain { .. }
+            | Self::Roam { .. }
             | Self::Churn { .. }
             | Self::Stall { .. }
             | Self::Waiting { .. } => Placement::Apart,
@@ -57,7 +60,9 @@ impl Script {
     /// Of so many pages, those that are there before anything is measured.
     pub(crate) fn filled(&self, pages: u64) -> Vec<PageRange> {
         match self {
-            Self::GiveBack { .. } | Self::UseAgain { .. } => vec![PageRange::new(0, pages)],
+            Self::GiveBack { .. } | Self::UseAgain { .. } | Self::Roam { .. } => {
+                vec![PageRange::new(0, pages)]
+            }
             Self::Churn { .. } => vec![PageRange::new(pages / 2, pages)],
             // As many runs of pages as there can be.
             Self::Stall { .. } => {

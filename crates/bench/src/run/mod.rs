@@ -6,6 +6,7 @@ mod fill;
 mod idle;
 mod outlive;
 mod removes;
+mod roam;
 mod stall;
 mod start;
 mod together;
@@ -58,6 +59,7 @@ fn with_one_guest(contender: &Contender, stand: &Stand, ahead: Vec<PageRange>) -
         Script::Fill => fill::run(contender, stand),
         Script::GiveBack { run } => removes::give_back(contender, stand, *run),
         Script::UseAgain { piece, bench } => again::run(contender, stand, *piece, bench),
+        Script::Roam { reads, seed } => roam::run(contender, stand, *reads, *seed),
         Script::Churn { bench } => removes::churn(contender, stand, bench),
         Script::Waiting { threads, seed } => waiting::run(contender, stand, *threads, *seed),
         Script::Stall { bench, by } => stall::run(stand, bench, *by),

@@ -8,6 +8,7 @@ mod huge;
 mod many;
 mod names;
 mod outlive;
+mod roam;
 mod shapes;
 mod stall;
 mod usual;
@@ -44,6 +45,7 @@ pub(crate) const ALL: &[Workload] = &[
     again::WRITE,
     again::TRACKED_WRITE,
     again::RANDOM,
+    roam::ROAM,
     stall::EXPORT,
     outlive::LEDGER,
     outlive::KILL,

@@ -10,6 +10,7 @@ pub(crate) const ONE_PAGE: &str = "one page";
 pub(crate) const ONE_PAGE_SLEEPING: &str = "one page, no short waits";
 pub(crate) const DEFAULTS: &str = "defaults";
 pub(crate) const TRACKED: &str = "defaults, tracking";
+pub(crate) const COLLAPSED: &str = "collapsed";
 pub(crate) const TRACED: &str = "traced";
 pub(crate) const TRACED_PACKED: &str = "traced, packed";
 pub(crate) const TRACED_BY_DEFAULTS: &str = "traced by defaults";

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::copied::Copied;
 use super::reports::{NotReleased, PrefaultReport};
+use crate::collapser::Verdict;
 use crate::source::{Delivery, SourceError};
 use crate::stats::Stats;
 use crate::trace::TraceEntry;
@@ -112,4 +113,6 @@ pub(crate) enum Message {
     Fetched(Fetched),
     /// Fetches that were refused for want of room can be asked for again.
     Room,
+    /// What came of the range that was to become a huge page.
+    Collapsed(Verdict),
 }

@@ -29,6 +29,11 @@ pub enum Notice {
         /// Why it could not be had.
         cause: Cause,
     },
+    /// The guest's memory cannot be collapsed into huge pages, as was asked for.
+    NotCollapsed {
+        /// Why not.
+        why: String,
+    },
 }
 
 /// Is told what a session does, on the session's own thread: must return at once.

@@ -83,6 +83,8 @@ pub struct SessionOptions {
     pub trace: bool,
     /// Whether the loop may try to read for some microseconds before it sleeps.
     pub short_waits: bool,
+    /// Whether 2 MiB of small pages that are all installed become a transparent huge page.
+    pub collapse: bool,
     /// Whether the guest is killed when its session fails: its threads would wait for ever.
     pub kill_on_failure: bool,
 }
@@ -96,6 +98,7 @@ impl Default for SessionOptions {
             fault_deadline: Duration::from_secs(30),
             trace: true,
             short_waits: true,
+            collapse: false,
             kill_on_failure: false,
         }
     }

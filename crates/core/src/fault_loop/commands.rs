@@ -33,6 +33,10 @@ impl FaultLoop {
                         let Self { guest, fetches, prefaults, .. } = self;
                         fetches.take(guest, prefaults, fetched)?;
                     }
+                    Message::Collapsed(verdict) => {
+                        let Self { guest, collapses, .. } = self;
+                        collapses.iter_mut().for_each(|it| it.answered(verdict, guest));
+                    }
                     Message::Room => {
                         self.prefaults.room_again();
                         self.fetches.room_again(&mut self.guest);

@@ -12,6 +12,7 @@
 mod ahead;
 mod announce;
 mod arrivals;
+mod collapses;
 mod commands;
 mod faults;
 mod fetches;
@@ -43,6 +44,7 @@ use crate::source::{Scratch, Source};
 use crate::stats::Stats;
 use crate::view::View;
 use ahead::Ahead;
+use collapses::Collapses;
 use commands::Commands;
 use fetches::Fetches;
 use guest::Guest;
@@ -88,6 +90,8 @@ pub(crate) struct FaultLoop {
     prefaults: Prefaults,
     commands: Commands,
     release: Release,
+    /// Where it was asked for.
+    collapses: Option<Collapses>,
     idle: Idle,
     live: Live,
     /// Where others find what is written down; without it, the guest ends with this process.
@@ -124,6 +128,7 @@ impl FaultLoop {
         self.serve()?;
         self.obey()?;
         self.prefault()?;
+        self.collapse();
         self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
         if self.kept.is_some() {
             self.live.note(&self.guest.memory.counters);
@@ -151,6 +156,7 @@ impl FaultLoop {
             .or(|| self.commands.next(&self.guest))
             .or(|| self.prefaults.next())
             .or(|| self.release.next(&self.guest))
+            .or(|| self.collapses.as_ref().map_or(Next::Never, |it| it.next(&self.guest)))
             .or(|| self.guest.journal.next())
             .or(|| self.ahead.next())
             .or(|| self.idle.next(&self.guest))
@@ -168,6 +174,12 @@ impl FaultLoop {
         prefaults.slice(guest, &**source, scratch, fetches)?;
         self.release.tell(&mut self.guest, &self.prefaults);
         Ok(())
+    }
+
+    fn collapse(&mut self) {
+        if let Some(collapses) = &mut self.collapses {
+            collapses.step(&mut self.guest, self.prefaults.pending() > 0);
+        }
     }
 
     /// Reads what the guest has asked for so far, lets go of threads that give memory back, and

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::ahead::Ahead;
+use super::collapses::Collapses;
 use super::commands::Commands;
 use super::fetches::Fetches;
 use super::guest::Guest;
@@ -188,6 +189,7 @@ impl Setup {
         journal.note_touches_in(ledger.touches());
         let guest = Guest { options, memory, hand: Hand::default(), journal };
         idle.watch(&guest, socket).map_err(|errno| resources("a watch on the guest", errno))?;
+        let collapses = Collapses::new(&guest, mailbox.clone());
         let fault_loop = FaultLoop {
             guest,
             source,
@@ -196,6 +198,7 @@ impl Setup {
             intake: Intake::new(ledger.events()),
             fetches,
             prefaults: Prefaults::default(),
+            collapses,
             release: Release::new(mailbox),
             commands,
             idle,

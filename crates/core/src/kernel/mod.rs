@@ -4,6 +4,7 @@
 
 mod aside;
 mod cached_read;
+mod collapse;
 mod crew;
 mod descriptor;
 mod events;
@@ -24,6 +25,7 @@ mod watch;
 
 pub(crate) use aside::{Leaving, OwnTable, aside};
 pub use cached_read::read_cached;
+pub use collapse::Collapse;
 pub(crate) use crew::Crew;
 pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
@@ -33,7 +35,7 @@ pub(crate) use inheritance::inherited;
 pub use inheritance::pass_on_nothing;
 pub use mapping::{Bytes, FileMap, HugeBuffer, Resident, ZeroBytes};
 pub(crate) use own_memory::is_for_own_memory;
-pub use pagemap::{PageBits, Pagemap, Place};
+pub use pagemap::{PageBits, Pagemap, Place, Together};
 pub(crate) use parting::close_at_end_of_thread;
 pub use peer::{Peer, peer_of};
 pub(crate) use process::proc_is_ours;

@@ -36,10 +36,23 @@ pub enum Place {
     Away,
 }
 
+/// What the page table has in the places of a range that one transparent huge page could take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Together {
+    /// Small pages of the process's own, all there and none protected.
+    Pages,
+    /// That huge page.
+    Huge,
+    /// Anything else.
+    Not,
+}
+
 const PAGE_IS_WRITTEN: u64 = 1 << 1;
+const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
+const PAGE_IS_HUGE: u64 = 1 << 6;
 
 /// The guest's page map. Reading it takes the right to trace the guest, as `ptrace(2)` asks.
 #[derive(Debug)]
@@ -87,6 +100,31 @@ impl Pagemap {
             (true, true, true) => Place::Written,
             (true, false, true) => Place::Away,
             _ => Place::Empty,
+        })
+    }
+
+    /// Whether `start..end` is full of pages that one huge page could take the place of.
+    pub fn together(&self, start: GuestAddr, end: GuestAddr) -> io::Result<Together> {
+        let mut found = [PageRegion::default(); 1];
+        let mut arg = PmScanArg {
+            size: size_of::<PmScanArg>() as u64,
+            start: start.0,
+            end: end.0,
+            vec: found.as_mut_ptr().expose_provenance() as u64,
+            vec_len: found.len() as u64,
+            category_inverted: PAGE_IS_PFNZERO | PAGE_IS_FILE,
+            category_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | PAGE_IS_FILE,
+            return_mask: PAGE_IS_PRESENT | PAGE_IS_HUGE,
+            ..PmScanArg::default()
+        };
+        // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
+        let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+        Ok(if count == 0 || (found[0].start, found[0].end) != (start.0, end.0) {
+            Together::Not
+        } else if found[0].categories & PAGE_IS_HUGE == 0 {
+            Together::Pages
+        } else {
+            Together::Huge
         })
     }
 

@@ -133,6 +133,8 @@ struct LedgerOptions {
     fault_deadline_ms: u64,
     trace: bool,
     short_waits: bool,
+    #[serde(default)]
+    collapse: bool,
     kill_on_failure: bool,
     /// What was asked for: should nothing be decided yet, that is to be done again.
     dirty_tracking: Tracked,
@@ -152,6 +154,60 @@ enum OnUnservable {
     Poison,
     Kill,
     Fail,
+}
+
+impl LedgerOptions {
+    fn of(options: SessionOptions) -> Self {
+        Self {
+            fault_around: match options.fault_around {
+                FaultAround::Off => Some(0),
+                FaultAround::AtMost(pages) => Some(pages),
+                FaultAround::Adaptive => None,
+            },
+            on_unservable: match options.on_unservable {
+                Unservable::Poison => OnUnservable::Poison,
+                Unservable::Kill => OnUnservable::Kill,
+                Unservable::Fail => OnUnservable::Fail,
+            },
+            fault_deadline_ms: u64::try_from(options.fault_deadline.as_millis())
+                .unwrap_or(u64::MAX),
+            trace: options.trace,
+            short_waits: options.short_waits,
+            collapse: options.collapse,
+            kill_on_failure: options.kill_on_failure,
+            dirty_tracking: match options.dirty_tracking {
+                DirtyTracking::Auto => Tracked::Auto,
+                DirtyTracking::On => Tracked::On,
+                DirtyTracking::Off => Tracked::Off,
+            },
+        }
+    }
+
+    fn session(self) -> SessionOptions {
+        let options = self;
+        SessionOptions {
+            fault_around: match options.fault_around {
+                None => FaultAround::Adaptive,
+                Some(0) => FaultAround::Off,
+                Some(pages) => FaultAround::AtMost(pages),
+            },
+            on_unservable: match options.on_unservable {
+                OnUnservable::Poison => Unservable::Poison,
+                OnUnservable::Kill => Unservable::Kill,
+                OnUnservable::Fail => Unservable::Fail,
+            },
+            fault_deadline: Duration::from_millis(options.fault_deadline_ms),
+            trace: options.trace,
+            short_waits: options.short_waits,
+            collapse: options.collapse,
+            kill_on_failure: options.kill_on_failure,
+            dirty_tracking: match options.dirty_tracking {
+                Tracked::Auto => DirtyTracking::Auto,
+                Tracked::On => DirtyTracking::On,
+                Tracked::Off => DirtyTracking::Off,
+            },
+        }
+    }
 }
 
 /// What the header of a new ledger is made from, besides what it finds out by itself.
@@ -189,28 +245,7 @@ impl Header {
             regions: regions.collect(),
             snapshot: subject.snapshot,
             handed_off: subject.handed_off,
-            options: LedgerOptions {
-                fault_around: match options.fault_around {
-                    FaultAround::Off => Some(0),
-                    FaultAround::AtMost(pages) => Some(pages),
-                    FaultAround::Adaptive => None,
-                },
-                on_unservable: match options.on_unservable {
-                    Unservable::Poison => OnUnservable::Poison,
-                    Unservable::Kill => OnUnservable::Kill,
-                    Unservable::Fail => OnUnservable::Fail,
-                },
-                fault_deadline_ms: u64::try_from(options.fault_deadline.as_millis())
-                    .unwrap_or(u64::MAX),
-                trace: options.trace,
-                short_waits: options.short_waits,
-                kill_on_failure: options.kill_on_failure,
-                dirty_tracking: match options.dirty_tracking {
-                    DirtyTracking::Auto => Tracked::Auto,
-                    DirtyTracking::On => Tracked::On,
-                    DirtyTracking::Off => Tracked::Off,
-                },
-            },
+            options: LedgerOptions::of(options),
         }
     }
 
@@ -231,28 +266,7 @@ impl Header {
 
     /// The options its session had.
     pub(crate) fn options(&self) -> SessionOptions {
-        let options = self.options;
-        SessionOptions {
-            fault_around: match options.fault_around {
-                None => FaultAround::Adaptive,
-                Some(0) => FaultAround::Off,
-                Some(pages) => FaultAround::AtMost(pages),
-            },
-            on_unservable: match options.on_unservable {
-                OnUnservable::Poison => Unservable::Poison,
-                OnUnservable::Kill => Unservable::Kill,
-                OnUnservable::Fail => Unservable::Fail,
-            },
-            fault_deadline: Duration::from_millis(options.fault_deadline_ms),
-            trace: options.trace,
-            short_waits: options.short_waits,
-            kill_on_failure: options.kill_on_failure,
-            dirty_tracking: match options.dirty_tracking {
-                Tracked::Auto => DirtyTracking::Auto,
-                Tracked::On => DirtyTracking::On,
-                Tracked::Off => DirtyTracking::Off,
-            },
-        }
+        self.options.session()
     }
 
     /// The bytes of a file's start, in whole pages, of a file with `rest` bytes after them.
@@ -311,5 +325,29 @@ impl Header {
             serde_json::from_slice(&text).map_err(|error| HeaderError::Text(error.to_string()))?;
         header.snapshot.check()?;
         Ok((header, size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_goes_on_with_the_same_options() {
+        let others = SessionOptions {
+            dirty_tracking: DirtyTracking::On,
+            fault_around: FaultAround::AtMost(7),
+            on_unservable: Unservable::Kill,
+            fault_deadline: Duration::from_millis(1234),
+            trace: false,
+            short_waits: false,
+            collapse: true,
+            kill_on_failure: true,
+        };
+        for options in [SessionOptions::default(), others] {
+            let text = serde_json::to_vec(&LedgerOptions::of(options)).unwrap();
+            let read: LedgerOptions = serde_json::from_slice(&text).unwrap();
+            assert_eq!(read.session(), options);
+        }
     }
 }

@@ -87,6 +87,12 @@ macro_rules! with_guest_counters {
                 "Pages poisoned because they could not be had."
                 poisoned_pages;
             }
+            events collapses "Ranges of 2 MiB that were to become a transparent huge page, by what came of it." {
+                "Ranges of 2 MiB that have become a transparent huge page."
+                collapsed: result = "done";
+                "Times that the kernel did not make a transparent huge page of a range of 2 MiB."
+                not_collapsed: result = "refused";
+            }
         }
     };
 }

@@ -73,6 +73,9 @@ ops! {
     random, start_random(soak: Soak) -> SoakReport = Op::Random(soak);
     /// Touches pages and tells how long it took.
     bench, start_bench(bench: Bench) -> BenchReport = Op::Bench(bench);
+    /// Reads words at random and tells how long it took.
+    roam, start_roam(page: u64, count: u64, reads: u64, seed: u64) -> BenchReport
+        = Op::Roam { page, count, reads, seed };
     /// Gives pages back, `run` at a time, and tells how long it took.
     madvise_bench, start_madvise_bench(page: u64, count: u64, run: u64) -> BenchReport
         = Op::MadviseBench { page, count, run };

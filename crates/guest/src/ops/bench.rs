@@ -81,6 +81,29 @@ fn touch(guest: &Guest, page: u64, stamp: Option<u32>) -> Result<(), OutOfRange>
     }
 }
 
+pub(super) fn roam(
+    guest: &Guest,
+    page: u64,
+    count: u64,
+    reads: u64,
+    seed: u64,
+) -> Result<BenchReport, Refusal> {
+    let pages = existing(guest, page, count)?;
+    let words = guest.memory.page_size / 8;
+    let mut random = Random::new(seed, 0);
+    let (begin, before) = (Instant::now(), usage()?);
+    // What was read decides where to go next, so that no two reads overlap.
+    let mut last = 0;
+    for _ in 0..reads {
+        let word = (random.below((pages.end - pages.start) * words) ^ (last & 1)).max(1) - 1;
+        let at = word % words * 8;
+        last = guest.memory.load(pages.start + word / words, at)?.unwrap_or_default();
+    }
+    std::hint::black_box(last);
+    let report = report(&histogram()?, nanos(begin.elapsed()), cost(&before, &usage()?));
+    Ok(BenchReport { touches: reads, ..report })
+}
+
 pub(super) fn madvises(
     guest: &Guest,
     page: u64,

@@ -53,6 +53,9 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         }
         Op::Random(soak) => answer(&soak::run(guest, soak)?),
         Op::Bench(bench) => answer(&bench::touches(guest, bench)?),
+        Op::Roam { page, count, reads, seed } => {
+            answer(&bench::roam(guest, *page, *count, *reads, *seed)?)
+        }
         Op::MadviseBench { page, count, run } => {
             answer(&bench::madvises(guest, *page, *count, *run)?)
         }

@@ -134,6 +134,18 @@ pub enum Op {
     Random(Soak),
     /// Touches pages and tells how long it took. Answer: [`BenchReport`](super::BenchReport).
     Bench(Bench),
+    /// Reads words at random, each where the one before says, and tells how long it took: memory that
+    /// is there, and all that it takes to get to it. Answer: [`BenchReport`](super::BenchReport), with no latencies.
+    Roam {
+        /// The first page.
+        page: u64,
+        /// How many.
+        count: u64,
+        /// Words.
+        reads: u64,
+        /// Of the choices.
+        seed: u64,
+    },
     /// Gives pages back run by run and tells how long it took. Answer: [`BenchReport`](super::BenchReport).
     MadviseBench {
         /// The first page.
