@@ -1,6 +1,6 @@
 import { on, once } from 'node:events'
 import test from 'ava'
-import { type GuestEnd, type GuestStats, type PrefaultReport } from '../../src/index.js'
+import { type GuestEnd, type PrefaultReport, type Stats } from '../../src/index.js'
 import { Stage } from '../support/stage.js'
 
 const pages = 256
@@ -43,7 +43,7 @@ test('memory that is all installed becomes huge pages where that is asked for', 
   const stage = await Stage.open(t, 1024, { collapse: true, statsIntervalMs: 20 })
   const { guest, process } = await stage.guest()
   await guest.prefault('all')
-  for await (const [stats] of on(guest, 'stats') as AsyncIterable<[GuestStats]>) {
+  for await (const [stats] of on(guest, 'stats') as AsyncIterable<[Stats]>) {
     // The kernel may have none to give: then it was tried.
     if (stats.collapsed + stats.notCollapsed > 0) break
   }

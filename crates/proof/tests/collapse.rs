@@ -54,15 +54,16 @@ fn huge(guest: &Served, ranges: &[u64]) -> Vec<u64> {
     ranges.iter().copied().filter(is_huge).collect()
 }
 
-/// Waits until all of these are, on a host whose memory may be in pieces: then there is none to be
-/// had until the kernel has put them together.
+/// Waits until all of these are.
 fn until_huge(guest: &Served, expected: &[u64]) {
-    let mut looks = 0_u32;
+    let mut short = 0;
     until("the ranges to be huge pages", || {
-        if looks.is_multiple_of(500) {
+        let counters = guest.stats().counters;
+        if counters.not_collapsed > short {
+            // Perhaps the host's memory is in pieces.
+            short = counters.not_collapsed;
             fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
         }
-        looks += 1;
         huge(guest, expected) == expected
     });
 }
@@ -119,7 +120,7 @@ fn a_range_with_a_page_missing_stays_as_it_is() {
     for range in &ranges[..3] {
         let start = GuestAddr(base + range * SMALL);
         let answer = process.collapse(start);
-        assert!(matches!(answer, Collapse::Refused(_)), "{start}: {answer:?}");
+        assert_ne!(answer, Collapse::Done, "{start}");
     }
     assert_eq!(thread.verify(holed, 1, &[Expect::Source]).unwrap().wrong, 0);
     assert_eq!(thread.verify(given, 1, &[Expect::Zeros]).unwrap().wrong, 0);

@@ -12,6 +12,8 @@ const COLUMNS: [Metric; 21] = [
     Metric::TimeMs,
     Metric::WorkingSetMs,
     Metric::PerPageUs,
+    Metric::ReadNs,
+    Metric::HugePercent,
     Metric::P50Us,
     Metric::P99Us,
     Metric::P999Us,

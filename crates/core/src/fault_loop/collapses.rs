@@ -27,6 +27,9 @@ const LOOK: usize = 32;
 /// The pause before all ranges are looked at again, while there is something to gain and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(64));
 
+/// Second tries for ranges that were busy, before the next time round.
+const RETRIES: u32 = 16;
+
 /// The ranges of one guest.
 pub(super) struct Collapses {
     mailbox: Mailbox,
@@ -47,6 +50,8 @@ pub(super) struct Collapses {
     gained: bool,
     /// Something was not that could be later.
     put_off: bool,
+    /// Second tries that are left this time round.
+    retries: u32,
     /// Faults, pages given back and pages prefaulted, when the guest was last looked at and when all
     /// of it was looked at for the last time.
     seen: Seen,
@@ -101,6 +106,7 @@ impl Collapses {
             pause: PAUSE.0,
             gained: false,
             put_off: false,
+            retries: RETRIES,
             seen: Seen::default(),
             finished: None,
             removed: 0,
@@ -185,7 +191,11 @@ impl Collapses {
                 self.settled[range] = true;
                 return;
             }
-            Verdict::Mixed => return,
+            Verdict::Mixed => {
+                // Writes that make it complete need not be seen here.
+                self.put_off = true;
+                return;
+            }
             Verdict::Tried(result) => result,
         };
         if result == Collapse::Done {
@@ -196,12 +206,17 @@ impl Collapses {
         guest.memory.counters.not_collapsed += 1;
         self.put_off = true;
         match result {
-            Collapse::NoMemory => self.rest(),
+            // Neither is there for the others.
+            Collapse::NoMemory => self.found.clear(),
             Collapse::NotAllowed(errno) => {
                 let why = std::io::Error::from_raw_os_error(errno);
                 self.give_up(guest, &format!("process_madvise(2): {why}"));
             }
-            Collapse::Done | Collapse::Refused(_) | Collapse::Gone => {}
+            Collapse::Busy if self.retries > 0 => {
+                self.retries -= 1;
+                self.found.insert(0, (range, 0));
+            }
+            Collapse::Done | Collapse::Busy | Collapse::Refused(_) | Collapse::Gone => {}
         }
     }
 
@@ -215,7 +230,7 @@ impl Collapses {
     /// Everything was looked at: with the next change there may be more to gain.
     fn begin_again(&mut self, seen: Seen) {
         self.finished = (!std::mem::take(&mut self.put_off)).then_some(seen);
-        self.at = 0;
+        (self.at, self.retries) = (0, RETRIES);
         self.rest();
     }
 

@@ -16,8 +16,10 @@ pub enum Collapse {
     Done,
     /// There is no huge page to be had.
     NoMemory,
-    /// The kernel does not do it there, or not now: a page is missing, protected, or in use
-    /// otherwise, or a cgroup is at its limit.
+    /// Not in this moment: a page is in use otherwise, or being moved.
+    Busy,
+    /// The kernel does not do it there: a page is missing or protected, a cgroup is at its limit, or
+    /// the memory is not of a kind that it does it for.
     Refused(i32),
     /// This process may not do it at all (CAP_SYS_NICE and the right to trace the guest,
     /// `process_madvise(2)`), or the kernel cannot.
@@ -62,6 +64,7 @@ impl Collapse {
     const fn refused_by(errno: Errno) -> Self {
         match errno {
             Errno::ENOMEM => Self::NoMemory,
+            Errno::EAGAIN => Self::Busy,
             Errno::ESRCH => Self::Gone,
             Errno::EPERM | Errno::EACCES | Errno::ENOSYS => Self::NotAllowed(errno as i32),
             other => Self::Refused(other as i32),
