@@ -480,7 +480,8 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
 
   #notice(notice: Notice): void {
     const { kind, page, message } = notice
-    this.#remembered.push({ at: new Date().toISOString(), kind, page, message })
+    const about = page === undefined ? {} : { page }
+    this.#remembered.push({ at: new Date().toISOString(), kind, ...about, message })
     if (this.#remembered.length > mostRemembered) this.#remembered.shift()
     if (this.listenerCount('notice') > 0) return tell(this, 'notice', notice)
     if (this.#keptNotices.length < mostKeptNotices) this.#keptNotices.push(notice)
