@@ -7,7 +7,7 @@ use crate::measure::{Metric, Spread};
 use crate::results::{Results, WorkloadResults};
 
 /// The columns of a workload, as far as it has them.
-const COLUMNS: [Metric; 21] = [
+const COLUMNS: [Metric; 23] = [
     Metric::StartMs,
     Metric::TimeMs,
     Metric::WorkingSetMs,
