@@ -11,7 +11,10 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core'
 import test from 'ava'
+import { publint } from 'publint'
+import { formatMessage } from 'publint/utils'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -84,7 +87,7 @@ test('the package has what it needs to run, and no more', async (t) => {
   for (const page of ['production', 'coming-from', 'errors', 'command']) {
     t.true(files.includes(`package/docs/${page}.md`), page)
   }
-  t.true(files.includes('package/dist/cjs/index.js'))
+  t.true(files.includes('package/dist/cjs/index.cjs'))
 })
 
 const jsonLines = (text: string) =>
@@ -138,6 +141,33 @@ test('platform packages are optional dependencies of what is published, and only
   const published = dependencies(join(installed, 'node_modules/uffd-rs/package.json')) ?? {}
   t.is(Object.keys(published).length, tarballs.length - 1)
   t.true(Object.keys(published).every((name) => name.startsWith('uffd-rs-linux-')))
+})
+
+test('publint has nothing to say about any of its packages', async (t) => {
+  for (const tarball of tarballs) {
+    const pack = { tarball: new Uint8Array(readFileSync(tarball)).buffer }
+    const { messages, pkg } = await publint({ pack, strict: true })
+    t.deepEqual(
+      messages.map((message) => formatMessage(message, pkg)),
+      [],
+      tarball,
+    )
+  }
+})
+
+test('are the types wrong? They are right for every way that Node.js and bundlers resolve them', async (t) => {
+  const tarball = tarballs.find((path) => /uffd-rs-\d[^/]*$/.test(path))!
+  const pack = createPackageFromTarballData(new Uint8Array(readFileSync(tarball)))
+  const result = await checkPackage(pack)
+  if (!result.types) return t.fail('there are no types')
+  t.true(['./opentelemetry', './testing'].every((entry) => entry in result.entrypoints))
+  // That of Node.js 10 knows neither exports nor imports; Node.js 20 is the least here.
+  const problems = result.problems.filter(
+    (problem) =>
+      !('resolutionKind' in problem && problem.resolutionKind === 'node10') &&
+      !('resolutionOption' in problem && problem.resolutionOption === 'node10'),
+  )
+  t.deepEqual(problems, [])
 })
 
 test('it is imported', async (t) => {

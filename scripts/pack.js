@@ -68,5 +68,7 @@ function addProgram(at) {
   copyFileSync(join(root, 'native', program), join(at, program))
   chmodSync(join(at, program), 0o755)
   platform.files.push(program)
+  // It has no JavaScript; Node.js need not look for what it would be.
+  platform.type = 'commonjs'
   writeFileSync(path, JSON.stringify(platform, undefined, 2))
 }

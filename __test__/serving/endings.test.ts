@@ -15,7 +15,7 @@ const dist = (file: string) => fileURLToPath(new URL(`../../dist/${file}`, impor
 const prelude = `
 const { spawn } = require('node:child_process')
 const { once } = require('node:events')
-const { listen } = require(${JSON.stringify(dist('cjs/index.js'))})
+const { listen } = require(${JSON.stringify(dist('cjs/index.cjs'))})
 const [socket, snapshot] = process.env.UFFD_TEST.split(':')
 async function serve(options) {
   const server = await listen({ socket, snapshot, ...options })
@@ -219,7 +219,7 @@ test('workers that are terminated while they start leave nothing behind', async 
   await ends(
     t,
     `const { Worker } = require('node:worker_threads')
-    const code = \`const { listen } = require(${JSON.stringify(dist('cjs/index.js'))})
+    const code = \`const { listen } = require(${JSON.stringify(dist('cjs/index.cjs'))})
       const [socket, snapshot] = process.env.UFFD_TEST.split(':')
       require('node:worker_threads').parentPort.postMessage('up')
       void listen({ socket, snapshot }).catch(() => {})\`
@@ -240,7 +240,7 @@ test('workers that are terminated while they start leave nothing behind', async 
 test('the package can be required', async (t) => {
   await ends(
     t,
-    `const uffd = require(${JSON.stringify(dist('cjs/index.js'))})
+    `const uffd = require(${JSON.stringify(dist('cjs/index.cjs'))})
     console.log(typeof uffd.listen, typeof uffd.Trace.load, uffd.UffdError.name)`,
     'function function UffdError',
   )

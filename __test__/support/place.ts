@@ -9,7 +9,7 @@ import { deadlineMs, GuestProcess } from './guest.js'
 import { snapshotFile, temporaryDirectory } from './stage.js'
 
 /** The package as it was built, for `require`. */
-export const index = fileURLToPath(new URL('../../dist/cjs/index.js', import.meta.url))
+export const index = fileURLToPath(new URL('../../dist/cjs/index.cjs', import.meta.url))
 
 /** Where a Linux has a tmpfs for everybody. */
 const memory = '/dev/shm'
