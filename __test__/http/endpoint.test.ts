@@ -381,3 +381,26 @@ test('a guest that is not taken over is counted, and one that has ended is not',
   t.is(sum(await scrape(url), 'uffd_not_recovered_total'), 1)
   t.is(sum(await scrape(url), 'uffd_arrivals_total'), 0)
 })
+
+test('guests that the guardian would serve are counted, for as long as it and they are there', async (t) => {
+  const place = new Place(t)
+  const server = await place.here({ guardian: true })
+  const { url } = await server.http('0')
+  t.is(sum(await scrape(url), 'uffd_guarded_guests'), 0)
+  const guarded = async (count: number) => {
+    await until(url, (all) => sum(all, 'uffd_guarded_guests') === count)
+    t.pass()
+  }
+  const [one, other] = [await place.guest(server.socket), await place.guest(server.socket)]
+  await guarded(2)
+  // It is started again, and told of both.
+  const { pid } = server.guardian!
+  server.on('guardianTrouble', () => {})
+  globalThis.process.kill(pid!, 'SIGKILL')
+  while (server.guardian!.pid === pid) await scrape(url)
+  await guarded(2)
+  await one.kill()
+  await guarded(1)
+  await other.kill()
+  await guarded(0)
+})

@@ -1,4 +1,5 @@
-// The report of a real run of the demo, in a browser: what a person sees when they open the file.
+// The report of a real run of the demo, in a browser: what a person sees when they open the file. One
+// after the other: each has a browser and a demo of its own.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
@@ -39,46 +40,49 @@ async function drawn(page: Page, at: number, pagesPerCell: number): Promise<stri
 const colour = (page: Page, selector: string, property: string) =>
   page.evaluate<string>(`getComputedStyle(document.querySelector('${selector}')).${property}`)
 
-test('the report of the demo shows the memory as it was, and asks nothing of anybody', async (t) => {
-  const opened = await openPage(t)
-  if (opened === undefined) return
-  const { page, complaints } = opened
-  const asked: string[] = []
-  page.on('request', (request) => asked.push(request.url()))
-  const address = await reportOfDemo(t)
-  await page.goto(address)
-  t.is(await page.locator('h1').textContent(), 'The first run of the demo')
+test.serial(
+  'the report of the demo shows the memory as it was, and asks nothing of anybody',
+  async (t) => {
+    const opened = await openPage(t)
+    if (opened === undefined) return
+    const { page, complaints } = opened
+    const asked: string[] = []
+    page.on('request', (request) => asked.push(request.url()))
+    const address = await reportOfDemo(t)
+    await page.goto(address)
+    t.is(await page.locator('h1').textContent(), 'The first run of the demo')
 
-  const note = await page.locator('#map > p').textContent()
-  const pagesPerCell = Number(/Each square is (\d+) page/.exec(note!)![1])
-  const end = givenBack.page + givenBack.count
-  // Not those at the borders, whose cells have pages of both sides.
-  const border = 2 * pagesPerCell
-  const expected: [from: number, to: number, looks: RegExp][] = [
-    [0, givenBack.page - border, /^(clean|zero) f4$/],
-    [givenBack.page + border, end - border, /^removed f4$/],
-    [end + border, pages, /^unfaulted$/],
-  ]
-  // All of it in the window, where the browser can tell what is at a point.
-  await page.setViewportSize({ width: 1200, height: 4000 })
-  for (const [from, to, looks] of expected) {
-    for (let at = from; at < to; at += 100) {
-      t.regex(await drawn(page, at, pagesPerCell), looks, `page ${at}`)
+    const note = await page.locator('#map > p').textContent()
+    const pagesPerCell = Number(/Each square is (\d+) page/.exec(note!)![1])
+    const end = givenBack.page + givenBack.count
+    // Not those at the borders, whose cells have pages of both sides.
+    const border = 2 * pagesPerCell
+    const expected: [from: number, to: number, looks: RegExp][] = [
+      [0, givenBack.page - border, /^(clean|zero) f4$/],
+      [givenBack.page + border, end - border, /^removed f4$/],
+      [end + border, pages, /^unfaulted$/],
+    ]
+    // All of it in the window, where the browser can tell what is at a point.
+    await page.setViewportSize({ width: 1200, height: 4000 })
+    for (const [from, to, looks] of expected) {
+      for (let at = from; at < to; at += 100) {
+        t.regex(await drawn(page, at, pagesPerCell), looks, `page ${at}`)
+      }
+      t.regex(await drawn(page, to - 1, pagesPerCell), looks, `page ${to - 1}`)
     }
-    t.regex(await drawn(page, to - 1, pagesPerCell), looks, `page ${to - 1}`)
-  }
-  t.is(await drawn(page, pages + pagesPerCell, pagesPerCell), 'nothing')
-  const legend = (await page.locator('#map .legend').textContent())!
-  t.regex(legend, /given back \(32 MiB\)/)
-  t.regex(legend, /never needed \(26 MiB\)/)
-  t.regex((await page.locator('#touches').textContent())!, /14,848 pages of the snapshot were/)
-  t.regex((await page.locator('#advice').textContent())!, /waited for 14,848 pages/)
+    t.is(await drawn(page, pages + pagesPerCell, pagesPerCell), 'nothing')
+    const legend = (await page.locator('#map .legend').textContent())!
+    t.regex(legend, /given back \(32 MiB\)/)
+    t.regex(legend, /never needed \(26 MiB\)/)
+    t.regex((await page.locator('#touches').textContent())!, /14,848 pages of the snapshot were/)
+    t.regex((await page.locator('#advice').textContent())!, /waited for 14,848 pages/)
 
-  t.deepEqual(asked, [address])
-  t.deepEqual(complaints, [])
-})
+    t.deepEqual(asked, [address])
+    t.deepEqual(complaints, [])
+  },
+)
 
-test('a report is light or dark, and fits a narrow window', async (t) => {
+test.serial('a report is light or dark, and fits a narrow window', async (t) => {
   const opened = await openPage(t)
   if (opened === undefined) return
   const { page, complaints } = opened

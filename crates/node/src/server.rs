@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use napi::bindgen_prelude::Float64Array;
@@ -42,6 +42,8 @@ struct Shared {
     keeps: bool,
     /// Keeps other servers from the state directory, until the last guest has ended.
     claim: Mutex<Option<Claim>>,
+    /// The guardian of the state directory, for as long as anybody entrusts guests to it.
+    guardian: Mutex<Weak<Client>>,
     /// Ends a wait for another server to leave the state directory.
     given_up: Waker,
 }
@@ -73,6 +75,7 @@ impl NativeServer {
             phase: Mutex::new(Phase::Starting),
             keeps: state_dir.is_some(),
             claim: Mutex::default(),
+            guardian: Mutex::default(),
             given_up,
         });
         let hook = env
@@ -120,7 +123,11 @@ impl NativeServer {
     /// The values of all metrics, in the order of `metrics()`. Asks no guest.
     #[napi(catch_unwind)]
     pub fn figures(&self) -> Float64Array {
-        self.shared.totals.read().values().into()
+        let mut reading = self.shared.totals.read();
+        let guardian =
+            self.shared.guardian.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        reading.holdings.guarded_guests = guardian.map_or(0, |client| client.guarded());
+        reading.values().into()
     }
 
     /// Stops accepting and removes the socket; an event tells when that is done.
@@ -232,7 +239,11 @@ impl Shared {
         let is_wanted = launch.is_some();
         let hearing = Box::new(Hearing(Arc::clone(&self.outbox)));
         match Client::start(Arc::clone(dir), launch, hearing) {
-            Ok(client) => Ok(Some(client)),
+            Ok(client) => {
+                let weak = Arc::downgrade(&client);
+                *self.guardian.lock().unwrap_or_else(PoisonError::into_inner) = weak;
+                Ok(Some(client))
+            }
             Err(GuardianError::Nobody) if !is_wanted => Ok(None),
             Err(error) => Err((&error).into()),
         }

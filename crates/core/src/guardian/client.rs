@@ -56,6 +56,11 @@ impl Client {
         self.0.launch.is_some()
     }
 
+    /// How many guests the guardian would serve at once, as far as it has answered.
+    pub fn guarded(&self) -> u64 {
+        self.0.lock().guarded() as u64
+    }
+
     /// Entrusts a guest that this process serves: the guardian gets a copy of its userfaultfd. None
     /// where no guests are entrusted, or no descriptor is left for a copy, which is told.
     pub fn entrust(self: &Arc<Self>, id: &str, uffd: BorrowedFd<'_>) -> Option<Ward> {

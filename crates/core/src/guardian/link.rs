@@ -74,13 +74,15 @@ pub(super) struct Entrusted {
     /// To entrust it again to the next guardian.
     uffd: OwnedFd,
     answered: bool,
+    /// The guardian that is there would serve it at once.
+    guarded: bool,
     /// The server has let go of it, and there was no guardian to tell.
     pub(super) left: bool,
 }
 
 impl Entrusted {
     pub(super) const fn new(uffd: OwnedFd) -> Self {
-        Self { uffd, answered: false, left: false }
+        Self { uffd, answered: false, guarded: false, left: false }
     }
 }
 
@@ -89,6 +91,14 @@ impl State {
         if !self.was_met {
             self.was_met = true;
             self.met = Some(how);
+        }
+    }
+
+    /// How many guests the guardian would serve at once, as far as it has answered.
+    pub(super) fn guarded(&self) -> usize {
+        match self.connection {
+            Some(_) => self.wards.values().filter(|ward| ward.guarded).count(),
+            None => 0,
         }
     }
 
@@ -210,7 +220,7 @@ impl Link {
         for (id, ward) in &mut state.wards {
             let copy = ward.uffd.try_clone().map_err(GuardianError::Resources)?;
             channel.send(&Request::Entrust { id: id.clone() }, Some(copy))?;
-            ward.answered = false;
+            (ward.answered, ward.guarded) = (false, false);
             if ward.left {
                 channel.send(&Request::Left { id: id.clone() }, None)?;
             }
@@ -317,13 +327,13 @@ impl Link {
             Answer::Refused { why } => return Err(GuardianError::Refused { why }),
             Answer::Guarded { id } => {
                 if let Some(ward) = state.wards.get_mut(&id) {
-                    ward.answered = true;
+                    (ward.answered, ward.guarded) = (true, true);
                     news.push(News::Guarded { id });
                 }
             }
             Answer::Unguarded { id, why } => {
                 if let Some(ward) = state.wards.get_mut(&id) {
-                    ward.answered = true;
+                    (ward.answered, ward.guarded) = (true, false);
                     news.push(News::Unguarded { id, why });
                 }
             }

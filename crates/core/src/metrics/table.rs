@@ -187,6 +187,10 @@ words! {
         "Guests that are served now."
         guests;
     }
+    events guarded_guests {
+        "Of the guests that are served now, those that the guardian would serve at once."
+        guarded_guests;
+    }
     bytes fetch_bytes {
         "Bytes of snapshots that are being fetched, or were and are not installed yet, in all of the process."
         fetch_bytes;

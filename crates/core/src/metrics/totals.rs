@@ -52,13 +52,14 @@ impl Totals {
         self.state().server.not_recovered += 1;
     }
 
-    /// How things stand.
+    /// How things stand. Whoever has a guardian adds what it knows of that.
     pub fn read(&self) -> ServerReading {
         let state = self.state();
         let mut guests = state.ended.clone();
         state.members.iter().for_each(|figures| guests.add(&figures.read()));
         let holdings = Holdings {
             guests: state.members.len() as u64,
+            guarded_guests: 0,
             fetch_bytes: Budget::of_process().used(),
         };
         ServerReading { guests, server: state.server.clone(), holdings }
