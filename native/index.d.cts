@@ -82,6 +82,10 @@ export declare class NativeServer {
   collect(): Array<NativeEvent>
   /** The values of all metrics, in the order of `metrics()`. Asks no guest. */
   figures(): Float64Array
+  /** What is known of the service manager, if this server has to do with one. */
+  serviceManager(): NativeServiceManager | null
+  /** Has the service manager told that the service ends. */
+  serviceStops(): void
   /** Stops accepting and removes the socket; an event tells when that is done. */
   close(): void
   /** Stops accepting and leaves all guests to a successor; their ends are events. */
@@ -291,6 +295,7 @@ export type NativeEvent =
   | { type: 'guardianTroubled'; error: ErrorInfo }
   | { type: 'guarded'; handoffId: string }
   | { type: 'unguarded'; handoffId: string; error: ErrorInfo }
+  | { type: 'serviceManagerTroubled'; error: ErrorInfo }
   | { type: 'refused'; error: ErrorInfo; unseen: number }
   | { type: 'troubled'; error: ErrorInfo; forGood: boolean }
   | { type: 'stats'; guest: number; stats: Stats }
@@ -333,6 +338,8 @@ export interface NativeListenOptions {
   stateDirAlone?: boolean
   /** Serves the guests of the directory while this process cannot. */
   guardian?: NativeGuardianOptions
+  /** What a service manager has told this process. */
+  systemd?: NativeServiceEnvironment
   trace?: boolean
   shortWaits?: boolean
   collapse?: boolean
@@ -342,6 +349,29 @@ export interface NativeListenOptions {
 export interface NativeOwner {
   uid: number
   gid: number
+}
+
+/** What it has told by the environment, which JavaScript has taken out of there. */
+export interface NativeServiceEnvironment {
+  notifySocket?: string
+  listenPid?: string
+  listenFds?: string
+  listenFdNames?: string
+  fdStore?: string
+  watchdogPid?: string
+  watchdogUsec?: string
+}
+
+/** What is known of it. */
+export interface NativeServiceManager {
+  /** It wants to be told what becomes of the service. */
+  isTold: boolean
+  /** How many descriptors it keeps, where it has said so. */
+  storeLimit?: number
+  /** How often it wants a sign of life. */
+  watchdogMs?: number
+  /** Sockets it has handed over that no server uses. */
+  unusedSockets: Array<string>
 }
 
 /** Something worth a line in a log, that does not end the guest. */

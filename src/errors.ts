@@ -23,6 +23,7 @@ export const errorCodes = {
   ERR_UFFD_SOCKET_OWNER: 'the socket cannot be given to the user and group of `socketOwner`',
   ERR_UFFD_SOCKET_NOT_A_SOCKET: 'something else than a socket is at its path',
   ERR_UFFD_SOCKET_IN_USE: 'another process listens on the socket',
+  ERR_UFFD_SOCKET_INHERITED: 'the socket of the service manager cannot be used as it is',
   ERR_UFFD_SOCKET_IO: 'the kernel refused the socket for another reason',
   ERR_UFFD_RESOURCES: 'descriptors, threads or memory that serving needs cannot be had',
 
@@ -67,6 +68,12 @@ export const errorCodes = {
   ERR_UFFD_GUARDIAN_SILENT: 'the guardian does not answer: it is frozen or busy',
   ERR_UFFD_GUARDIAN_VERSION: 'the guardian is of another version, and its guests stay with it',
   ERR_UFFD_GUARDIAN_UNGUARDED: 'the guardian could not serve a guest; the message says why',
+  ERR_UFFD_SERVICE_MANAGER: 'the service manager cannot be told anything',
+  ERR_UFFD_SERVICE_MANAGER_ENVIRONMENT:
+    'what the service manager has told by the environment cannot be',
+  ERR_UFFD_SERVICE_MANAGER_STORE: 'the service manager does not keep the userfaultfd of a guest',
+  ERR_UFFD_SERVICE_MANAGER_STRAY:
+    'the service manager kept something that is of no use; it is removed',
   ERR_UFFD_RECOVERY_LEDGER: 'a guest is not taken over: its ledger is damaged or not its own',
   ERR_UFFD_RECOVERY_ENDED: 'a guest is not taken over: it has ended',
   ERR_UFFD_RECOVERY_NAMESPACE: 'a guest is not taken over: it is in another pid or time namespace',

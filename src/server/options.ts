@@ -125,6 +125,17 @@ export interface ListenOptions {
    */
   readonly guardian?: boolean | GuardianOptions | undefined
   /**
+   * Whether this process is a service of systemd, or of a manager like it: the manager is told when
+   * the server is ready (`READY=1`), how many guests it has, and that its fault loops are alive
+   * (`WATCHDOG=1`); it keeps the userfaultfds of the guests of `stateDir`, from which the next process
+   * has them; and a socket that it listens on at the path of `socket` is used. What it has told by the
+   * environment (`NOTIFY_SOCKET`, `LISTEN_…`, `WATCHDOG_…`, `FDSTORE`) is taken out of `process.env`.
+   * Where no manager has told anything, it changes nothing. The whole process is one service: of
+   * several servers that are started at once, the last one makes it ready.
+   * @default false
+   */
+  readonly systemd?: boolean | undefined
+  /**
    * Whether a guest is killed when its session fails: its threads would wait for ever.
    * @default false
    */
@@ -186,6 +197,7 @@ export const listenShape: Shape<Checked<ListenOptions>> = {
   stateDir: optional(localFile),
   stateDirWait: optional(boolean),
   guardian: optional(guardianOption),
+  systemd: optional(boolean),
   killOnFailure: optional(boolean),
   trace: optional(boolean),
   shortWaits: optional(boolean),
@@ -203,6 +215,8 @@ export interface CheckedOptions {
   readonly prefetchMode: PrefetchMode
   readonly statsIntervalMs: number
   readonly signal: AbortSignal | undefined
+  /** This process is a service. */
+  readonly systemd: boolean
 }
 
 export function checkListenOptions(given: unknown): CheckedOptions {
@@ -212,10 +226,18 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     statsIntervalMs = defaultStatsIntervalMs,
     signal,
     guardian,
+    systemd = false,
     ...others
   } = checkOptions(given, options())
   requireStateDir({ guardian, stateDir: others.stateDir }, options())
   const launched = nativeGuardian(guardian as CheckedGuardian | undefined)
   const native = { ...others, ...(launched !== undefined && { guardian: launched }) }
-  return { native: native as NativeListenOptions, prefetch, prefetchMode, statsIntervalMs, signal }
+  return {
+    native: native as NativeListenOptions,
+    prefetch,
+    prefetchMode,
+    statsIntervalMs,
+    signal,
+    systemd,
+  }
 }

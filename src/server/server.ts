@@ -30,6 +30,7 @@ import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
 import { Guarding, type GuardianEvents, type GuardianState } from './guardian.js'
 import { Left, type NotRecovered } from './left.js'
 import { type CheckedOptions } from './options.js'
+import { systemdState, takeEnvironment, type SystemdState } from './systemd.js'
 
 /** What a server tells; the values are the arguments of the listeners. */
 export interface ServerEvents extends GuardianEvents {
@@ -40,8 +41,9 @@ export interface ServerEvents extends GuardianEvents {
    */
   refused: [error: UffdError, unseen: number]
   /**
-   * A connection could not be accepted; the server goes on trying. With no listener, a warning. A
-   * socket that broke for good is told here too if nobody listens to `error`.
+   * A connection could not be accepted, and the server goes on trying; or the service manager cannot
+   * be told anything, or has told what cannot be (`ERR_UFFD_SERVICE_MANAGER…`). With no listener, a
+   * warning. A socket that broke for good is told here too if nobody listens to `error`.
    */
   trouble: [error: UffdError]
   /**
@@ -108,6 +110,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #guests = new Map<number, Guest>()
   readonly #left = new Left(this)
   readonly #guarding = new Guarding(this)
+  /** What went wrong with the service manager before anybody could listen. */
+  readonly #early: UffdError[] = []
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
@@ -132,7 +136,9 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       argument('checked').fail('A Server comes from listen', checked)
     this.#options = checked
     this.#prefetch = prefetch && { trace: prefetch, mode: checked.prefetchMode }
-    this.#native = calling(() => new native.NativeServer(checked.native, () => this.#collect()))
+    const { native: given, systemd } = checked
+    const nativeOptions = systemd ? { ...given, systemd: takeEnvironment() } : given
+    this.#native = calling(() => new native.NativeServer(nativeOptions, () => this.#collect()))
     leaveNothingAtExit(this.#native)
     this.#hold()
     checked.signal?.addEventListener('abort', this.#onAbort, { once: true })
@@ -177,6 +183,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   /** What is known of the guardian; `undefined` where guests have none. */
   get guardian(): GuardianState | undefined {
     return this.#options.native.guardian === undefined ? undefined : this.#guarding.state
+  }
+
+  /** What is known of the service manager; `undefined` without `systemd`, or where there is none. */
+  get systemd(): SystemdState | undefined {
+    return systemdState(this.#native)
   }
 
   /**
@@ -332,6 +343,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     return this
   }
 
+  /** @internal Has the service manager told that the service ends. */
+  serviceStops(): void {
+    this.#native.serviceStops()
+  }
+
   /** @internal Refuses what takes a state directory. */
   requireStateDir(): void {
     if (this.#options.native.stateDir !== undefined) return
@@ -380,8 +396,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'listening':
         this.#hasListened = true
         this.#left.complete()
+        setImmediate(() => this.#tellEarly((error) => this.#trouble(error, false)))
         return this.#listening.resolve()
       case 'listenFailed':
+        this.#tellEarly(({ message, code }) => warn(message, code))
         return this.#listening.reject(fromNative(event.error))
       case 'closed':
         return this.#finish()
@@ -406,6 +424,12 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'guarded':
       case 'unguarded':
         return this.#guarding.take(event)
+      case 'serviceManagerTroubled': {
+        const error = fromNative(event.error)
+        if (this.#hasListened) return this.#trouble(error, false)
+        this.#early.push(error)
+        return
+      }
       case 'refused':
         return this.#refuse(fromNative(event.error), event.unseen)
       case 'troubled':
@@ -466,6 +490,10 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
     const event = forGood && this.listenerCount('error') > 0 ? 'error' : 'trouble'
     if (this.listenerCount(event) > 0) tell(this, event, error)
     else warn(error.message, error.code)
+  }
+
+  #tellEarly(how: (error: UffdError) => void): void {
+    for (const error of this.#early.splice(0)) how(error)
   }
 
   #finish(): void {

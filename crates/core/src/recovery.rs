@@ -386,6 +386,9 @@ pub fn take_over<S>(
     mut take: impl FnMut(S, Duration) -> Result<(), NotTaken<S>>,
 ) -> io::Result<Vec<NotRecovered>> {
     let Keep { dir, snapshot: served, guardian, manager } = keep;
+    if let Some(manager) = manager {
+        spares.extend(manager.store().copies(dir));
+    }
     if let Some(guardian) = guardian {
         spares.extend(guardian.copies());
     }
@@ -406,12 +409,6 @@ pub fn take_over<S>(
         match found {
             Ok((id, standby)) => waiting.push((id, path, standby)),
             Err(error) => note(error),
-        }
-    }
-    if let Some(manager) = manager {
-        // Of guests that have ended while nobody served them.
-        for id in spares.keys().filter(|id| !dir.finished(id).exists()) {
-            let _ = manager.forget(id);
         }
     }
     let (mut until, mut within) = (None, GIVES_WITHIN);
@@ -445,6 +442,9 @@ pub fn take_over<S>(
         if !waiting.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+    if let Some(manager) = manager {
+        manager.store().settle(dir);
     }
     Ok(others)
 }
@@ -549,13 +549,15 @@ fn descriptor(
     let number = header.uffd.ok_or_else(|| {
         failed(
             "its number there could not be found out at the handoff: that takes the right to trace \
-             it (root, CAP_SYS_PTRACE, or the same user), or a guardian that keeps a copy",
+             it (root, CAP_SYS_PTRACE, or the same user), or a guardian or a service manager that \
+             keeps a copy",
         )
     })?;
     let uffd = process.descriptor(number).map_err(|errno| match errno {
         Errno::EPERM => failed(
             "not permitted: it takes the right to trace it (root, CAP_SYS_PTRACE, or the same \
-             user where the process did not change its own), or a guardian that keeps a copy",
+             user where the process did not change its own), or a guardian or a service manager \
+             that keeps a copy",
         ),
         Errno::EBADF => failed(&format!("it has no descriptor {number} any more")),
         other if is_shortage(&other.into()) => shortage("its userfaultfd", &other.into()),

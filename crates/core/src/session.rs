@@ -59,6 +59,8 @@ struct Ending {
     known: Condvar,
     /// The fault loop's.
     thread: OnceLock<ThreadId>,
+    /// The same as the kernel calls it.
+    thread_number: OnceLock<i32>,
 }
 
 /// A prefault was asked for pages that no region of the guest has.
@@ -346,6 +348,19 @@ impl Session {
         answer()
     }
 
+    /// Answers at the end of the fault loop's turn.
+    pub(crate) fn ping_with(&self, reply: Reply<()>) {
+        self.mailbox.command(Command::Ping(reply));
+    }
+
+    /// Whether the fault loop is in a system call that nothing but its end interrupts, not even the
+    /// end of the process.
+    pub(crate) fn is_held_up_by_the_kernel(&self) -> bool {
+        let Some(thread) = self.ending.thread_number.get() else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" D")))
+    }
+
     /// Answers once no fault is in hand and no event unread: with a paused guest, for good.
     pub fn settle_with(&self, reply: Reply<()>) {
         self.mailbox.command(Command::Settle(reply));
@@ -512,6 +527,7 @@ impl Runner {
     /// Says early which thread will run it, so that nobody waits there for its end.
     pub(crate) fn on_this_thread(&self) {
         let _ = self.ending.thread.set(thread::current().id());
+        let _ = self.ending.thread_number.set(nix::unistd::gettid().as_raw());
     }
 
     /// Serves the guest on this thread until its end.

@@ -9,6 +9,7 @@ use uffd_core::handoff::AcceptError;
 use uffd_core::ledger::StateDirError;
 use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Refusal, ServerError};
+use uffd_core::service_manager::Trouble;
 use uffd_core::session::{NoSuchPages, NotReleased, SessionError};
 use uffd_core::source::SnapshotError;
 use uffd_core::trace::{EntryError, TraceError, WrongSnapshot};
@@ -101,6 +102,12 @@ impl From<&StateDirError> for ErrorInfo {
 impl From<&GuardianError> for ErrorInfo {
     fn from(error: &GuardianError) -> Self {
         Self::new(error.code(), error)
+    }
+}
+
+impl From<&Trouble> for ErrorInfo {
+    fn from(trouble: &Trouble) -> Self {
+        Self::new(trouble.code(), trouble)
     }
 }
 

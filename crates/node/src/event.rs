@@ -36,6 +36,8 @@ pub enum NativeEvent {
     Guarded { handoff_id: String },
     /// It could not, and why.
     Unguarded { handoff_id: String, error: ErrorInfo },
+    /// Something is wrong with the service manager.
+    ServiceManagerTroubled { error: ErrorInfo },
     /// A guest was refused, and so many before it that are not reported.
     Refused { error: ErrorInfo, unseen: u32 },
     /// A connection could not be accepted; with `forGood`, none will be.
@@ -89,6 +91,9 @@ impl NativeEvent {
             News::Guardian(guardian::News::Guarded { id }) => Self::Guarded { handoff_id: id },
             News::Guardian(guardian::News::Unguarded { id, why }) => {
                 Self::Unguarded { handoff_id: id, error: ErrorInfo::unguarded(why) }
+            }
+            News::ServiceManager(trouble) => {
+                Self::ServiceManagerTroubled { error: ErrorInfo::from(&trouble) }
             }
             News::Refused { error, unseen } => Self::Refused { error, unseen },
             News::Troubled { error, for_good } => Self::Troubled { error, for_good },

@@ -30,6 +30,7 @@ mod region;
 mod release_progress;
 mod reporter;
 mod server;
+mod service_manager;
 mod snapshot;
 mod stats;
 mod trace;

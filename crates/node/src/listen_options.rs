@@ -10,6 +10,7 @@ use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions, Unservable}
 
 use crate::error::{Thrown, invalid_option};
 use crate::guardian::NativeGuardianOptions;
+use crate::service_manager::NativeServiceEnvironment;
 
 /// Whether dirty pages are tracked.
 #[napi(string_enum = "lowercase")]
@@ -63,6 +64,8 @@ pub struct NativeListenOptions {
     pub state_dir_alone: Option<bool>,
     /// Serves the guests of the directory while this process cannot.
     pub guardian: Option<NativeGuardianOptions>,
+    /// What a service manager has told this process.
+    pub systemd: Option<NativeServiceEnvironment>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
     pub collapse: Option<bool>,
@@ -118,6 +121,7 @@ impl NativeListenOptions {
             },
             session: self.session(default.session)?,
             keep: None,
+            manager: None,
         })
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use napi::Env;
 use uffd_core::guardian;
 use uffd_core::recovery::NotRecovered;
+use uffd_core::service_manager;
 use uffd_core::session::{
     Ended, Export, NotReleased, Notice, PrefaultReport, ReleaseProgress, Session,
 };
@@ -45,6 +46,8 @@ pub(crate) enum News {
     NotRecovered(NotRecovered),
     /// Something was heard of the guardian.
     Guardian(guardian::News),
+    /// Something is wrong with the service manager.
+    ServiceManager(service_manager::Trouble),
     Refused {
         error: ErrorInfo,
         unseen: u32,
@@ -227,6 +230,8 @@ pub(crate) struct Outbox {
     next_request: AtomicU32,
     /// JavaScript is gone: whatever is said is forgotten.
     abandoned: AtomicBool,
+    /// Nothing more will be told.
+    finished: AtomicBool,
 }
 
 #[derive(Default)]
@@ -246,6 +251,7 @@ impl Outbox {
             next_guest: AtomicU32::new(1),
             next_request: AtomicU32::new(1),
             abandoned: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
         })
     }
 
@@ -330,7 +336,13 @@ impl Outbox {
 
     /// Nothing more will be told.
     pub(crate) fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
         self.bell.remove();
+    }
+
+    /// Whether JavaScript will hear what is told.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.finished.load(Ordering::Acquire) && !self.abandoned.load(Ordering::Acquire)
     }
 
     /// JavaScript is gone.

@@ -12,6 +12,7 @@ use uffd_core::session::Session;
 use crate::error::ErrorInfo;
 use crate::outbox::{News, Outbox};
 use crate::reporter::Reporter;
+use crate::service_manager::Service;
 use crate::snapshot::Snapshot;
 
 /// The sessions of a server that have not ended, as far as JavaScript knows.
@@ -64,6 +65,12 @@ impl Sessions {
         register.leaving.retain(|session| session.end().is_none());
     }
 
+    /// Those that have not ended, as far as JavaScript knows.
+    pub(crate) fn running(&self) -> Vec<Arc<Session>> {
+        let register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        register.running.values().cloned().collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).running.is_empty()
     }
@@ -81,12 +88,15 @@ pub(crate) struct Reception {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) totals: Arc<Totals>,
+    /// This process as a service, if it is one.
+    pub(crate) service: Option<Arc<Service>>,
 }
 
 impl Reception {
     fn receive(&self, recovered: bool) -> Arriving {
         let about = self.outbox.new_guest();
-        let reporter = Reporter::new(Arc::clone(&about), Arc::clone(&self.totals), recovered);
+        let (totals, service) = (Arc::clone(&self.totals), self.service.clone());
+        let reporter = Reporter::new(Arc::clone(&about), totals, service, recovered);
         let observer = Box::new(reporter);
         let (outbox, sessions) = (Arc::clone(&self.outbox), Arc::clone(&self.sessions));
         let snapshot = Arc::clone(&self.snapshot);

@@ -10,26 +10,34 @@ use uffd_core::view::View;
 
 use crate::end_report::EndReport;
 use crate::outbox::{About, News};
+use crate::service_manager::{Counted, Service};
 
 /// Holds no session: it is dropped by the session's own thread, which must not wait for itself.
 pub(crate) struct Reporter {
     about: Arc<About>,
     totals: Arc<Totals>,
+    service: Option<Arc<Service>>,
     recovered: bool,
     /// While the guest is served: it is counted, and can be looked at.
-    served: Option<(Member, Arc<View>)>,
+    served: Option<(Member, Arc<View>, Option<Counted>)>,
 }
 
 impl Reporter {
-    pub(crate) const fn new(about: Arc<About>, totals: Arc<Totals>, recovered: bool) -> Self {
-        Self { about, totals, recovered, served: None }
+    pub(crate) const fn new(
+        about: Arc<About>,
+        totals: Arc<Totals>,
+        service: Option<Arc<Service>>,
+        recovered: bool,
+    ) -> Self {
+        Self { about, totals, service, recovered, served: None }
     }
 }
 
 impl Observer for Reporter {
     fn begins(&mut self, view: &Arc<View>) {
         let member = self.totals.join(Arc::clone(view.figures()), self.recovered);
-        self.served = Some((member, Arc::clone(view)));
+        let counted = self.service.as_ref().map(Service::count);
+        self.served = Some((member, Arc::clone(view), counted));
     }
 
     fn stats(&mut self, stats: Stats) {
@@ -58,7 +66,7 @@ impl Observer for Reporter {
     }
 
     fn ended(&mut self, end: &End, stats: Stats) {
-        if let Some((member, view)) = self.served.take() {
+        if let Some((member, view, _counted)) = self.served.take() {
             self.about.keep_picture(&view);
             member.ended(end.into());
         }

@@ -11,6 +11,7 @@ use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
 use uffd_core::recovery::{Keep, Spares, left_in};
 use uffd_core::server::{Server, ServerOptions};
+use uffd_core::service_manager::ServiceManager;
 use uffd_core::source::{Fetcher, FileSource};
 
 use crate::bell::Ring;
@@ -20,6 +21,7 @@ use crate::guardian::Hearing;
 use crate::listen_options::{NativeListenOptions, StateDirOptions};
 use crate::outbox::{News, Outbox};
 use crate::reception::{Ending, Reception, Sessions};
+use crate::service_manager::{NativeServiceEnvironment, NativeServiceManager, Service, Starting};
 use crate::snapshot::Snapshot;
 
 /// A server and the guests it received. Starting and closing happen on threads of their own,
@@ -46,6 +48,8 @@ struct Shared {
     guardian: Mutex<Weak<Client>>,
     /// Ends a wait for another server to leave the state directory.
     given_up: Waker,
+    /// This process as a service, if it is one that this server is a part of.
+    service: Option<Arc<Service>>,
 }
 
 enum Phase {
@@ -66,6 +70,8 @@ impl NativeServer {
     pub fn new(env: Env, options: NativeListenOptions, ring: Ring) -> Result<Self, Thrown> {
         let (socket, snapshot) = options.paths();
         let state_dir = options.state_dir();
+        let environment = options.systemd.as_ref().map(NativeServiceEnvironment::environment);
+        let service = environment.as_ref().and_then(Service::of_process);
         let options = options.server()?;
         let given_up = Waker::new().map_err(internal)?;
         let shared = Arc::new(Shared {
@@ -77,14 +83,17 @@ impl NativeServer {
             claim: Mutex::default(),
             guardian: Mutex::default(),
             given_up,
+            service,
         });
         let hook = env
             .add_env_cleanup_hook(Arc::clone(&shared), |shared| shared.abandon())
             .map_err(|error| internal(error.reason))?;
         let starting = Arc::clone(&shared);
+        let begun =
+            shared.service.as_ref().map(|service| service.begin(&shared.sessions, &shared.outbox));
         let started = thread::Builder::new()
             .name("uffd-listen".to_owned())
-            .spawn(move || starting.start(&socket, &snapshot, state_dir, options));
+            .spawn(move || starting.start(&socket, &snapshot, state_dir, options, begun));
         if let Err(error) = started {
             let message = format!("cannot start a thread to listen on: {error}");
             shared.fail(ErrorInfo::resources(message));
@@ -130,6 +139,18 @@ impl NativeServer {
         reading.values().into()
     }
 
+    /// What is known of the service manager, if this server has to do with one.
+    #[napi(catch_unwind)]
+    pub fn service_manager(&self) -> Option<NativeServiceManager> {
+        self.shared.service.as_ref().map(|service| service.known())
+    }
+
+    /// Has the service manager told that the service ends.
+    #[napi(catch_unwind)]
+    pub fn service_stops(&self) {
+        self.shared.service.iter().for_each(|service| service.stops());
+    }
+
     /// Stops accepting and removes the socket; an event tells when that is done.
     #[napi(catch_unwind)]
     pub fn close(&self) {
@@ -164,6 +185,7 @@ impl Shared {
         snapshot: &Path,
         state_dir: Option<StateDirOptions>,
         options: ServerOptions,
+        begun: Option<Starting>,
     ) {
         match self.serve(socket, snapshot, state_dir, options) {
             Ok(server) => {
@@ -174,6 +196,7 @@ impl Shared {
                 } else {
                     *phase = Phase::Open(server);
                     drop(phase);
+                    begun.into_iter().for_each(Starting::has_opened);
                     self.outbox.tell(News::Listening);
                 }
             }
@@ -190,6 +213,7 @@ impl Shared {
         state_dir: Option<StateDirOptions>,
         mut options: ServerOptions,
     ) -> Result<Server, ErrorInfo> {
+        options.manager = self.manager();
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
         let source = Arc::new(source);
         if let Some(state_dir) = state_dir {
@@ -201,7 +225,8 @@ impl Shared {
         let sessions = Arc::clone(&self.sessions);
         let totals = Arc::clone(&self.totals);
         let snapshot = Arc::new(shown);
-        let reception = Arc::new(Reception { outbox, sessions, snapshot, totals });
+        let service = self.service.clone();
+        let reception = Arc::new(Reception { outbox, sessions, snapshot, totals, service });
         let bound = Server::bind(socket, fetcher, options, reception)
             .map_err(|error| ErrorInfo::from(&error))?;
         bound.take_over(&mut Spares::new()).map_err(ErrorInfo::resources)?;
@@ -227,7 +252,7 @@ impl Shared {
         let dir = Arc::new(dir);
         let guardian = self.guardian(&dir, options.launch.clone())?;
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-        Ok(Keep { dir, snapshot, guardian, manager: None })
+        Ok(Keep { dir, snapshot, guardian, manager: self.manager() })
     }
 
     /// The directory's guardian: one that is there, which may have guests, or one that is started.
@@ -247,6 +272,10 @@ impl Shared {
             Err(GuardianError::Nobody) if !is_wanted => Ok(None),
             Err(error) => Err((&error).into()),
         }
+    }
+
+    fn manager(&self) -> Option<Arc<ServiceManager>> {
+        self.service.as_ref().map(|service| Arc::clone(service.manager()))
     }
 
     fn let_go(&self) {

@@ -1,119 +1,303 @@
 //! What a service manager is told and keeps, by a socket of the test's own.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
-use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use uffd_core::service_manager::{Phase, ServiceManager, take_inherited};
+use uffd_core::handoff::{Limits, Listener};
+use uffd_core::kernel::Waker;
+use uffd_core::service_manager::{Environment, Phase, ServiceManager, Trouble};
+use uffd_core::session::{Observer, Session, SessionOptions};
+use uffd_core::source::{Fetcher, FileSource, Source};
+use uffd_core::stats::Stats;
+use uffd_guest::driver::GuestBuilder;
+use uffd_guest::options::Options;
+use uffd_guest::pattern::Pattern;
+use uffd_guest::snapshot::{self, ZeroPages};
+use uffd_proof::{DEADLINE, SMALL, until};
 
-/// The next message, and whether a descriptor came with it.
-fn next(socket: &UnixDatagram) -> (String, bool) {
+fn told_at(address: impl AsRef<OsStr>) -> Environment {
+    Environment { notify_socket: Some(address.as_ref().into()), ..Environment::default() }
+}
+
+/// What is wrong with it.
+fn troubles(manager: &ServiceManager) -> Arc<Mutex<Vec<Trouble>>> {
+    let heard = Arc::<Mutex<Vec<_>>>::default();
+    let hears = Arc::clone(&heard);
+    manager.on_trouble(Box::new(move |trouble| {
+        hears.lock().unwrap().push(trouble);
+        Ok(())
+    }));
+    heard
+}
+
+fn next(socket: &UnixDatagram) -> String {
     let mut bytes = [0; 4096];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let mut pieces = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut space), flags).unwrap();
-    let rights = |control| match control {
-        ControlMessageOwned::ScmRights(fds) => fds,
-        _ => Vec::new(),
-    };
-    let fds: Vec<_> = message.cmsgs().unwrap().flat_map(rights).collect();
-    let len = message.bytes;
-    // What came is the test's to close; it ends soon.
-    (String::from_utf8(bytes[..len].to_vec()).unwrap(), !fds.is_empty())
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let len = socket.recv(&mut bytes).unwrap();
+    String::from_utf8(bytes[..len].to_vec()).unwrap()
 }
 
 #[test]
-fn it_is_told_of_each_phase_and_keeps_descriptors_by_name() {
+fn it_is_told_of_each_phase() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    let manager = ServiceManager::at(path.as_os_str()).unwrap();
-    let pid = std::process::id();
-    manager.tell(Phase::Ready).unwrap();
-    assert_eq!(next(&socket), (format!("READY=1\nMAINPID={pid}"), false));
-    manager.tell(Phase::Reloading).unwrap();
-    let (text, _) = next(&socket);
-    let micros = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
-    assert!(micros.parse::<u64>().unwrap() > 0);
-    manager.status("serves\n3 guests").unwrap();
-    assert_eq!(next(&socket), ("STATUS=serves 3 guests".to_owned(), false));
-    manager.is_alive().unwrap();
-    assert_eq!(next(&socket), ("WATCHDOG=1".to_owned(), false));
-    let event = EventFd::new().unwrap();
-    manager.keep("a-guest", event.as_fd()).unwrap();
-    assert_eq!(next(&socket), ("FDSTORE=1\nFDPOLL=0\nFDNAME=a-guest".to_owned(), true));
-    manager.forget("a-guest").unwrap();
-    assert_eq!(next(&socket), ("FDSTOREREMOVE=1\nFDNAME=a-guest".to_owned(), false));
-    manager.tell(Phase::Stopping).unwrap();
-    assert_eq!(next(&socket), ("STOPPING=1".to_owned(), false));
+    let manager = ServiceManager::of(&told_at(&path)).unwrap();
+    manager.tell(Phase::Ready);
+    assert_eq!(next(&socket), format!("READY=1\nMAINPID={}", std::process::id()));
+    manager.status("serves\n3 guests");
+    assert_eq!(next(&socket), "STATUS=serves 3 guests");
+    manager.tell(Phase::Stopping);
+    assert_eq!(next(&socket), "STOPPING=1");
+    assert_eq!((manager.store_limit(), manager.watchdog()), (None, None));
 }
 
 #[test]
-fn it_may_have_an_abstract_name_and_nothing_else() {
+fn there_is_none_where_the_environment_tells_of_none() {
+    assert!(ServiceManager::of(&Environment::default()).is_none());
+    let others = Environment {
+        listen_pid: Some("1".into()),
+        listen_fds: Some("1".into()),
+        watchdog_usec: Some("1000000".into()),
+        fd_store: Some("10".into()),
+        ..Environment::default()
+    };
+    assert!(ServiceManager::of(&others).is_none(), "what is passed to another process is not ours");
+}
+
+#[test]
+fn it_may_have_an_abstract_name() {
     let name = format!("uffd-test-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    ServiceManager::at(format!("@{name}").as_ref()).unwrap().is_alive().unwrap();
-    assert_eq!(next(&socket).0, "WATCHDOG=1");
-    for wrong in ["", "relative/path", "vsock:2:1234"] {
-        assert!(ServiceManager::at(wrong.as_ref()).is_err(), "{wrong}");
-    }
-    ServiceManager::at("/nowhere/at/all".as_ref()).unwrap().is_alive().unwrap_err();
+    ServiceManager::of(&told_at(format!("@{name}"))).unwrap().tell(Phase::Stopping);
+    assert_eq!(next(&socket), "STOPPING=1");
 }
 
-/// It takes nothing in: whoever tells it goes on.
 #[test]
-fn one_that_hangs_holds_nobody_up_for_ever() {
+fn one_that_cannot_be_told_anything_is_no_reason_not_to_serve_and_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = folder.path().join("stream");
+    let _listener = UnixListener::bind(&stream).unwrap();
+    let nobody = folder.path().join("nobody");
+    drop(UnixDatagram::bind(&nobody).unwrap());
+    let long = format!("/{}", "x".repeat(200));
+    let wrong: [&OsStr; 6] = [
+        stream.as_os_str(),
+        nobody.as_os_str(),
+        OsStr::new("/nowhere/at/all"),
+        OsStr::new("relative/path"),
+        OsStr::new("vsock:2:1234"),
+        OsStr::from_bytes(long.as_bytes()),
+    ];
+    for address in wrong {
+        let manager = ServiceManager::of(&told_at(address)).unwrap();
+        let heard = troubles(&manager);
+        (0..3).for_each(|_| manager.status("serves"));
+        let heard = heard.lock().unwrap();
+        let [trouble] = &heard[..] else { panic!("{address:?}: {heard:?}") };
+        assert_eq!(trouble.code(), "ERR_UFFD_SERVICE_MANAGER");
+        assert!(trouble.to_string().contains(&*address.to_string_lossy()), "{trouble}");
+    }
+}
+
+/// It takes nothing in: whoever tells it goes on at once, and it is told all of it later, but what is
+/// out of date by then.
+#[test]
+fn one_that_hangs_holds_nobody_up() {
+    const MESSAGES: usize = 5000;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
-    let _socket = UnixDatagram::bind(&path).unwrap();
-    let manager = ServiceManager::at(path.as_os_str()).unwrap();
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let manager = ServiceManager::of(&told_at(&path)).unwrap();
+    let heard = troubles(&manager);
     // Its queue has room for some hundreds at most, whatever the host allows.
-    assert!((0..100_000).any(|_| manager.is_alive().is_err()));
+    for _ in 0..MESSAGES {
+        manager.tell(Phase::Stopping);
+    }
+    (0..MESSAGES).for_each(|number| manager.status(&number.to_string()));
+    manager.tell(Phase::Ready);
+    let mut said = Vec::new();
+    while !said.last().is_some_and(|text: &String| text.starts_with("READY=1")) {
+        said.push(next(&socket));
+    }
+    assert_eq!(said.iter().filter(|text| *text == "STOPPING=1").count(), MESSAGES);
+    let statuses: Vec<_> = said.iter().filter(|text| text.starts_with("STATUS=")).collect();
+    assert_eq!(**statuses.last().unwrap(), format!("STATUS={}", MESSAGES - 1));
+    assert!(statuses.len() < MESSAGES, "{}", statuses.len());
+    assert!(heard.lock().unwrap().is_empty());
 }
 
-/// Run again by a shell, which opens the descriptors as a service manager does.
-#[test]
-fn what_is_inherited_is_taken_once_by_its_name() {
-    const STAGE: &str = "UFFD_TEST_INHERITED";
-    let name = "what_is_inherited_is_taken_once_by_its_name";
-    if std::env::var_os(STAGE).is_some() {
-        let (spares, socket) = take_inherited(3, "first:second:vms.socket").unwrap();
-        let mut names: Vec<_> = spares.keys().cloned().collect();
-        names.sort();
-        assert_eq!(names, ["first", "second"]);
-        assert!(spares.values().all(|fd| !is_inherited_by_programs(fd)));
-        let listener = UnixListener::from(socket.unwrap());
-        assert!(listener.local_addr().unwrap().as_pathname().is_some());
-        assert!(take_inherited(1, "first").is_err(), "taken again");
-        return;
+const PAGES: u64 = 8;
+
+/// An observer that stops its fault loop, in the middle of a turn, for as long as it is wanted.
+struct Stops {
+    stops: Sender<()>,
+    goes_on: Receiver<()>,
+}
+
+impl Observer for Stops {
+    fn stats(&mut self, _: Stats) {
+        self.stops.send(()).unwrap_or_default();
+        self.goes_on.recv().unwrap_or_default();
     }
+}
+
+#[test]
+fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
     let folder = tempfile::tempdir().unwrap();
-    let socket = UnixListener::bind(folder.path().join("vms.socket")).unwrap();
+    let [path, file, at] = ["notify", "mem", "uffd.sock"].map(|name| folder.path().join(name));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let pattern = Pattern::new(5, SMALL);
+    snapshot::create(&file, &pattern, PAGES, ZeroPages::Holes).unwrap();
+    let listener = Listener::bind(&at).unwrap();
+    let options = Options::new(at, [PAGES], pattern);
+    let guest = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-proof-guest"), options);
+    let guest = std::thread::spawn(|| guest.spawn().unwrap());
+    let source = Arc::new(FileSource::open(&file).unwrap());
+    let limits = Limits::new(source.len());
+    let (stops, has_stopped) = channel();
+    let (goes_on, wait) = channel();
+    let observer = Box::new(Stops { stops, goes_on: wait });
+    let mut connection = None;
+    until("a guest", || {
+        connection = listener.accept().unwrap();
+        connection.is_some()
+    });
+    let never = Waker::new().unwrap();
+    let handoff = connection.unwrap().receive(&limits, never.as_fd()).unwrap();
+    let (fetcher, options) = (Arc::new(Fetcher::new(source)), SessionOptions::default());
+    let session = Arc::new(Session::start(handoff, fetcher, options, observer).unwrap());
+    let _guest = guest.join().unwrap();
+
+    let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
+    let manager = ServiceManager::of(&environment).unwrap();
+    let watched = Arc::clone(&session);
+    manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
+    (0..3).for_each(|_| assert_eq!(next(&socket), "WATCHDOG=1"));
+
+    session.report(Some(DEADLINE / 60_000), false);
+    has_stopped.recv().unwrap();
+    // What was on its way, and a check whose question was answered before.
+    let silent = format!("STATUS=The fault loop of the guest {} does not answer", session.id());
+    while next(&socket) != silent {}
+    (0..3).for_each(|_| assert_eq!(next(&socket), silent));
+    drop(goes_on);
+    while next(&socket) != "WATCHDOG=1" {}
+}
+
+#[test]
+fn signs_of_life_are_for_whom_they_are_wanted_from() {
+    let wanted = |pid: Option<u32>, every: &str| {
+        let environment = Environment {
+            watchdog_pid: pid.map(|pid| pid.to_string()),
+            watchdog_usec: Some(every.into()),
+            ..told_at("/nowhere")
+        };
+        let manager = ServiceManager::of(&environment).unwrap();
+        (manager.watchdog().is_some(), troubles(&manager).lock().unwrap().len())
+    };
+    assert_eq!(wanted(None, "1000"), (true, 0));
+    assert_eq!(wanted(Some(std::process::id()), "1000"), (true, 0));
+    assert_eq!(wanted(Some(1), "1000"), (false, 0));
+    assert_eq!(wanted(None, "0"), (false, 1));
+    assert_eq!(wanted(None, "soon"), (false, 1));
+}
+
+/// Runs one test of this program again, by a shell that opens descriptors as a service manager does.
+fn again(name: &str, redirections: &str, stdin: Stdio) {
     let output = Command::new("sh")
-        .args(["-c", "exec \"$0\" --exact \"$1\" --test-threads=1 3</dev/null 4</dev/zero 5<&0"])
+        .args(["-c", &format!("exec \"$0\" --exact \"$1\" --test-threads=1 {redirections}")])
         .arg(std::env::current_exe().unwrap())
         .arg(name)
-        .env(STAGE, "1")
-        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .env(STAGE, name)
+        .stdin(stdin)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-fn is_inherited_by_programs(fd: &OwnedFd) -> bool {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    let flags = fcntl(fd, FcntlArg::F_GETFD).unwrap();
-    !FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC)
+const STAGE: &str = "UFFD_TEST_INHERITED";
+
+fn is_again(name: &str) -> bool {
+    std::env::var_os(STAGE).is_some_and(|stage| stage == name)
+}
+
+fn passed(count: &str, names: Option<&str>) -> Environment {
+    Environment {
+        listen_pid: Some(std::process::id().to_string()),
+        listen_fds: Some(count.into()),
+        listen_fd_names: names.map(str::to_owned),
+        ..Environment::default()
+    }
+}
+
+fn is_open(number: i32) -> bool {
+    Path::new(&format!("/proc/self/fd/{number}")).symlink_metadata().is_ok()
+}
+
+/// The flags of a descriptor as the kernel has them, in octal.
+fn is_passed_on(number: i32) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i32::from_str_radix(flags.trim(), 8).unwrap() & 0o2_000_000 == 0
 }
 
 #[test]
-fn what_is_not_there_is_not_taken() {
-    assert!(take_inherited(u32::MAX, "").is_err());
+fn what_is_inherited_is_found_once_and_nothing_that_may_be_anothers_is_closed() {
+    let name = "what_is_inherited_is_found_once_and_nothing_that_may_be_anothers_is_closed";
+    if is_again(name) {
+        assert!((3..6).all(is_passed_on));
+        let names = "uffd-rs-01234567-no-userfaultfd:mine:vms.socket";
+        let manager = ServiceManager::of(&passed("3", Some(names))).unwrap();
+        let sockets = manager.unused_sockets();
+        assert!(sockets.len() == 1 && sockets[0].ends_with("vms.socket"), "{sockets:?}");
+        assert!(troubles(&manager).lock().unwrap().is_empty());
+        let again = ServiceManager::of(&passed("3", Some(names))).unwrap();
+        let heard = troubles(&again);
+        assert!(heard.lock().unwrap()[0].to_string().contains("taken already"));
+        drop((manager, again));
+        assert!((3..6).all(|number| is_open(number) && !is_passed_on(number)));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = UnixListener::bind(folder.path().join("vms.socket")).unwrap();
+    again(name, "3</dev/null 4</dev/zero 5<&0", Stdio::from(OwnedFd::from(socket)));
+}
+
+#[test]
+fn a_lie_about_what_is_inherited_takes_nothing() {
+    let name = "a_lie_about_what_is_inherited_takes_nothing";
+    if is_again(name) {
+        // Few processes have so many; number 4 is closed.
+        for (count, names) in [
+            ("4294967295", None),
+            ("2147483647", None),
+            ("900", None),
+            ("2", None),
+            ("-1", None),
+            ("", None),
+            ("1", Some("one:two")),
+        ] {
+            let manager = ServiceManager::of(&passed(count, names)).unwrap();
+            let heard = troubles(&manager);
+            let heard = heard.lock().unwrap();
+            let [trouble @ Trouble::Inherited { .. }] = &heard[..] else {
+                panic!("{count}: {heard:?}")
+            };
+            assert_eq!(trouble.code(), "ERR_UFFD_SERVICE_MANAGER_ENVIRONMENT");
+            assert!(manager.unused_sockets().is_empty());
+        }
+        assert!(is_open(3) && !is_open(4));
+        return;
+    }
+    again(name, "3</dev/null 4<&-", Stdio::null());
 }

@@ -75,6 +75,8 @@ pub(crate) enum Command {
     CancelPrefault(PrefaultId),
     Export(ExportJob),
     Stats(Reply<Stats>),
+    /// Answered by a loop that turns.
+    Ping(Reply<()>),
     Trace {
         from: usize,
         reply: Reply<Vec<TraceEntry>>,

@@ -63,6 +63,7 @@ impl FaultLoop {
                 self.prefaults.cancel(id, &mut self.guest.memory.states);
             }
             Command::Stats(reply) => reply.send(self.stats()),
+            Command::Ping(reply) => reply.send(()),
             Command::Trace { from, reply } => reply.send(self.guest.journal.trace_from(from)),
             Command::Export(job) => {
                 self.catch_up()?;

@@ -231,7 +231,7 @@ impl FaultLoop {
         if let Some(kept) = &mut self.kept {
             kept.ward =
                 keep.guardian.as_ref().and_then(|guardian| guardian.entrust_again(id, uffd));
-            kept.stored = Stored::of(keep.manager.as_ref(), id, uffd);
+            kept.stored = Stored::of(keep.manager.as_ref(), &keep.dir, id, uffd);
         }
     }
 

@@ -122,7 +122,7 @@ impl Setup {
                     .map_err(|error| resources("a ledger in the state directory", error))?;
                 let ward =
                     keep.guardian.as_ref().and_then(|guardian| guardian.entrust(id, uffd.as_fd()));
-                let stored = Stored::of(keep.manager.as_ref(), id, uffd.as_fd());
+                let stored = Stored::of(keep.manager.as_ref(), &keep.dir, id, uffd.as_fd());
                 (Some(Kept { file, ward, stored }), ledger)
             }
         };

@@ -74,6 +74,14 @@ pub enum BindError {
         /// The path as given.
         path: PathBuf,
     },
+    /// What the service manager has handed over for this path cannot be used as it is.
+    #[error("the service manager's socket {path:?} cannot be used: {cause}")]
+    Inherited {
+        /// The path as given.
+        path: PathBuf,
+        /// Why, and what would have to change.
+        cause: String,
+    },
     /// The kernel refused for another reason.
     #[error("cannot listen on {path:?}: {source}")]
     Io {
@@ -95,6 +103,7 @@ impl BindError {
             Self::Owner { .. } => "ERR_UFFD_SOCKET_OWNER",
             Self::NotASocket { .. } => "ERR_UFFD_SOCKET_NOT_A_SOCKET",
             Self::InUse { .. } => "ERR_UFFD_SOCKET_IN_USE",
+            Self::Inherited { .. } => "ERR_UFFD_SOCKET_INHERITED",
             Self::Io { .. } => "ERR_UFFD_SOCKET_IO",
         }
     }

@@ -18,19 +18,26 @@ use super::{
     socket_file::{self, SocketAccess, SocketFile},
     wire::Wire,
 };
+use crate::service_manager::InheritedSocket;
 
-/// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does.
+/// A bound Unix socket, non-blocking and closed on exec. Its file goes when it does, unless it is the
+/// service manager's: then who connects afterwards waits for the next process of the service.
 #[derive(Debug)]
 pub struct Listener {
     // Before the socket, so that the file is gone before connecting to it would be refused.
-    _file: SocketFile,
+    _file: Option<SocketFile>,
     socket: Socket,
     path: PathBuf,
 }
 
 /// Who waits in its queue may have sent something already, so it is emptied before it is closed.
 #[derive(Debug)]
-struct Socket(Option<UnixListener>);
+struct Socket {
+    /// There until it is dropped.
+    listener: Option<UnixListener>,
+    /// The manager listens on it as well.
+    inherited: Option<InheritedSocket>,
+}
 
 impl Listener {
     /// Listens on `path`. A socket file that nobody listens on is taken over; anything else that
@@ -41,14 +48,48 @@ impl Listener {
 
     /// The same, for these to connect: nobody else could in the meantime.
     pub fn bind_for(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
-        let socket = Socket(Some(socket_file::listen_on(path, access)?));
+        let listener = Some(socket_file::listen_on(path, access)?);
+        let socket = Socket { listener, inherited: None };
         let prepare = || {
             let file = SocketFile::of(path)?;
             socket.get().set_nonblocking(true)?;
             Ok(file)
         };
         let file = prepare().map_err(|source| BindError::Io { path: path.into(), source })?;
-        Ok(Self { _file: file, socket, path: path.into() })
+        Ok(Self { _file: Some(file), socket, path: path.into() })
+    }
+
+    /// Listens on what the service manager has bound at `path`: a stream socket that listens, whose file
+    /// is there, and whose access is the manager's matter.
+    pub(crate) fn inherited(
+        path: &Path,
+        access: SocketAccess,
+        inherited: InheritedSocket,
+    ) -> Result<Self, BindError> {
+        let unusable =
+            |cause: &str| BindError::Inherited { path: path.into(), cause: cause.into() };
+        if inherited.is_shared() {
+            return Err(BindError::InUse { path: path.into() });
+        }
+        if let Some(flaw) = inherited.flaw() {
+            return Err(unusable(&format!(
+                "it is {flaw}; its unit needs ListenStream= and Accept=no"
+            )));
+        }
+        if !socket_file::is_socket(path) {
+            return Err(unusable("its file is gone, so that nobody can connect: restart its unit"));
+        }
+        if access != SocketAccess::default() {
+            return Err(unusable(
+                "socketOwner and socketMode come too late: its unit says who may connect, by \
+                 SocketUser=, SocketGroup= and SocketMode=",
+            ));
+        }
+        let io = |source| BindError::Io { path: path.into(), source };
+        let listener = UnixListener::from(inherited.copy().map_err(io)?);
+        listener.set_nonblocking(true).map_err(io)?;
+        let socket = Socket { listener: Some(listener), inherited: Some(inherited) };
+        Ok(Self { _file: None, socket, path: path.into() })
     }
 
     /// The path as it was given.
@@ -96,13 +137,15 @@ impl AsFd for Listener {
 
 impl Socket {
     fn get(&self) -> &UnixListener {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.listener.as_ref().expect("it is there until it is dropped")
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(socket) = self.0.take()
+        // Of the manager's, whoever waits in the queue does so for the next process.
+        if let Some(socket) = self.listener.take()
+            && self.inherited.is_none()
             && !empty(&socket)
         {
             leaving::close(socket);

@@ -121,6 +121,11 @@ fn is_live(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether the file of a socket is there.
+pub(super) fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
 /// A lock that costs no file of its own. Who cannot have it within a second goes on without: it
 /// narrows a race between servers, and is no reason to refuse one.
 fn lock_directory(path: &Path) -> Option<Flock<File>> {

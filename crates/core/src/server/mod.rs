@@ -24,6 +24,7 @@ use shared::Shared;
 
 use crate::handoff::{Listener, SocketAccess};
 use crate::recovery::Keep;
+use crate::service_manager::ServiceManager;
 use crate::session::SessionOptions;
 use crate::source::Fetcher;
 
@@ -45,6 +46,8 @@ pub struct ServerOptions {
     pub session: SessionOptions,
     /// Where guests are kept, so that they outlive this process.
     pub keep: Option<Keep>,
+    /// Whose socket is used, if it listens at the server's path.
+    pub manager: Option<Arc<ServiceManager>>,
 }
 
 impl Default for ServerOptions {
@@ -56,6 +59,7 @@ impl Default for ServerOptions {
             access: SocketAccess::default(),
             session: SessionOptions::default(),
             keep: None,
+            manager: None,
         }
     }
 }
@@ -88,7 +92,11 @@ impl Server {
         observer: Arc<dyn ServerObserver>,
     ) -> Result<Bound, ServerError> {
         let resources = |cause: String| ServerError::Resources { path: socket.to_owned(), cause };
-        let listener = Listener::bind_for(socket, options.access)?;
+        let inherited = options.manager.as_ref().and_then(|manager| manager.socket_at(socket));
+        let listener = match inherited {
+            Some(inherited) => Listener::inherited(socket, options.access, inherited)?,
+            None => Listener::bind_for(socket, options.access)?,
+        };
         let max_guests = options.max_guests.unwrap_or_else(guests::usual_limit);
         let guests = Guests::new(max_guests, options.max_guests_per_process);
         let shared = Shared::new(guests).map_err(|errno| resources(errno.to_string()))?;

@@ -1,0 +1,62 @@
+//! Signs of life for a service manager: only when every fault loop has answered.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, unbounded};
+
+use super::notifier::Message;
+use super::post::Post;
+use crate::contract::Reply;
+use crate::session::Session;
+
+/// The sessions that are to be alive.
+pub type Sessions = Box<dyn Fn() -> Vec<Arc<Session>> + Send>;
+
+/// Asks all sessions three times as often as the manager wants a sign of life, so that an answer at
+/// the very end of its time is one in time still.
+pub(super) fn start(post: Arc<Post>, every: Duration, sessions: Sessions) -> io::Result<()> {
+    let run = move || {
+        loop {
+            let due = Instant::now() + every / 3;
+            match is_alive(&sessions(), due) {
+                Ok(()) => post.send(Message::alive(), None),
+                Err(who) => {
+                    let text = format!("The fault loop of the guest {who} does not answer");
+                    post.send(Message::status(&text), None);
+                }
+            }
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    };
+    let builder = thread::Builder::new().name("uffd-watchdog".to_owned()).stack_size(256 << 10);
+    builder.spawn(run).map(drop)
+}
+
+/// Whether each fault loop comes to the end of a turn by `due`; otherwise which does not.
+///
+/// One that the kernel holds up, as a VMM may that has its memory locked, is not to blame: whoever
+/// serves the guest next would be held up as well.
+fn is_alive(sessions: &[Arc<Session>], due: Instant) -> Result<(), String> {
+    let (sender, answers) = unbounded();
+    for (number, session) in sessions.iter().enumerate() {
+        let sender = sender.clone();
+        // One that has ended is not asked for more.
+        session.ping_with(Reply::new(move |_| sender.send(number).unwrap_or_default()));
+    }
+    drop(sender);
+    let mut silent: Vec<_> = sessions.iter().map(Some).collect();
+    loop {
+        match answers.recv_deadline(due) {
+            Ok(number) => silent[number] = None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => break,
+        }
+    }
+    match silent.into_iter().flatten().find(|session| !session.is_held_up_by_the_kernel()) {
+        Some(session) => Err(session.id().to_owned()),
+        None => Ok(()),
+    }
+}
