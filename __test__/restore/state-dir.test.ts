@@ -44,6 +44,35 @@ test('a restored guest outlives a process that is killed', async (t) => {
   t.is(await firecracker.guest.wrong(0, firecracker.pages, 'source'), 0)
 })
 
+test('a restored guest has a guardian, which serves it when the process is killed', async (t) => {
+  const place = new Place(t)
+  const firecracker = await Firecracker.start(t)
+  const { stateDir } = place
+  const options = JSON.stringify({ ...firecracker.options, stateDir, guardian: true })
+  const script = `
+    const { restore } = require(${JSON.stringify(index)})
+    restore(${options}).then(async ({ server }) => {
+      while (server.guardian.guarded.length === 0) await new Promise(setImmediate)
+      console.log('guarded')
+    })`
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  await once(child.stdout, 'data')
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  // No server is there.
+  t.is(await firecracker.guest.wrong(0, 8, 'source'), 0)
+  await firecracker.guest.ask({ op: 'write', page: 3, count: 2, stamp: 9 })
+
+  const { socket } = place.options()
+  const server = await listen({ socket, stateDir, snapshot: firecracker.snapshot })
+  t.teardown(() => server.stop())
+  t.is(server.recovered.length, 1)
+  const verify = { op: 'verify', page: 3, count: 2, expect: [{ stamp: 9 }] }
+  t.is((await firecracker.guest.ask<{ wrong: number }>(verify)).wrong, 0)
+  t.is(await firecracker.guest.wrong(8, firecracker.pages - 8, 'source'), 0)
+})
+
 test('a directory in which guests were left is refused, and they are left alone', async (t) => {
   const place = new Place(t)
   const left = await place.left()

@@ -1,17 +1,26 @@
 // Guests with a guardian: a native process that serves them while no server does.
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type Server } from '../../src/index.js'
+import { type GuardianOptions, type Server } from '../../src/index.js'
 import { type GuestProcess } from '../support/guest.js'
 import { live, isAsItWas, pages, Place } from '../support/place.js'
 import { temporaryDirectory } from '../support/stage.js'
 
+interface Elsewhere {
+  readonly guardian?: boolean | GuardianOptions
+  readonly by?: readonly string[]
+  readonly then?: string
+}
+
 /** A server with a guardian in a Node of its own, and a guest that is guarded. */
-async function guardedElsewhere(place: Place) {
-  const server = await place.elsewhere('', { guardian: true })
+async function guardedElsewhere(
+  place: Place,
+  { guardian: how = true, by = [], then = '' }: Elsewhere = {},
+) {
+  const server = await place.elsewhere(then, { guardian: how }, by)
   const guest = await place.guest(server.socket)
   const [word, pid] = (await server.line()).split(' ')
   if (word !== 'guarded') throw new Error(`${word} instead of guarded`)
@@ -112,6 +121,88 @@ test('a guardian ends when no server is there and no guest is left', async (t) =
   await hasEnded(guardian)
   const server = await place.here()
   t.deepEqual([...server.recovered, ...server.notRecovered], [])
+})
+
+/** A cgroup (v2) of the test's own, wherever this host has them. */
+function cgroup(t: ExecutionContext, name: string): string {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
+  const [, , , , mount] = mounts.find((line) => line.includes(' - cgroup2 '))!.split(' ')
+  const path = join(mount!, `uffd-rs-test-${process.pid}-${name}`)
+  t.teardown(async () => {
+    if (!existsSync(path)) return
+    writeFileSync(join(path, 'cgroup.kill'), '1')
+    while (readFileSync(join(path, 'cgroup.events'), 'utf8').includes('populated 1')) {
+      await setTimeout(5)
+    }
+    rmdirSync(path)
+  })
+  return path
+}
+
+test('a guardian in a cgroup of its own is not ended with that of the server, and has its name', async (t) => {
+  const place = new Place(t)
+  const [its, own] = [cgroup(t, 'server'), cgroup(t, 'guardian')]
+  mkdirSync(its)
+  // What a service manager does.
+  const by = ['sh', '-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', its]
+  const served = await guardedElsewhere(place, { guardian: { cgroup: own }, by })
+  const { guest, guardian, child } = served
+  const members = (path: string) => readFileSync(join(path, 'cgroup.procs'), 'utf8').trim()
+  t.is(members(its), String(child.pid))
+  t.is(members(own), String(guardian))
+  t.is(readFileSync(`/proc/${guardian}/comm`, 'utf8'), 'uffd-guardian\n')
+  writeFileSync(join(its, 'cgroup.kill'), '1')
+  await once(child, 'exit')
+  await isAsItWas(t, guest)
+  // One that is there already is entered by the next.
+  await guest.kill()
+  await hasEnded(guardian)
+  const server = await place.here({ guardian: { cgroup: own } })
+  t.is(members(own), String(server.guardian!.pid))
+})
+
+test('a guardian that is frozen holds up no server, no guest and no end', async (t) => {
+  const place = new Place(t)
+  const { server, guest } = await guardedHere(t, place)
+  const { pid } = server.guardian!
+  t.teardown(() => process.kill(pid!, 'SIGKILL'))
+  process.kill(pid!, 'SIGSTOP')
+  const silent = once(server, 'guardianTrouble')
+  const other = await place.guest(server.socket)
+  for (const one of [guest, other]) t.is(await one.wrong(40, 4, 'source'), 0)
+  t.like((await silent)[0], { code: 'ERR_UFFD_GUARDIAN_SILENT' })
+  t.is(server.guardian!.pid, pid)
+  t.is(await server.handOver(), 2)
+  // Nobody serves it, whoever is frozen: it is the next server's.
+  const next = await place.here()
+  t.is(next.recovered.length, 2)
+  await isAsItWas(t, guest)
+  await next.stop()
+  process.kill(pid!, 'SIGCONT')
+})
+
+test('guests of a server that stands still in a debugger are served on, and those of one it ends', async (t) => {
+  const place = new Place(t)
+  const debug = `
+    const { Session } = require('node:inspector')
+    const session = new Session()
+    session.connectToMainThread()
+    session.on('Debugger.paused', () => require('node:fs').writeSync(1, 'paused\\n'))
+    session.post('Debugger.enable')
+    session.post('Debugger.pause')`
+  const { guest, child, line, end, socket } = await guardedElsewhere(place, {
+    then: `
+      new (require('node:worker_threads').Worker)(${JSON.stringify(debug)}, { eval: true })
+      setInterval(() => {}, 1)`,
+  })
+  child.stdin!.write('now\n')
+  t.is(await line(), 'paused')
+  await isAsItWas(t, guest)
+  const late = await place.guest(socket)
+  t.is(await late.wrong(0, pages, 'source'), 0)
+  await end()
+  await guest.ask({ op: 'write', page: 30, count: 2, stamp: 11 })
+  t.is(await guest.wrong(50, 4, 'source'), 0)
 })
 
 test('a guardian that cannot be started is an error that names it, and nothing is left', async (t) => {

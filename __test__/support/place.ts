@@ -46,8 +46,15 @@ export class Place {
     return { socket, snapshot: this.#snapshot, stateDir: this.stateDir }
   }
 
-  /** A server in a Node of its own; `then` is what it does once a guest was touched. */
-  async elsewhere(then = '', more: Pick<ListenOptions, 'guardian'> = {}): Promise<Elsewhere> {
+  /**
+   * A server in a Node of its own, started by the program `by`; `then` is what it does once a guest
+   * was touched.
+   */
+  async elsewhere(
+    then = '',
+    more: Pick<ListenOptions, 'guardian'> = {},
+    by: readonly string[] = [],
+  ): Promise<Elsewhere> {
     const options = { ...this.options(), ...more }
     const script = `
       const { listen } = require(${JSON.stringify(index)})
@@ -56,7 +63,8 @@ export class Place {
         server.on('guarded', () => console.log('guarded', server.guardian.pid))
         process.stdin.once('data', () => { ${then} })
       })`
-    const child = spawn(process.execPath, ['-e', script], { stdio: ['pipe', 'pipe', 'pipe'] })
+    const [program, ...args] = [...by, process.execPath, '-e', script]
+    const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#t.teardown(() => child.kill('SIGKILL'))
     child.stderr.resume()
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 use uffd_core::kernel::pass_on_nothing;
@@ -42,9 +43,11 @@ pub(crate) fn leave_behind(options: &Options) -> Result<(), Failure> {
     Err(format!("it did not stay: {status}").into())
 }
 
-/// In the process that stays: no terminal, nobody's directory.
+/// In the process that stays: no terminal, nobody's directory, a name that says what it is.
 pub(crate) fn own_session() -> Result<(), Failure> {
     setsid()?;
+    // It was started as /proc/self/exe.
+    prctl::set_name(c"uffd-guardian")?;
     umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     Ok(())
@@ -53,12 +56,16 @@ pub(crate) fn own_session() -> Result<(), Failure> {
 /// Moves this process into a cgroup (v2).
 pub(crate) fn enter(cgroup: &Path) -> Result<(), Failure> {
     let enter = || {
-        match fs::create_dir(cgroup) {
+        let is_new = match fs::create_dir(cgroup) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+            made => made.is_ok(),
+        };
         let procs = OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"));
-        procs?.write_all(b"0")
+        let entered = procs.and_then(|mut procs| procs.write_all(b"0"));
+        if is_new && entered.is_err() {
+            let _ = fs::remove_dir(cgroup);
+        }
+        entered
     };
     enter().map_err(|error| format!("cannot enter the cgroup {}: {error}", cgroup.display()).into())
 }
