@@ -14,6 +14,12 @@ async function build(crate, ...more) {
   if (status !== 0) process.exit(Number(status) || 1)
 }
 
+// For tests: a service manager, which is no part of the package.
+if (!args.includes('--release')) {
+  const { status } = await run('cargo', ['build', '--locked', '--package', 'uffd-manager'])
+  if (status !== 0) process.exit(Number(status) || 1)
+}
+
 /** Built in a folder of its own, so that what is built is known by name. */
 const folder = mkdtempSync(join(native, '.build-'))
 try {
