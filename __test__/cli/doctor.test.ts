@@ -25,6 +25,7 @@ const perfect: Facts = {
   tracing: { child: 'granted', capable: true, scope: 1 },
   places: [{ path: '/run', isTmpfs: true, access: 'granted', freeBytes: 2 ** 30 }],
   guardian: { program: '/package/uffd-rs-guardian.linux-x64-gnu', access: 'granted' },
+  systemd: { isThere: true, version: 257, isTold: false, storeMax: undefined },
   cores: 4,
   kvm: 'granted',
   firecracker: 'Firecracker v1.14.0',
@@ -38,6 +39,11 @@ const host = (changes: Partial<Facts['host']>): Facts => ({
 const tracing = (changes: Partial<Facts['tracing']>): Facts => ({
   ...perfect,
   tracing: { ...perfect.tracing, ...changes },
+})
+
+const systemd = (changes: Partial<Facts['systemd']>): Facts => ({
+  ...perfect,
+  systemd: { ...perfect.systemd, ...changes },
 })
 
 const place = (changes: Partial<Facts['places'][number]>): Facts => ({
@@ -117,6 +123,15 @@ for (const [what, facts, id, serves, change] of [
     true,
     /--omit=optional/,
   ],
+  ['no systemd', systemd({ isThere: false }), 'service-manager', true, /--guardian/],
+  ['an old systemd', systemd({ version: 252 }), 'service-manager', true, /systemd 254/],
+  [
+    'a unit without a store',
+    systemd({ isTold: true }),
+    'service-manager',
+    true,
+    /FileDescriptorStoreMax=/,
+  ],
   ['one processor', { ...perfect, cores: 1 }, 'cores', true, /second processor/],
   ['no KVM', { ...perfect, kvm: 'absent' as const }, 'kvm', true, /kvm module/],
 ] as const) {
@@ -139,6 +154,10 @@ interface Line {
   readonly change?: string
   readonly msg: string
 }
+
+test('a service manager that keeps guests is no flaw', (t) => {
+  t.deepEqual(flaws(systemd({ isTold: true, storeMax: 64 })), [])
+})
 
 test('this host can serve, and says so for people and programs', async (t) => {
   const json = await runCommand(t, 'doctor')

@@ -31,6 +31,15 @@ export interface Facts {
   readonly places: readonly Place[]
   /** The program of the guardian, and whether this user may run it. */
   readonly guardian: { readonly program: string | undefined; readonly access: Access }
+  readonly systemd: {
+    /** Whether it is the init of this host. */
+    readonly isThere: boolean
+    readonly version: number | undefined
+    /** Whether it wants to be told what becomes of this process (`NOTIFY_SOCKET`). */
+    readonly isTold: boolean
+    /** How many descriptors it says to keep of this process (`FDSTORE`). */
+    readonly storeMax: number | undefined
+  }
   readonly cores: number
   readonly kvm: Access
   /** What `firecracker --version` says, if it is in the PATH. */
@@ -59,6 +68,7 @@ export async function gatherFacts(): Promise<Facts> {
     tracing: await tracing(),
     places: await places(),
     guardian: await guardian(),
+    systemd: await systemd(),
     cores: availableParallelism(),
     kvm: await accessTo('/dev/kvm'),
     firecracker: await firecracker(),
@@ -123,6 +133,18 @@ async function guardian(): Promise<Facts['guardian']> {
   return { program, access: await accessTo(program, constants.X_OK) }
 }
 
+async function systemd(): Promise<Facts['systemd']> {
+  const [, version] = /^systemd (\d+)/.exec((await output('systemctl', '--version')) ?? '') ?? []
+  const { NOTIFY_SOCKET: notify, FDSTORE: store } = process.env
+  return {
+    // What sd_booted(3) asks.
+    isThere: (await accessTo('/run/systemd/system', constants.F_OK)) === 'granted',
+    version: version === undefined ? undefined : Number(version),
+    isTold: notify !== undefined,
+    storeMax: store === undefined ? undefined : Number(store),
+  }
+}
+
 const tmpfs = 0x01_02_19_94
 
 async function places(): Promise<Place[]> {
@@ -149,10 +171,13 @@ async function accessTo(path: string, how = constants.R_OK | constants.W_OK): Pr
   }
 }
 
-async function firecracker(): Promise<string | undefined> {
+const firecracker = async (): Promise<string | undefined> =>
+  (await output('firecracker', '--version'))?.split('\n')[0]
+
+/** What a program of the PATH writes, if there is one. */
+async function output(program: string, ...args: string[]): Promise<string | undefined> {
   try {
-    const { stdout } = await promisify(execFile)('firecracker', ['--version'], { timeout: 5000 })
-    return stdout.split('\n')[0]
+    return (await promisify(execFile)(program, args, { timeout: 5000 })).stdout
   } catch {
     return undefined
   }

@@ -23,6 +23,7 @@ export function findings(facts: Facts): Finding[] {
     takingOver(facts),
     stateDirectory(facts),
     guardian(facts),
+    serviceManager(facts),
     cores(facts),
     kvm(facts),
     firecracker(facts),
@@ -123,8 +124,8 @@ function takingOver({ tracing: { child, capable, scope } }: Facts): Finding {
   }
   if (capable) return { ...about, verdict: 'good', found }
   const change =
-    'CAP_SYS_PTRACE for the server (AmbientCapabilities= of its unit), or --guardian, which is ' +
-    'given a copy of what is needed'
+    'CAP_SYS_PTRACE for the server (AmbientCapabilities= of its unit), --guardian, or ' +
+    'FileDescriptorStoreMax= of its unit, which have a copy kept of what is needed'
   return (scope ?? 0) > 0
     ? flaw(nobody, `${change}, or sysctl kernel.yama.ptrace_scope=0`)
     : flaw("taking over guests whose VMM runs as another user, such as a jailer's", change)
@@ -162,6 +163,37 @@ function guardian({ guardian: { program, access } }: Facts): Finding {
     'build:native'
   const lost = '--guardian: guests wait while no server runs'
   return { ...about, verdict: 'limited', found, lost, change }
+}
+
+/** The first that keeps descriptors of a service which is stopped, and says how many. */
+const systemdThatKeeps = 254
+
+function serviceManager({ systemd: { isThere, version, isTold, storeMax } }: Facts): Finding {
+  const about = { id: 'service-manager', title: 'A service manager that keeps guests' }
+  const named = `systemd ${version ?? 'of unknown version'}`
+  const flaw = (found: string, lost: string, change: string) =>
+    ({ ...about, verdict: 'limited', found, lost, change }) as const
+  if (!isThere && !isTold) {
+    return flaw(
+      'systemd is not the init of this host',
+      'userfaultfds and sockets that are kept while no server runs',
+      '--guardian, which keeps userfaultfds as well',
+    )
+  }
+  if (version !== undefined && version < systemdThatKeeps) {
+    const lost = 'what it keeps of guests, once their service is stopped and not restarted'
+    return flaw(named, lost, `systemd ${systemdThatKeeps} or later, or restart only`)
+  }
+  if (!isTold) return { ...about, verdict: 'good', found: `${named}, which did not start this` }
+  if (storeMax !== undefined) {
+    const found = `${named} keeps up to ${several(storeMax, 'descriptor')} of this service`
+    return { ...about, verdict: 'good', found }
+  }
+  return flaw(
+    `${named} keeps no descriptors of this service`,
+    'guests whose VMM may not be traced, when their server is gone',
+    'FileDescriptorStoreMax= of the unit, one for each guest',
+  )
 }
 
 function cores({ cores: count }: Facts): Finding {
