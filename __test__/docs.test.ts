@@ -1,10 +1,12 @@
 // Links of the documents lead somewhere, and what they are made of is there.
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { serveOptions } from '../src/cli/serve/options.js'
 import { restoreOptions } from '../src/cli/restore/options.js'
+import { temporaryDirectory } from './support/stage.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const pages = [
@@ -97,4 +99,36 @@ test('options of the command that documents name exist', (t) => {
   const page = readFileSync(join(root, 'docs/production.md'), 'utf8')
   for (const [, option] of page.matchAll(/(?<![-|])--([a-z][a-z-]+)/g))
     t.true(known.has(option!), option)
+})
+
+test('the units of docs/systemd.md belong together, and systemd reads them where it is installed', (t) => {
+  const page = readFileSync(join(root, 'docs/systemd.md'), 'utf8')
+  const units = [...page.matchAll(/```ini\n# \S+\/([\w.-]+)\n(.*?)```/gs)]
+  t.deepEqual(
+    units.map(([, name]) => name),
+    ['uffd-rs.socket', 'uffd-rs.service'],
+  )
+  const [socket, service] = units.map(([, , text]) => text!)
+  const [, start] = /^ExecStart=\/usr\/bin\/uffd-rs-serve (.*)$/m.exec(service!)!
+  const values = Object.fromEntries([...start!.matchAll(/--(\S+) (\S+)/g)].map(([, ...kv]) => kv))
+  t.deepEqual(Object.keys(values), ['socket', 'snapshot', 'state-dir'])
+  t.regex(socket!, new RegExp(`^ListenStream=${values['socket']}$`, 'm'))
+  t.is(values['state-dir'], `/run/${/^RuntimeDirectory=(.*)$/m.exec(service!)![1]}`)
+
+  const directory = temporaryDirectory(t)
+  const paths = units.map(([, name, text]) => {
+    const path = join(directory, name!)
+    // The command need not be installed for the test.
+    writeFileSync(path, text!.replace('/usr/bin/uffd-rs-serve', process.execPath))
+    return path
+  })
+  const { error, status, stderr } = spawnSync('systemd-analyze', ['verify', ...paths])
+  if (error !== undefined) return t.log(`systemd-analyze: ${error.message}`)
+  t.is(status, 0, String(stderr))
+  // An older one does not know the youngest key.
+  const complaints = String(stderr).trim().split('\n').filter(Boolean)
+  t.deepEqual(
+    complaints.filter((line) => !line.includes("'FileDescriptorStorePreserve'")),
+    [],
+  )
 })

@@ -10,6 +10,7 @@ import { exitStatus } from '../exit-status.js'
 import type { Output } from '../output/output.js'
 import { openControl } from '../serve/control.js'
 import { endingOf } from '../serve/ending.js'
+import { tellOfSystemd } from '../serve/systemd.js'
 import { tellOfGuardian } from '../serve/guardian.js'
 import { servingOptionsOf } from '../serve/listen-options.js'
 import { tellPrefetch } from '../serve/prefetch.js'
@@ -27,6 +28,7 @@ export async function restoreAndServe(values: RestoreValues): Promise<number> {
     isRestored = true
     const end = endingOf(vm.server, values, ending, output)
     try {
+      tellOfSystemd(vm.server, output)
       tellOfGuardian(vm.server, output)
       await openControl(vm.server, values, stop, output)
       tellRestored(vm, output)

@@ -37,6 +37,7 @@ export function endingOf(
   let ended: Promise<void> | undefined
   return async () => {
     const leaves = leavesGuests(values, ending.reason)
+    if (ended === undefined) server.serviceStops()
     ended ??= leaves ? leave(server, values['state-dir']!, output) : stop(server, output)
     await ended
   }

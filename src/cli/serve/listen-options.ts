@@ -27,6 +27,8 @@ export function servingOptionsOf(
     guardian: values.guardian
       ? { cgroup: values['guardian-cgroup'], log: values['guardian-log'] }
       : undefined,
+    // Where no service manager has told this process anything, it changes nothing.
+    systemd: values.systemd ?? true,
     killOnFailure: values['kill-on-failure'],
     shortWaits: values['short-waits'],
     collapse: values.collapse,

@@ -131,6 +131,10 @@ export const servingOptions = {
     help: 'Where it appends a line for each guest it serves or gives back.',
     default: 'nowhere',
   }),
+  systemd: negatable({
+    help: 'Tells the service manager when it is ready and that it is alive,\nhas it keep userfaultfds of --state-dir, and takes its socket.',
+    default: 'if a service manager started it',
+  }),
   'kill-on-failure': flag({ help: 'Kills a guest that can be served no longer.' }),
   control,
   collapse: flag({

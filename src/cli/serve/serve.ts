@@ -10,6 +10,7 @@ import { listenOptions } from './listen-options.js'
 import type { ServeValues } from './options.js'
 import { prefetchInto } from './prefetch.js'
 import { serving } from './serving.js'
+import { tellOfSystemd } from './systemd.js'
 import { snapshotSize } from './snapshot-size.js'
 import type { Tally } from './tally.js'
 
@@ -31,6 +32,7 @@ export async function serveGuests(values: ServeValues): Promise<number> {
     ending.addEventListener('abort', onSignal, { once: true })
     try {
       watch(server, once, output, tally)
+      tellOfSystemd(server, output)
       tellOfGuardian(server, output)
       tellLeft(server, output)
       await openControl(server, values, stop, output)
