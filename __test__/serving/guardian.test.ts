@@ -189,7 +189,9 @@ test('guests of a server that stands still in a debugger are served on, and thos
     session.connectToMainThread()
     session.on('Debugger.paused', () => require('node:fs').writeSync(1, 'paused\\n'))
     session.post('Debugger.enable')
-    session.post('Debugger.pause')`
+    session.post('Debugger.pause')
+    // A debugger that ends lets it go on.
+    setInterval(() => {}, 1000)`
   const { guest, child, line, end, socket } = await guardedElsewhere(place, {
     then: `
       new (require('node:worker_threads').Worker)(${JSON.stringify(debug)}, { eval: true })

@@ -5,16 +5,18 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use uffd_core::handoff::{Limits, Listener};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
+use uffd_core::handoff::{Limits, Listener, SocketAccess};
 use uffd_core::kernel::Waker;
+use uffd_core::server::{Arriving, Bound, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::service_manager::{Environment, Phase, ServiceManager, Trouble};
-use uffd_core::session::{Observer, Session, SessionOptions};
+use uffd_core::session::{NoObserver, Observer, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
 use uffd_core::stats::Stats;
 use uffd_guest::driver::GuestBuilder;
@@ -300,4 +302,80 @@ fn a_lie_about_what_is_inherited_takes_nothing() {
         return;
     }
     again(name, "3</dev/null 4<&-", Stdio::null());
+}
+
+struct Nobody;
+
+impl ServerObserver for Nobody {
+    fn arriving(&self) -> Arriving {
+        Arriving { observer: Box::new(NoObserver), served: Box::new(drop) }
+    }
+
+    fn refused(&self, _: Refusal) {}
+}
+
+/// A socket as a manager could have bound it, of any kind.
+fn bound(path: &Path, kind: SocketType, listens: bool) -> OwnedFd {
+    let socket = net::socket(AddressFamily::UNIX, kind, None).unwrap();
+    net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    if listens {
+        net::listen(&socket, 16).unwrap();
+    }
+    socket
+}
+
+#[test]
+fn a_socket_of_the_manager_is_used_as_it_is_or_refused_by_name() {
+    let name = "a_socket_of_the_manager_is_used_as_it_is_or_refused_by_name";
+    if !is_again(name) {
+        return again(name, "", Stdio::null());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let [good, datagram, silent, sequential] = ["good", "datagram", "silent", "seq"].map(at);
+    let sockets = [
+        bound(&good, SocketType::STREAM, true),
+        bound(&datagram, SocketType::DGRAM, false),
+        bound(&silent, SocketType::STREAM, false),
+        bound(&sequential, SocketType::SEQPACKET, true),
+    ];
+    // They have the lowest numbers that were free.
+    let count = (3..).take_while(|&number| is_open(number)).count();
+    let manager = ServiceManager::of(&passed(&count.to_string(), None)).unwrap();
+    assert_eq!(manager.unused_sockets().len(), sockets.len());
+
+    snapshot::create(&at("mem"), &Pattern::new(5, SMALL), PAGES, ZeroPages::Holes).unwrap();
+    let source = Arc::new(FileSource::open(&at("mem")).unwrap());
+    let bind = |path: &Path, mode: Option<u32>| {
+        let access = SocketAccess { owner: None, mode };
+        let manager = Some(Arc::clone(&manager));
+        let options = ServerOptions { access, manager, ..ServerOptions::default() };
+        let fetcher = Arc::new(Fetcher::new(source.clone()));
+        Server::bind(path, fetcher, options, Arc::new(Nobody)).map(Bound::open)
+    };
+    let refused = |path: &Path, mode, code: &str, why: &str| {
+        let error = bind(path, mode).unwrap_err();
+        let text = error.to_string();
+        assert!(error.code() == code && text.contains(why), "{text}");
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+    };
+    let inherited = "ERR_UFFD_SOCKET_INHERITED";
+    refused(&datagram, None, inherited, "ListenDatagram=");
+    refused(&silent, None, inherited, "does not listen");
+    refused(&sequential, None, inherited, "ListenSequentialPacket=");
+    refused(&good, Some(0o600), inherited, "SocketMode=");
+
+    // By another name of its folder, as /var/run is one of /run.
+    let link = at("link");
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    for path in [&good, &link.join("good"), &good] {
+        let server = bind(path, None).unwrap();
+        assert_eq!(manager.unused_sockets().len(), sockets.len() - 1);
+        refused(&good, None, "ERR_UFFD_SOCKET_IN_USE", "already listens");
+        drop(server);
+        // The manager listens on, and whoever comes now waits for the next server.
+        drop(UnixStream::connect(&good).unwrap());
+    }
+    std::fs::remove_file(&good).unwrap();
+    refused(&good, None, inherited, "its file is gone");
 }
