@@ -168,6 +168,17 @@ const runs: Record<string, (t: ExecutionContext, name: string) => Promise<void>>
     t.regex(await running.line(/^prefaulted/), /^prefaulted [1-9]/)
     await running.line(/^done$/)
   },
+  'docs/systemd.md 0': async (t, name) => {
+    const { snapshot, socket } = place(t)
+    const inPlace = {
+      '/run/uffd-rs': join(temporaryDirectory(t, '/dev/shm'), 'state'),
+      'server.systemd //': 'console.log(server.systemd) //',
+    }
+    const running = await Running.start(t, name, { snapshot, socket, inPlace })
+    // No manager started it.
+    await running.line(/^undefined$/)
+    await running.line(/^done$/)
+  },
 }
 
 for (const [name, run] of Object.entries(runs)) {

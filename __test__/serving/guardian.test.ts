@@ -12,15 +12,16 @@ import { temporaryDirectory } from '../support/stage.js'
 interface Elsewhere {
   readonly guardian?: boolean | GuardianOptions
   readonly by?: readonly string[]
-  readonly then?: string
+  /** What it does once a guest was touched. */
+  readonly touched?: string
 }
 
 /** A server with a guardian in a Node of its own, and a guest that is guarded. */
 async function guardedElsewhere(
   place: Place,
-  { guardian: how = true, by = [], then = '' }: Elsewhere = {},
+  { guardian: how = true, by = [], touched = '' }: Elsewhere = {},
 ) {
-  const server = await place.elsewhere(then, { guardian: how }, by)
+  const server = await place.elsewhere(touched, { guardian: how }, by)
   const guest = await place.guest(server.socket)
   const [word, pid] = (await server.line()).split(' ')
   if (word !== 'guarded') throw new Error(`${word} instead of guarded`)
@@ -124,7 +125,7 @@ test('a guardian ends when no server is there and no guest is left', async (t) =
 })
 
 /** A cgroup (v2) of the test's own, wherever this host has them. */
-function cgroup(t: ExecutionContext, name: string): string {
+function ownCgroup(t: ExecutionContext, name: string): string {
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
   const [, , , , mount] = mounts.find((line) => line.includes(' - cgroup2 '))!.split(' ')
   const path = join(mount!, `uffd-rs-test-${process.pid}-${name}`)
@@ -141,7 +142,7 @@ function cgroup(t: ExecutionContext, name: string): string {
 
 test('a guardian in a cgroup of its own is not ended with that of the server, and has its name', async (t) => {
   const place = new Place(t)
-  const [its, own] = [cgroup(t, 'server'), cgroup(t, 'guardian')]
+  const [its, own] = [ownCgroup(t, 'server'), ownCgroup(t, 'guardian')]
   mkdirSync(its)
   // What a service manager does.
   const by = ['sh', '-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', its]
@@ -193,7 +194,7 @@ test('guests of a server that stands still in a debugger are served on, and thos
     // A debugger that ends lets it go on.
     setInterval(() => {}, 1000)`
   const { guest, child, line, end, socket } = await guardedElsewhere(place, {
-    then: `
+    touched: `
       new (require('node:worker_threads').Worker)(${JSON.stringify(debug)}, { eval: true })
       setInterval(() => {}, 1)`,
   })

@@ -71,7 +71,7 @@ test('several servers are one service: ready once, with all of their guests, eac
   await manager.end(sigkill)
   await manager.start(command)
   t.deepEqual((await manager.event('recovered'))['counts'], [1, 1])
-  await Promise.all(guests.map((one) => isAsItWas(t, one)))
+  await Promise.all(guests.map((served) => isAsItWas(t, served)))
   await manager.end(sigkill)
 })
 

@@ -64,7 +64,7 @@ export class Place {
         process.stdin.once('data', () => { ${then} })
       })`
     const [program, ...args] = [...by, process.execPath, '-e', script]
-    const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'pipe'] })
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#t.teardown(() => child.kill('SIGKILL'))
     child.stderr.resume()
     const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
