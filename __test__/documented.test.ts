@@ -176,7 +176,7 @@ const runs: Record<string, (t: ExecutionContext, name: string) => Promise<void>>
     }
     const running = await Running.start(t, name, { snapshot, socket, inPlace })
     // No manager started it.
-    await running.line(/^undefined$/)
+    t.is(await running.line(/^undefined$/), 'undefined')
     await running.line(/^done$/)
   },
 }
