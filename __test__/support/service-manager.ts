@@ -45,7 +45,8 @@ export class ServiceManager {
   #over = false
 
   constructor(t: ExecutionContext, { notify, store = 16, ...more }: Options = {}) {
-    t.timeout(deadlineMs)
+    // A test starts several processes one after the other.
+    t.timeout(2 * deadlineMs)
     this.notify = notify ?? join(temporaryDirectory(t), 'notify')
     const options = JSON.stringify({ notify: this.notify, store, ...more })
     this.#child = spawn(program, [options], { stdio: ['pipe', 'pipe', 'inherit'] })
