@@ -11,6 +11,8 @@ export declare class NativeGuest {
   get owner(): GuestOwner | null
   /** Installs what is not zeros and needs no handler afterwards. */
   release(endsTracking: boolean): NativePrefault
+  /** What tells its process from others, where that can be seen from here. */
+  get process(): ProcessFacts | null
   /** Its process, where that can be seen from here. */
   get pid(): number | null
   /** The effective user of its process at the handoff. */
@@ -473,6 +475,16 @@ export declare function probeDescriptor(pid: number, number: number): Access
 
 /** Tries what serving needs, and leaves nothing behind. */
 export declare function probeHost(): Host
+
+/** What the kernel says of a guest's process. */
+export interface ProcessFacts {
+  /** The name of its program, at most 15 bytes; it can give itself another. */
+  name?: string
+  /** Its cgroup, in the unified hierarchy if there is one. */
+  cgroup?: string
+  /** Its root directory, as this process sees it: that of its jail, if it is in one. */
+  root?: string
+}
 
 /** Makes a trace of first touches, two words each, and of the snapshot they were made on. */
 export declare function recordTrace(snapshot: string, pageSize: number, words: BigUint64Array): Promise<NativeTrace | ErrorInfo>

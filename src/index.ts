@@ -21,6 +21,7 @@ export {
   type RegionStates,
 } from './guest/page-states.js'
 export { type Pages } from './guest/pages.js'
+export { type GuestPeer, type Tags, type TagsFor } from './guest/peer.js'
 export { type PageRange } from './page-range.js'
 export { type GuardianEvents, type GuardianOptions, type GuardianState } from './server/guardian.js'
 export { type NotRecovered } from './server/left.js'

@@ -247,6 +247,43 @@ test('who answers otherwise than a server is not believed, and commands no termi
   t.regex(stderr, /refused: no \?\[31mway \(HTTP 500\)/)
 })
 
+test('tags and jails of guests are shown where there are any', async (t) => {
+  const guest = (id: string, tags: object, root: string) => ({
+    id,
+    pid: 7,
+    peer: { root },
+    tags,
+    memoryBytes: 4096,
+    pageSize: 4096,
+    tracking: 'off',
+    counters: { readFaults: 1, writeFaults: 0, protectFaults: 0 },
+    pages: { unfaulted: 0, clean: 1, zero: 0, dirty: 0, removed: 0, poisoned: 0 },
+    now: { faultsInHand: 0, prefaultPendingPages: 0 },
+    latencyMicros: { count: 1, mean: 1, p50: 5, p99: null },
+  })
+  const status = {
+    protocol: 1,
+    version: '9.9.9',
+    pid: 1,
+    uptimeMs: 1,
+    socket: '/s',
+    snapshot: '/m',
+    accepts: false,
+    arrived: 2,
+    refused: 1,
+    ends: { exited: 3, stopped: 0, handedOver: 0, released: 0, failed: 0 },
+    guests: [guest('a', { vm: 'vm-\u001b7' }, '/srv/jail/vm-7/root'), guest('b', {}, '/')],
+  }
+  const control = await stranger(t, (_request, response) => {
+    response.end(`${JSON.stringify(status)}\n`)
+  })
+  const { stdout } = await runCommand(t, 'status', '--control', control, '--no-json')
+  t.regex(stdout, /on +\/s, where it accepts no more guests$/m)
+  t.regex(stdout, /guests +2 served now, 3 exited, 1 refused$/m)
+  t.regex(stdout, /^guest +pid +tags +jail /m)
+  t.regex(stdout, /^ +a +7 +vm=vm-\?7 +\/srv\/jail\/vm-7\/root .* over 10 s /m)
+})
+
 test('one that hangs up on a stop has not ended in order', async (t) => {
   const control = await stranger(t, (_request, response) => {
     response.write('{"protocol":1,"pid":1,"guests":0}\n', () => response.destroy())

@@ -75,7 +75,7 @@ test('a dump has regions, statistics, whose memory it is, and guests that have e
   const [region] = guest.regions
   t.like(all.guests[0], {
     id: guest.id,
-    uid: process.geteuid!(),
+    peer: { pid: vm.pid, uid: process.geteuid!(), root: '/' },
     owner: guest.owner,
     regions: [{ address: `0x${region!.address.toString(16)}`, size: pages * 4096, offset: 0 }],
     notices: [],

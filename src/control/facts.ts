@@ -83,12 +83,10 @@ export async function dumpOf(server: Server, guests: readonly Guest[]) {
 }
 
 async function dumpOfGuest(guest: Guest) {
-  const { uid, gid, regions, endSoFar } = guest
+  const { regions, endSoFar } = guest
   const { notices, releasing } = guest.lately()
   return {
     ...describeGuest(guest),
-    uid,
-    gid,
     regions: regions.map(({ address, size, offset }) => ({
       address: `0x${address.toString(16)}`,
       size: Number(size),

@@ -22,6 +22,7 @@ import { checkTrace, type PageSize, Trace } from '../trace/trace.js'
 import { abortSignal, argument, boolean, object, optional, options } from '../validate.js'
 import { warn } from '../warn.js'
 import { guestEnd, type GuestEnd } from './end.js'
+import { type GuestPeer, type Tags, tagsOf, type TagsFor } from './peer.js'
 import { DirtyPages, PageStates } from './page-states.js'
 import { pageRanges, type Pages } from './pages.js'
 import { guestEnded, type Answer, type Requests } from './requests.js'
@@ -91,6 +92,7 @@ export interface Surroundings {
   readonly requests: Requests
   readonly keepAlive: KeepAlive
   readonly statsIntervalMs: number
+  readonly tags: TagsFor | undefined
 }
 
 const mostKeptNotices = 64
@@ -155,6 +157,12 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   /** Whether another process had left it, and this one has taken it over. */
   readonly recovered: boolean
 
+  /** What was known of that process when the guest came: how jails and clones are told apart. */
+  readonly peer: GuestPeer
+
+  /** What the server's `tags` gave for it; without that, none. */
+  readonly tags: Tags
+
   /** What came of the server's `prefetch`, if it had one; of a guest that was taken over, none. */
   readonly prefetched: Promise<PrefaultReport> | undefined
 
@@ -177,6 +185,10 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
     this.pid = native.pid ?? undefined
     this.uid = native.uid ?? undefined
     this.gid = native.gid ?? undefined
+    const { name, cgroup, root } = native.process ?? {}
+    const { pid, uid, gid } = this
+    this.peer = Object.freeze({ pid, uid, gid, name, cgroup, root })
+    this.tags = tagsOf(this.peer, surroundings.tags)
     this.regions = native.regions
     this.pageSize = native.pageSize as PageSize
     this.tracking = native.tracking

@@ -4,7 +4,7 @@ import { guestTable, measured } from '../metrics/table.js'
 
 /** A guest as `/guests` tells of it. */
 export function describeGuest(guest: Guest) {
-  const { id, pid, recovered, pageSize, tracking, owner, regions } = guest
+  const { id, pid, peer, tags, recovered, pageSize, tracking, owner, regions } = guest
   const metrics = measured(guestTable, guest.figures())
   const [histogram] = metrics
   const counted = metrics
@@ -17,6 +17,8 @@ export function describeGuest(guest: Guest) {
   return {
     id,
     pid,
+    peer,
+    tags,
     recovered,
     memoryBytes: Number(regions.reduce((sum, { size }) => sum + size, 0n)),
     pageSize,

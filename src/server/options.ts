@@ -1,5 +1,6 @@
 import { type NativeListenOptions } from '#native'
 import { type PrefetchMode } from '../guest/guest.js'
+import { checkTagsFor, type TagsFor } from '../guest/peer.js'
 import { checkMode, checkOwner, type Owner } from '../socket-access.js'
 import { checkTraceOrFile, type Trace } from '../trace/trace.js'
 import {
@@ -161,6 +162,13 @@ export interface ListenOptions {
    */
   readonly collapse?: boolean | undefined
   /**
+   * Gives each guest tags, from what is known of the process that handed it off: `({ root }) => ({ vm:
+   * root?.split('/').at(-2) ?? '' })` for the jailer's id. They are in `guest.tags`, and wherever a
+   * server is asked for its guests. If it throws, the guest has none, and that is a warning.
+   * @default none
+   */
+  readonly tags?: TagsFor | undefined
+  /**
    * How often a guest emits `stats`, in milliseconds, while somebody listens.
    * @default 1000
    */
@@ -202,6 +210,7 @@ export const listenShape: Shape<Checked<ListenOptions>> = {
   trace: optional(boolean),
   shortWaits: optional(boolean),
   collapse: optional(boolean),
+  tags: optional(checkTagsFor),
   statsIntervalMs: optional(milliseconds),
   signal: optional(abortSignal),
 }
@@ -214,6 +223,7 @@ export interface CheckedOptions {
   readonly prefetch: Trace | string | undefined
   readonly prefetchMode: PrefetchMode
   readonly statsIntervalMs: number
+  readonly tags: TagsFor | undefined
   readonly signal: AbortSignal | undefined
   /** This process is a service. */
   readonly systemd: boolean
@@ -224,6 +234,7 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     prefetch,
     prefetchMode = 'install',
     statsIntervalMs = defaultStatsIntervalMs,
+    tags,
     signal,
     guardian,
     systemd = false,
@@ -237,6 +248,7 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     prefetch,
     prefetchMode,
     statsIntervalMs,
+    tags,
     signal,
     systemd,
   }

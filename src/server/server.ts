@@ -466,6 +466,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       requests: this.#requests,
       keepAlive: this.#keepAlive,
       statsIntervalMs: this.#options.statsIntervalMs,
+      tags: this.#options.tags,
     }
   }
 

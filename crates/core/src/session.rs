@@ -24,6 +24,7 @@ use crate::handoff::{Handoff, Peer};
 use crate::identity::Identity;
 pub use crate::identity::Owner;
 use crate::kernel::Process;
+pub use crate::kernel::ProcessFacts;
 use crate::layout::Layout;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
@@ -202,6 +203,12 @@ impl Session {
     /// its own says [`owner`](Self::owner).
     pub const fn pid(&self) -> Option<i32> {
         self.pid
+    }
+
+    /// What tells the process that connected from others; `None` where it cannot be seen from here, or
+    /// has exited.
+    pub fn process_facts(&self) -> Option<ProcessFacts> {
+        self.identity.upgrade()?.peer()?.facts().ok()
     }
 
     /// Whose memory it is, as far as that could be found out; `None` once the session has ended.

@@ -14,6 +14,7 @@ use crate::error::{Thrown, invalid_option, no_such_pages};
 use crate::metrics::{Sitter, TakePicture};
 use crate::outbox::{About, Answer, News};
 use crate::prefault::NativePrefault;
+use crate::process_facts::ProcessFacts;
 use crate::region::Region;
 use crate::snapshot::Snapshot;
 use crate::trace::NativeTrace;
@@ -168,6 +169,14 @@ impl NativeGuest {
             Some(id) => NativePrefault::new(Weak::clone(&self.session), id, request),
             None => NativePrefault::too_late(request),
         }
+    }
+
+    /// What tells its process from others, where that can be seen from here.
+    #[napi(getter, catch_unwind)]
+    pub fn process(&self) -> Option<ProcessFacts> {
+        let uffd_core::session::ProcessFacts { name, cgroup, root } =
+            self.session.upgrade()?.process_facts()?;
+        Some(ProcessFacts { name, cgroup, root })
     }
 
     /// Its process, where that can be seen from here.

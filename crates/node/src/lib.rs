@@ -25,6 +25,7 @@ mod notice;
 mod outbox;
 mod prefault;
 mod prefault_report;
+mod process_facts;
 mod reception;
 mod region;
 mod release_progress;

@@ -36,6 +36,8 @@ const ends = looseObject<Ends>({
 export interface GuestStatus {
   readonly id: string
   readonly pid?: number | undefined
+  readonly peer: { readonly root?: string | undefined }
+  readonly tags: Readonly<Record<string, unknown>>
   readonly memoryBytes: number
   readonly pageSize: number
   readonly tracking: string
@@ -59,6 +61,8 @@ export interface GuestStatus {
 const guest = looseObject<GuestStatus>({
   id: words,
   pid: optional(count),
+  peer: looseObject({ root: optional(words) }),
+  tags: record,
   memoryBytes: count,
   pageSize: count,
   tracking: words,

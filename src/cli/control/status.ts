@@ -44,7 +44,9 @@ function text(server: ServerStatus): string[] {
     ...(stateDir === undefined ? [] : [`  keeps in   ${stateDir}`]),
     ...(guardian === undefined ? [] : [`  guardian   process ${guardian}`]),
     `  guests     ${summary(server)}`,
-    ...(server.guests.length === 0 ? [] : ['', ...columnsOf(columns, server.guests, width)]),
+    ...(server.guests.length === 0
+      ? []
+      : ['', ...columnsOf(columnsFor(server.guests), server.guests, width)]),
   ]
 }
 
@@ -70,9 +72,21 @@ const inPages =
   ({ pages, pageSize }) =>
     bytes(of(pages) * pageSize)
 
-const columns: readonly Column<GuestStatus>[] = [
+const jail: Column<GuestStatus> = { title: 'jail', of: ({ peer }) => peer.root ?? '-' }
+
+const tags: Column<GuestStatus> = {
+  title: 'tags',
+  of: (guest) =>
+    Object.entries(guest.tags)
+      .map(([name, tag]) => `${name}=${String(tag)}`)
+      .join(' '),
+}
+
+const columnsFor = (guests: readonly GuestStatus[]): Column<GuestStatus>[] => [
   { title: 'guest', of: ({ id }) => id },
   { title: 'pid', of: ({ pid }) => `${pid ?? '-'}` },
+  ...(guests.some((guest) => Object.keys(guest.tags).length > 0) ? [tags] : []),
+  ...(guests.some(({ peer: { root = '/' } }) => root !== '/') ? [jail] : []),
   { title: 'in hand', of: ({ now }) => several(now.faultsInHand, 'fault') },
   { title: 'poisoned', of: ({ pages }) => whole(pages.poisoned) },
   { title: 'p99', of: ({ latencyMicros }) => atMost(latencyMicros.p99) },

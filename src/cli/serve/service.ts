@@ -64,12 +64,12 @@ export class Service {
     const number = ++this.#count
     const { output, tally, withStats, reportFiles } = this.#with
     const report = reportFiles?.watch(guest, number)
-    const { pid, pageSize, tracking, regions } = guest
+    const { id, pid, peer, pageSize, tracking, regions } = guest
     const memoryBytes = Number(regions.reduce((sum, { size }) => sum + size, 0n))
     const tracked = tracking === 'off' ? '' : `, dirty pages tracked (${tracking})`
     output.tell(
       'info',
-      { event: 'guest', guest: number, pid, memoryBytes, pageSize, tracking },
+      { event: 'guest', guest: number, id, pid, peer, memoryBytes, pageSize, tracking },
       `Guest ${number} (pid ${pid ?? 'unseen'}): ${bytes(memoryBytes)} in pages of ` +
         `${bytes(pageSize)}${tracked}`,
     )
