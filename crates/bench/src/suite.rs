@@ -13,6 +13,7 @@ use crate::workloads::{self, Scale, Workload};
 use crate::{Result, interrupt, report, run};
 
 /// Runs what is asked for and tells it.
+#[expect(clippy::disallowed_methods, reason = "it is for people, and nothing depends on it")]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut results = Results {
         machine: Machine::here(),

@@ -42,6 +42,7 @@ impl Log {
     }
 
     /// One line, with the seconds since 1970 before it.
+    #[expect(clippy::disallowed_methods, reason = "it is for people, and nothing depends on it")]
     pub(crate) fn line(&mut self, text: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Writing to a String cannot fail.
