@@ -32,7 +32,7 @@ export interface RunFacts {
   readonly pageSize: number
   /** How many pages the guest has. */
   readonly pages: number
-  /** Whether another process served it first: then touches and latencies are of the time since. */
+  /** Whether another process served it first: then latencies are of the time since. */
   readonly recovered?: boolean | undefined
   readonly end?: { readonly reason: EndReason; readonly message?: string | undefined } | undefined
   readonly stats?: PlainStats | undefined

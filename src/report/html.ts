@@ -51,7 +51,7 @@ function subtitle({ snapshot, pages, pageSize, recovered, end, stats }: RunFacts
     `${bytes(pages * pageSize)} in pages of ${bytes(pageSize)}`,
     ...(snapshot === undefined ? [] : [snapshot]),
     ...(stats === undefined ? [] : [`served for ${micros(stats.uptimeMs * 1000)}`]),
-    ...(recovered === true ? ['taken over: first touches and latencies are since then'] : []),
+    ...(recovered === true ? ['taken over: latencies are since then'] : []),
     ...(end === undefined ? [] : [how[end.reason]]),
   ].join(' · ')
 }
