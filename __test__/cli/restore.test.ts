@@ -45,6 +45,22 @@ test('it restores, serves, saves the trace and ends with the guest', async (t) =
   t.regex(stdout, /^Guest 1: prefetched /m)
 })
 
+test('it is looked into and stopped over the control socket beside its own', async (t) => {
+  const { firecracker, args } = await place(t)
+  const command = new CommandProcess(t, ...args)
+  await command.event('guest')
+  const { socket } = firecracker
+  const asked = await runCommand(t, 'status', '--socket', socket)
+  t.is(asked.status, 0, asked.stderr)
+  const [server, guest] = asked.stdout.split('\n').map((line) => JSON.parse(line) as object)
+  t.like(server, { event: 'server', pid: command.pid, accepts: false })
+  t.like(guest, { event: 'guest', pid: firecracker.guest.pid })
+  t.is((await runCommand(t, 'stop', '--socket', socket)).status, 0)
+  t.is((await command.ended).status, 0)
+  t.like(await command.event('stopping'), { by: 'control' })
+  t.false(existsSync(`${socket}.control`))
+})
+
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} while it serves ends it in good order`, async (t) => {
     const { firecracker, args } = await place(t)

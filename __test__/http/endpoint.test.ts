@@ -1,4 +1,4 @@
-import { connect, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { spawn, spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -340,6 +340,18 @@ test('it ends with its server, and may be closed before and again', async (t) =>
   await stage.server.stop()
   // On a busy machine somebody else may have the port by now.
   await t.throwsAsync(ask(endpoint.url, '/healthz'), { message: /ECONN(?:REFUSED|RESET)/ })
+})
+
+test('its place is free from the moment on that guests are left to the next server', async (t) => {
+  const place = new Place(t)
+  const server = await place.here()
+  const { url } = await server.http('127.0.0.1:0')
+  const { port } = new URL(url)
+  const left = server.handOver()
+  const next = createServer().listen({ host: '127.0.0.1', port: Number(port) })
+  t.teardown(() => next.close())
+  await once(next, 'listening')
+  t.is(await left, 0)
 })
 
 test('a guest that was taken over is counted from then on', async (t) => {

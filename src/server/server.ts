@@ -116,7 +116,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
   readonly #endpoints: Promise<HttpEndpoint>[] = []
-  readonly #controls = new Set<ControlEndpoint>()
+  readonly #places = new Set<ControlEndpoint | HttpEndpoint>()
   readonly #ended: EndedGuest[] = []
   readonly #since = performance.now()
   #isEnding = false
@@ -241,7 +241,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /** Closes the server and stops its guests; resolves when all of them have ended. */
   async stop(): Promise<void> {
-    this.#closeControls()
+    this.#leavePlaces()
     await this.close()
     await Promise.all(this.guests.map((guest) => guest.stop()))
     await this.gone()
@@ -259,6 +259,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   async http(at: string, httpOptions: HttpOptions = {}): Promise<HttpEndpoint> {
     const endpoint = serveHttp(this, at, httpOptions)
     this.#endpoints.push(endpoint)
+    this.#places.add(await endpoint)
     return await endpoint
   }
 
@@ -282,7 +283,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   async controlBy(at: string | URL, controlled: Controlled): Promise<ControlEndpoint> {
     if (this.#isEnding) throw closedError(this.socket)
     const endpoint = await serveControl(this, at, controlled)
-    this.#controls.add(endpoint)
+    this.#places.add(endpoint)
     if (!this.#isEnding) return endpoint
     await endpoint.close()
     throw closedError(this.socket)
@@ -316,7 +317,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    */
   async handOver(): Promise<number> {
     this.requireStateDir()
-    this.#closeControls()
+    this.#leavePlaces()
     this.#native.handOver()
     await this.close()
     await this.gone()
@@ -374,9 +375,9 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   }
 
   /** The next server may want their places, from the moment on that it has the guests. */
-  #closeControls(): void {
+  #leavePlaces(): void {
     this.#isEnding = true
-    for (const endpoint of this.#controls) void endpoint.close()
+    for (const endpoint of this.#places) void endpoint.close()
   }
 
   async #closeEndpoints(): Promise<void> {

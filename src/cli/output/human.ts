@@ -2,7 +2,7 @@ import type { WriteStream } from 'node:tty'
 import type { GuestFigures } from './figures.js'
 import { type Level, levels, type Output } from './output.js'
 import { figuresLine, table } from './table.js'
-import { hasColours, heightOf, isLive, room } from './terminal.js'
+import { hasColours, heightOf, isLive, refreshSize, room } from './terminal.js'
 
 const colours = { debug: 2, info: undefined, warn: 33, error: 31 } as const
 
@@ -19,6 +19,7 @@ export function humanOutput(level: Level, stream: WriteStream = process.stdout):
 
   /** Writes lines in the table's place, and the table below them, at once. */
   const write = (lines: string) => {
+    refreshSize(stream)
     const rows = isLive(stream) && chatty ? table([...guests.values()], room(stream)) : []
     const gone = shown.length === 0 ? '' : `\u001B[${heightOf(shown, stream)}A\r\u001B[J`
     shown = rows

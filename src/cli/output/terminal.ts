@@ -27,6 +27,15 @@ export function heightOf(lines: readonly string[], stream: WriteStream): number 
   return Math.min(height, rows - 1)
 }
 
+/**
+ * Asks the kernel for the size of a terminal anew. Node.js learns of a change by a signal, which may
+ * come after something was written for the old size.
+ */
+export function refreshSize(stream: WriteStream): void {
+  const { _refreshSize: refresh } = stream as { _refreshSize?: () => void }
+  if (isLive(stream) && !stream.destroyed) refresh?.call(stream)
+}
+
 /** How much room there is; a terminal that does not know says 0. */
 export const room = ({ columns, rows }: WriteStream): Room => {
   return { columns: columns || 80, rows: rows || 24 }
