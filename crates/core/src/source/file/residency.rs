@@ -21,6 +21,10 @@ use crate::kernel::{FileMap, Resident};
 /// page.
 const CHUNK: u64 = 64 << 10;
 
+/// The same where others nearby are in use, and where most are: one question and one request cost
+/// less than several. So many chunks of the 2 MiB around are to be at hand, and so much is mapped.
+const DENSE: [(usize, u64); 2] = [(12, 512 << 10), (4, 256 << 10)];
+
 /// For how long a chunk that was found at hand is taken to be.
 const BELIEVED_MS: u32 = 250;
 
@@ -63,11 +67,13 @@ impl Residency {
         at.min(wanted.end) - wanted.start
     }
 
-    /// Asks about all chunks of `wanted` up to one that is known, in one question. Answers up to
-    /// where everything from the start is mapped now, which may be further than was asked.
+    /// Asks about all chunks of `wanted` up to one that is known, in one question, and about those
+    /// behind them that are likely to be wanted next. Answers up to where everything from the start
+    /// is mapped now, which may be further than was asked.
     fn ask(&self, map: &FileMap, extents: &Extents, wanted: Range<u64>, now: u32) -> u64 {
         let start = wanted.start - wanted.start % CHUNK;
-        let most = wanted.end.min(start + Resident::MOST as u64);
+        let end = wanted.end.max(self.likely(start, now));
+        let most = end.min(start + Resident::MOST as u64);
         let unknown = self.end_of(wanted.start..most, |chunk| !self.is_believed(chunk, now));
         let stop = unknown.next_multiple_of(CHUNK).min(self.len);
         let resident = map.residency(to_usize(start), to_usize(stop - start));
@@ -96,6 +102,15 @@ impl Residency {
         let there = wanted.start + run.min(wanted.end.min(start + CHUNK) - wanted.start);
         self.set(start..start + 1, 0);
         if populate(map, extents, wanted.start..there) { there } else { wanted.start }
+    }
+
+    /// The end of what is likely to be wanted together with the chunk at `start`.
+    fn likely(&self, start: u64, now: u32) -> u64 {
+        let around = block(start, Resident::MOST as u64).start..self.len;
+        let count = Resident::MOST / to_usize(CHUNK);
+        let near = chunks(around).take(count).filter(|it| self.is_believed(it.start, now)).count();
+        let wide = DENSE.into_iter().find(|(least, _)| near >= *least);
+        wide.map_or(start, |(_, size)| block(start, size).end.min(self.len))
     }
 
     /// How many bytes at the start of `range` are worth a try.
@@ -152,6 +167,12 @@ fn populate(map: &FileMap, extents: &Extents, range: Range<u64>) -> bool {
     extents
         .within(range)
         .all(|part| map.populate(to_usize(part.start), to_usize(part.end - part.start)))
+}
+
+/// The aligned range of `size` bytes that `offset` lies in.
+const fn block(offset: u64, size: u64) -> Range<u64> {
+    let start = offset - offset % size;
+    start..start + size
 }
 
 /// The range cut into chunks.

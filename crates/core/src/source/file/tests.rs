@@ -137,6 +137,31 @@ fn what_is_in_the_page_cache_is_given_and_stays_there() {
 }
 
 #[test]
+fn more_is_mapped_at_once_where_others_nearby_are_in_use() {
+    let snapshot = Snapshot::of(1024);
+    let source = snapshot.open();
+    let known = || (0..64).filter(|at| source.residency.was_there(at * 16 * PAGE)).count();
+    snapshot.evict();
+    snapshot.warm(0..200);
+    snapshot.warm(201..1024);
+    for (page, expected) in [(20, 1), (300, 2), (400, 3), (500, 4)] {
+        assert_eq!(look(&source, small(page, 1)), ('m', 1));
+        assert_eq!(known(), expected);
+    }
+    // Whole pieces of 64 KiB up to the end of the 256 KiB it lies in: one of them has a gap.
+    assert_eq!(look(&source, small(130, 1)), ('m', 1));
+    assert_eq!(known(), 4 + 4);
+    assert_eq!(look(&source, small(199, 2)), ('m', 1));
+    assert_eq!(look(&source, small(256, 1)), ('m', 1));
+    assert_eq!(known(), 8 + 2);
+    // Nothing of the next 2 MiB is in use.
+    assert_eq!(look(&source, small(600, 1)), ('m', 1));
+    assert_eq!(known(), 11);
+    snapshot.evict();
+    assert_eq!((snapshot.resident(128..192), snapshot.resident(256..288)), (64, 32));
+}
+
+#[test]
 fn a_huge_page_is_given_as_a_whole_or_not_at_all() {
     let snapshot = Snapshot::of(1024);
     let source = snapshot.open();
