@@ -8,7 +8,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
 use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
-use crate::install::{Obstacle, Planner, Stopped};
+use crate::install::{Obstacle, Plan, Planner, Stopped};
 use crate::policy::{self, Content};
 use crate::source::{Scratch, Source, SourceError};
 use crate::states::PageState;
@@ -61,7 +61,9 @@ fn in_batches(
             guest.memory.begin_batch();
             in_batch += 1;
         }
-        scratch.clear();
+        let clock = &mut guest.journal.clock;
+        // Of many, the first were served a while ago.
+        scratch.begin(if many { clock.look() } else { clock.recent() });
         serve_one(guest, index, source, scratch, fetches, ahead)?;
         if in_batch >= MOST_IN_BATCH {
             guest.memory.wake_batch();
@@ -108,13 +110,11 @@ fn serve_one(
             ahead.finish(guest, page, source);
             let ready = ahead.bytes(page).map(|bytes| (page, bytes));
             let planner = Planner { ready, ..guest.planner(source, scratch) };
-            let plan = match planner.source(page, access, alone) {
-                Ok(plan) => plan,
-                Err(pages) => {
-                    fetches.for_fault(guest, index, pages);
-                    return Ok(());
-                }
-            };
+            let mut plan = Plan::default();
+            if let Err(pages) = planner.source(page, access, alone, &mut plan) {
+                fetches.for_fault(guest, index, pages);
+                return Ok(());
+            }
             let done = guest.install(plan.as_slice(), Asker::Fault);
             drop(plan);
             ahead.served(guest, page);

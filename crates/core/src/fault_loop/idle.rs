@@ -113,7 +113,8 @@ impl Idle {
     /// Registers everything there is to wait for of a guest, once it is ours: whoever watches a
     /// userfaultfd is told of each event.
     pub(super) fn watch(&mut self, guest: &Guest, socket: Option<UnixStream>) -> nix::Result<()> {
-        self.watch.add(guest.memory.uffd(), EVENTS)?;
+        // Of news alone: the intake says where it has not read all there was.
+        self.watch.add_news(guest.memory.uffd(), EVENTS)?;
         if let Some(peer) = guest.memory.identity().peer() {
             self.watch.add(peer, EXIT)?;
             self.watches_peer = true;
@@ -144,6 +145,7 @@ impl Idle {
         commands: &Commands,
     ) -> Turn {
         if guest.hand.is_empty() && self.patience.tries() > 0 {
+            guest.journal.clock.pass();
             for _ in 0..self.patience.tries() {
                 if intake.peek(guest)? {
                     self.patience.paid();
@@ -159,21 +161,26 @@ impl Idle {
     }
 
     fn sleep(&mut self, until: Next, guest: &mut Guest, intake: &mut Intake) -> Turn {
-        let start = Instant::now();
+        let clock = &mut guest.journal.clock;
         let timeout = match until {
             Next::Now => Some(Duration::ZERO),
-            Next::At(time) => Some(time.saturating_duration_since(start)),
+            Next::At(time) => Some(time.saturating_duration_since(clock.look())),
             Next::Never => None,
         };
+        // Where an install was the last thing done, its end.
+        let start = clock.recent();
+        clock.pass();
         let ready = self
             .watch
             .wait(timeout)
             .map_err(|errno| Halt::Failed(SessionError::Events { cause: errno.to_string() }))?;
         if ready.has(EVENTS) {
-            self.patience.slept(start.elapsed());
-            if !intake.peek(guest)? {
+            let woken = guest.journal.clock.look();
+            self.patience.slept(woken.saturating_duration_since(start));
+            intake.peek(guest)?;
+            if ready.has_error() {
                 // Its owner has cleared O_NONBLOCK: then the descriptor says that something is
-                // wrong with it, over and over, and nothing else.
+                // wrong with it, and nothing else.
                 let _ = guest.memory.uffd().refuse_to_wait();
             }
         }

@@ -1,9 +1,8 @@
 //! The first step: events out of the kernel, REMOVEs into the page states, faults into the hand.
 
-use std::time::Instant;
-
 use super::guest::Guest;
 use super::hand::Kind;
+use super::next::Next;
 use super::{Halt, Turn};
 use crate::contract::SessionError;
 use crate::kernel::{Event, EventReader, ReadError};
@@ -18,11 +17,13 @@ pub(super) struct Intake {
     reader: EventReader,
     /// The descriptor was empty at the last read, and that was just now.
     drained: bool,
+    /// The last read may have left something, and nobody tells of that again.
+    unread: bool,
 }
 
 impl Intake {
     pub(super) const fn new(reader: EventReader) -> Self {
-        Self { reader, drained: false }
+        Self { reader, drained: false, unread: false }
     }
 
     /// Reads until the descriptor is empty. The kernel hands out faults before other events, so
@@ -32,11 +33,17 @@ impl Intake {
             return Ok(());
         }
         for _ in 0..MOST_READS {
+            guest.journal.clock.pass();
             if self.read(guest)? < EventReader::CAPACITY {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Whether there may be something to read that is no news.
+    pub(super) const fn next(&self) -> Next {
+        if self.unread { Next::Now } else { Next::Never }
     }
 
     /// One read by whoever has nothing else to do; whether there was anything. The drain that
@@ -56,6 +63,7 @@ impl Intake {
                 return Err(failed(std::io::Error::from_raw_os_error(errno).to_string()));
             }
         };
+        self.unread = count >= EventReader::CAPACITY;
         if count > 0 {
             crate::kill_point!("read");
         }
@@ -88,11 +96,11 @@ impl Intake {
         let mut removed = false;
         for index in 0..count {
             let Some(event) = self.reader.get(index) else { continue };
-            let Guest { memory, hand, .. } = &mut *guest;
+            let Guest { memory, hand, journal, .. } = &mut *guest;
             let mut fault = |addr: GuestAddr, kind: Kind| match memory.layout().page_at(addr) {
                 Some(page) => {
-                    // One look at the clock for a batch.
-                    let at = *at.get_or_insert_with(Instant::now);
+                    // One look at the clock for a batch, or that of whoever was just woken.
+                    let at = *at.get_or_insert_with(|| journal.clock.recent());
                     if !hand.take(page, kind, at) {
                         memory.counters.duplicate_faults += 1;
                     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
+use super::clock::Clock;
 use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
 use crate::contract::{End, Notice, Observer, ReleaseProgress};
@@ -28,6 +29,7 @@ const TRACE_BATCH: usize = 1024;
 const STATS_EVERY: Duration = Duration::from_millis(1);
 
 pub(super) struct Journal {
+    pub(super) clock: Clock,
     /// When the handoff was complete.
     since: Instant,
     /// Whether first touches are recorded.
@@ -58,6 +60,7 @@ impl Journal {
         latency: LatencyHistogram,
     ) -> Self {
         Self {
+            clock: Clock::default(),
             since,
             traces,
             trace: Vec::new(),
@@ -84,10 +87,10 @@ impl Journal {
         done: PageRange,
         filled: FilledWith,
     ) -> u64 {
-        let mut clock = None;
+        let mut looked = None;
         let mut served = 0;
         for fault in hand.missing_in(done) {
-            let now = *clock.get_or_insert_with(Instant::now);
+            let now = *looked.get_or_insert_with(|| self.clock.look());
             fault.phase = Phase::Served;
             let write = fault.kind == Kind::Missing { write: true };
             if write {
@@ -96,8 +99,8 @@ impl Journal {
             } else {
                 memory.counters.read_faults += 1;
             }
-            let class = if write { FaultClass::Write } else { FaultClass::Read };
-            self.served(memory, fault, now, class(filled));
+            let class = if write { FaultClass::Write(filled) } else { FaultClass::Read(filled) };
+            self.served(memory, fault, now, class);
             served += 1;
         }
         served
@@ -108,7 +111,8 @@ impl Journal {
         fault.phase = Phase::Served;
         memory.counters.protect_faults += 1;
         // A page filled ahead may be touched first by a write.
-        self.served(memory, fault, Instant::now(), FaultClass::Protect);
+        let now = self.clock.look();
+        self.served(memory, fault, now, FaultClass::Protect);
     }
 
     fn served(&mut self, memory: &mut GuestMemory, fault: &Fault, now: Instant, class: FaultClass) {

@@ -12,6 +12,7 @@
 mod ahead;
 mod announce;
 mod arrivals;
+mod clock;
 mod collapses;
 mod commands;
 mod faults;
@@ -152,6 +153,7 @@ impl FaultLoop {
     fn next(&self) -> Next {
         self.guest
             .next()
+            .or(|| self.intake.next())
             .or(|| self.fetches.next())
             .or(|| self.commands.next(&self.guest))
             .or(|| self.prefaults.next())

@@ -287,7 +287,7 @@ impl Prefaults {
         self.slice = self.next_slice(guest);
         if let Some(at) = self.queue.iter().position(Prefault::is_open) {
             self.announce(at, guest.memory.page_size(), fetches);
-            scratch.clear();
+            scratch.begin(guest.journal.clock.look());
             let plan = self.plan(at, guest, source, scratch, fetches);
             self.execute(at, &plan, guest, source, fetches)?;
         }

@@ -148,7 +148,7 @@ impl<'s> Planner<'_, 's> {
         plan
     }
 
-    /// The source's bytes for `page`, with as much around it as is worth filling: first what lies
+    /// Plans the source's bytes for `page`, with as much around it as is worth filling: first what lies
     /// ahead of it, then what lies before it, then what a prefault was asked for nearby. Or the
     /// pages to fetch, where the source has not got this one at hand.
     pub(crate) fn source(
@@ -156,9 +156,9 @@ impl<'s> Planner<'_, 's> {
         page: PageIndex,
         access: Access,
         alone: bool,
-    ) -> Result<Plan<'s>, PageRange> {
+        plan: &mut Plan<'s>,
+    ) -> Result<(), PageRange> {
         let run = if alone { PageRange::single(page) } else { self.run_around(page) };
-        let mut plan = Plan::default();
         let mut rest = PageRange { start: page, end: run.end };
         let mut zeros = run;
         match self.look(rest) {
@@ -184,16 +184,16 @@ impl<'s> Planner<'_, 's> {
             }
         }
         if alone {
-            return Ok(plan);
+            return Ok(());
         }
-        self.ahead(&mut plan, rest, Around::All);
-        self.ahead(&mut plan, PageRange { start: run.start, end: page }, Around::All);
-        self.ahead(&mut plan, PageRange { start: zeros.start, end: run.start }, Around::Zeros);
+        self.ahead(plan, rest, Around::All);
+        self.ahead(plan, PageRange { start: run.start, end: page }, Around::All);
+        self.ahead(plan, PageRange { start: zeros.start, end: run.start }, Around::Zeros);
         if self.states.is_wanted(page) {
             let done = PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) };
-            self.wanted_around(&mut plan, page, done);
+            self.wanted_around(plan, page, done);
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// What the source has at hand of the start of `pages`.

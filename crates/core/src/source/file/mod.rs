@@ -216,8 +216,12 @@ impl FileSource {
     }
 
     fn now(&self) -> u32 {
+        self.ms_at(Instant::now())
+    }
+
+    fn ms_at(&self, time: Instant) -> u32 {
         // Wraps after seven weeks, and the differences taken of it are right even then.
-        let ms = self.opened.elapsed().as_millis() & u128::from(u32::MAX);
+        let ms = time.saturating_duration_since(self.opened).as_millis() & u128::from(u32::MAX);
         u32::try_from(ms).unwrap_or(0).max(FIRST_MS)
     }
 }
@@ -239,7 +243,7 @@ impl Source for FileSource {
             return Chunk::Zeros(len.min(first - offset));
         }
         let len = len.min(data.end.next_multiple_of(page) - offset);
-        let now = self.now();
+        let now = self.ms_at(scratch.now());
         let Seen { end, told, .. } = self.look(now);
         let there = len.min(end.saturating_sub(offset));
         let whole = |bytes: u64| bytes - bytes % page;
