@@ -11,6 +11,7 @@ use crate::collapser::{self, Job, Verdict};
 use crate::contract::{Mailbox, Message, Notice};
 use crate::identity::Owner;
 use crate::kernel::Collapse;
+use crate::layout::{Layout, Region};
 use crate::policy::Tracking;
 use crate::states::PageState;
 use crate::units::{PageIndex, PageRange, PageSize};
@@ -83,18 +84,7 @@ impl Collapses {
         if !guest.options.collapse || guest.memory.page_size() == PageSize::Huge {
             return None;
         }
-        let ranges: Box<[_]> = guest
-            .memory
-            .layout()
-            .regions()
-            .iter()
-            .flat_map(|region| {
-                let skipped = region.base.0.next_multiple_of(Collapse::BYTES) - region.base.0;
-                let first = region.pages.start.0 + skipped / 4096;
-                let count = region.pages.end.0.saturating_sub(first) / PAGES;
-                (0..count).map(move |range| PageIndex(first + range * PAGES))
-            })
-            .collect();
+        let ranges = ranges_in(guest.memory.layout());
         Some(Self {
             mailbox,
             settled: vec![false; ranges.len()].into(),
@@ -246,6 +236,18 @@ impl Collapses {
     }
 }
 
+/// The first page of each range that lies in a region of small pages as a whole.
+fn ranges_in(layout: &Layout) -> Box<[PageIndex]> {
+    let of_region = |region: &Region| {
+        // Behind a region at the very end of the address space there is no multiple any more.
+        let skipped = region.base.0.wrapping_neg() % Collapse::BYTES;
+        let first = region.pages.start.0 + skipped / 4096;
+        let count = region.pages.end.0.saturating_sub(first) / PAGES;
+        (0..count).map(move |range| PageIndex(first + range * PAGES))
+    };
+    layout.regions().iter().flat_map(of_region).collect()
+}
+
 /// Whether all pages are installed, and none is protected as far as the states tell.
 fn is_complete(guest: &Guest, pages: PageRange) -> bool {
     let tracked = guest.memory.rules().tracking == Tracking::Sync;
@@ -254,4 +256,35 @@ fn is_complete(guest: &Guest, pages: PageRange) -> bool {
         PageState::Clean | PageState::Zero => !tracked,
         PageState::Unfaulted | PageState::Removed | PageState::Poisoned => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::GuestAddr;
+
+    fn ranges(regions: &[(u64, u64, u64)]) -> Vec<u64> {
+        let region = |&(base, start, end): &(u64, u64, u64)| Region {
+            base: GuestAddr(base),
+            pages: PageRange::new(start, end),
+        };
+        let layout = Layout::new(PageSize::Small, regions.iter().map(region).collect()).unwrap();
+        ranges_in(&layout).iter().map(|page| page.0).collect()
+    }
+
+    #[test]
+    fn a_range_begins_at_a_multiple_of_its_size_and_lies_in_one_region() {
+        assert_eq!(ranges(&[(4 << 20, 0, 1024)]), [0, 512]);
+        assert_eq!(ranges(&[(4 << 20, 0, 1023)]), [0]);
+        assert!(ranges(&[(4 << 20, 0, 511)]).is_empty());
+        assert_eq!(ranges(&[((4 << 20) + 4096, 7, 7 + 1024)]), [7 + 511]);
+        assert!(ranges(&[((4 << 20) + 4096, 7, 7 + 511)]).is_empty());
+        // Two regions that make up a range between them have none.
+        assert!(ranges(&[(4 << 20, 0, 256), (5 << 20, 256, 512)]).is_empty());
+    }
+
+    #[test]
+    fn a_region_at_the_end_of_the_address_space_has_none() {
+        assert!(ranges(&[(u64::MAX - 0x1fff, 0, 1)]).is_empty());
+    }
 }
