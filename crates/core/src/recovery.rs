@@ -1,6 +1,7 @@
 //! Guests that were left by a process that served them: found by their ledgers, taken from it only
 //! when the kernel says that it is gone, and served on.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -378,7 +379,8 @@ const GIVES_WITHIN: Duration = Duration::from_millis(50);
 ///
 /// First everything is made `ready` for all of them. A guardian that is there gives each back only
 /// when it is about to be taken: then `take` is called, which may wait for so long until the guest is
-/// let go of, and is called again where it was not.
+/// let go of, and is called again where it was not. Whom it does not come to have, the guardian is to
+/// serve.
 pub fn take_over<S>(
     keep: &Keep,
     spares: &mut Spares,
@@ -395,9 +397,17 @@ pub fn take_over<S>(
     let mut others = Vec::new();
     let mut note = |error: NotRecovered| {
         // It was removed by whoever had the lock: its guest has ended.
-        if !matches!(error.why, Obstruction::Ledger(LedgerError::Gone)) {
-            others.push(error);
+        if matches!(error.why, Obstruction::Ledger(LedgerError::Gone)) {
+            return;
         }
+        if let Some(guardian) = guardian
+            && let Some(id) = error.path.file_stem().and_then(OsStr::to_str)
+            && !error.why.is_ended()
+        {
+            // It may be able to, now or once whoever has the guest is gone.
+            guardian.leave(id);
+        }
+        others.push(error);
     };
     let mut waiting = Vec::new();
     for path in dir.ledgers()? {

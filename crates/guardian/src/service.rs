@@ -46,7 +46,10 @@ pub(crate) struct Service {
     former: Vec<Process>,
     /// When the first server has to have come.
     until: Option<Instant>,
-    again: Option<(Instant, Duration)>,
+    /// When it is tried again to serve guests that could not be served.
+    again: Option<Instant>,
+    /// The pause before the next time after that.
+    pause: Duration,
 }
 
 /// The server that is connected.
@@ -75,6 +78,7 @@ impl Service {
             former: Vec::new(),
             until: Some(Instant::now() + FIRST_COMES_WITHIN),
             again: None,
+            pause: FIRST_PAUSE,
         })
     }
 
@@ -92,6 +96,7 @@ impl Service {
             }
             if ready.former {
                 self.former.retain(|process| !process.has_exited());
+                self.hurry();
                 self.sweep();
             }
             if ready.post {
@@ -101,7 +106,7 @@ impl Service {
             while let Ok(event) = self.events.try_recv() {
                 self.learn(event);
             }
-            if self.again.is_some_and(|(at, _)| at <= Instant::now()) {
+            if self.again.is_some_and(|at| at <= Instant::now()) {
                 self.try_again();
             }
         }
@@ -130,7 +135,7 @@ impl Service {
         fds.extend(former.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
         let now = Instant::now();
         let unsent = server.filter(|server| server.channel.has_waiting()).map(|_| SEND_EVERY);
-        let times = [self.until, self.again.map(|(at, _)| at)];
+        let times = [self.until, self.again];
         let times = times.into_iter().flatten().map(|at| at.saturating_duration_since(now));
         let timeout = times.chain(unsent).min().map_or(PollTimeout::NONE, |time| {
             // A little later, so that it is over by then.
@@ -220,7 +225,7 @@ impl Service {
             server.is_welcome = true;
         }
         // From now on they are the server's, as far as it can have them.
-        self.again = None;
+        (self.again, self.pause) = (None, FIRST_PAUSE);
         self.guests.values_mut().for_each(|guest| guest.is_wanted = false);
         Ok(())
     }
@@ -257,6 +262,7 @@ impl Service {
             }
             Request::Left { id } => {
                 self.guest(&id).is_wanted = true;
+                self.hurry();
                 self.serve(&id);
             }
             Request::Copies => {
@@ -407,6 +413,7 @@ impl Service {
         if self.server.as_ref().is_some_and(|server| server.is_welcome) {
             return;
         }
+        self.hurry();
         // First those that all is at hand for.
         self.guests.values_mut().for_each(|guest| guest.is_wanted = true);
         self.those_that(|_| true).iter().for_each(|id| self.serve(id));
@@ -423,19 +430,24 @@ impl Service {
         }
     }
 
+    /// Tries again after a pause, which grows from time to time: what comes of a try is known later.
     fn soon(&mut self) {
         if self.again.is_none() && self.guests.values().any(|guest| guest.is_wanted) {
-            self.again = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE));
+            self.again = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 
+    /// Something has changed, so that there may be no more need to wait.
+    fn hurry(&mut self) {
+        self.pause = FIRST_PAUSE;
+        let soon = Instant::now() + FIRST_PAUSE;
+        self.again = self.again.map(|at| at.min(soon));
+    }
+
     fn try_again(&mut self) {
-        let Some((_, pause)) = self.again.take() else { return };
+        self.again = None;
         self.those_that(|guest| guest.is_wanted).iter().for_each(|id| self.serve(id));
-        let pause = (pause * 2).min(LONGEST_PAUSE);
-        if self.again.is_some() {
-            self.again = Some((Instant::now() + pause, pause));
-        }
     }
 
     /// Serves a guest here, if it is free and all is at hand. What comes of it is told later.
@@ -558,9 +570,10 @@ const fn is_over(error: &NotRecovered) -> bool {
     error.why.is_ended() || matches!(error.why, Obstruction::Ledger(LedgerError::Gone))
 }
 
-/// Whether it may go better later: descriptors, memory and threads are had again.
+/// Whether it may go better later: descriptors, memory and threads are had again, and an address space
+/// does not change for ever.
 const fn passes(why: &Obstruction) -> bool {
-    matches!(why, Obstruction::Session(SessionError::Resources { .. }))
+    matches!(why, Obstruction::Session(SessionError::Resources { .. } | SessionError::Busy { .. }))
 }
 
 /// What there is to do.

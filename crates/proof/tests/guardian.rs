@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,8 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
@@ -31,9 +34,13 @@ const ROLE: &str = env!("CARGO_BIN_EXE_uffd-proof-role");
 const PAGES: u64 = 384;
 
 fn keeping() -> Keeping {
+    unguarded().guarded()
+}
+
+fn unguarded() -> Keeping {
     let pattern = Pattern::new(71, SMALL).with_zero_runs(50).with_lone_zeros(50);
     let regions = [PAGES / 3, PAGES - PAGES / 3];
-    Keeping::new(Cast::new(ROLE), GUEST, pattern, &regions, Some(true)).guarded()
+    Keeping::new(Cast::new(ROLE), GUEST, pattern, &regions, Some(true))
 }
 
 /// Waits until the guardian would serve the keeper's guest at once, and says which process it is.
@@ -506,4 +513,58 @@ fn a_state_directory_that_was_removed_costs_no_guest_its_guardian() {
     std::fs::remove_dir_all(keeping.state_dir()).unwrap();
     keeper.kill();
     holds(&guest, 3..4, 9);
+}
+
+/// Takes the lock on the only ledger there is, whose owner has ended.
+fn hold_the_ledger(keeping: &Keeping) -> Flock<File> {
+    let dir = StateDir::open(keeping.state_dir()).unwrap();
+    let ledgers = dir.ledgers().unwrap();
+    let [ledger] = &ledgers[..] else { panic!("there is one guest: {ledgers:?}") };
+    let file = File::options().read(true).write(true).open(ledger).unwrap();
+    Flock::lock(file, FlockArg::LockExclusive).unwrap()
+}
+
+/// Whoever has its lock is as good as frozen for longer than a new server waits.
+#[test]
+fn a_guest_that_a_server_gives_up_is_served_by_the_guardian_once_it_is_free() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    keeper.kill();
+    let held = hold_the_ledger(&keeping);
+    let keeping = keeping.guarded();
+    let keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 0);
+    let touched = guest.thread(0).start_touch(5, 1);
+    drop(held);
+    touched.get().unwrap();
+    assert!(log(&keeping).contains("serves guest"), "{}", log(&keeping));
+}
+
+/// How often a process was let run since its start.
+fn runs(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let counts = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+    counts.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum()
+}
+
+/// It would take a good part of a core for as long as a server is frozen.
+#[test]
+fn a_guest_that_stays_taken_is_tried_less_and_less_often() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let mut guest = keeping.guest(&keeper, |_| {});
+    keeper.kill();
+    let held = hold_the_ledger(&keeping);
+    let mut guardian = guardian_of(keeping.state_dir()).spawn().unwrap();
+    until("the guardian to listen", || keeping.state_dir().join("guardian.sock").exists());
+    let before = runs(guardian.id());
+    std::thread::sleep(Duration::from_secs(4));
+    let runs = runs(guardian.id()) - before;
+    assert!(runs < 200, "it ran {runs} times within seconds");
+    let touched = guest.thread(0).start_touch(5, 1);
+    drop(held);
+    touched.get().unwrap();
+    guest.kill().unwrap();
+    guardian.wait().unwrap();
 }

@@ -123,19 +123,15 @@ fn wait(mut prospect: Prospect, setup: Setup, keep: Option<&Keep>, orders: &Rece
             }
             Err(NotTaken::Not(error)) => return answer.tell(Taken::Not(error)),
         };
-        let (id, path) = (left.id().to_owned(), left.path().to_owned());
+        let path = left.path().to_owned();
         match Session::take_over(left, setup, keep) {
             Ok((session, runner)) => {
                 runner.on_this_thread();
                 answer.tell(Taken::Served(session));
                 runner.run();
             }
-            Err(error) => {
-                // It is left again, and not known to be.
-                let guardian = keep.and_then(|keep| keep.guardian.as_ref());
-                guardian.into_iter().for_each(|guardian| guardian.leave(&id));
-                answer.tell(Taken::Not(NotRecovered { path, why: error.into() }));
-            }
+            // It is left again.
+            Err(error) => answer.tell(Taken::Not(NotRecovered { path, why: error.into() })),
         }
         return;
     }
