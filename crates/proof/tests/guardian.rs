@@ -568,3 +568,20 @@ fn a_guest_that_stays_taken_is_tried_less_and_less_often() {
     guest.kill().unwrap();
     guardian.wait().unwrap();
 }
+
+#[test]
+fn another_guardian_is_told_of_guests_that_the_server_has_given_up() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    keeper.kill();
+    let held = hold_the_ledger(&keeping);
+    let keeping = keeping.guarded();
+    let mut keeper = keeping.keeper();
+    let first = keeper.guardian().pid.unwrap();
+    signal(first, Signal::SIGKILL);
+    until("another guardian", || keeper.guardian().pid.is_some_and(|pid| pid != first));
+    let touched = guest.thread(0).start_touch(5, 1);
+    drop(held);
+    touched.get().unwrap();
+}

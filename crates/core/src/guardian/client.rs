@@ -125,10 +125,12 @@ impl Client {
     /// The guest is to be served by the guardian.
     pub(crate) fn leave(&self, id: &str) {
         let mut state = self.0.lock();
-        if self.0.say(&mut state, &Request::Left { id: id.to_owned() }, None) {
-            state.wards.remove(id);
-        } else if let Some(ward) = state.wards.get_mut(id) {
-            ward.left = true;
+        let is_told = self.0.say(&mut state, &Request::Left { id: id.to_owned() }, None);
+        match state.wards.get_mut(id) {
+            Some(_) if is_told => drop(state.wards.remove(id)),
+            Some(ward) => ward.left = true,
+            // It never was this server's: without it no other guardian would look for it.
+            None => drop(state.left.insert(id.to_owned())),
         }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Link {
 pub(super) struct State {
     connection: Option<Connection>,
     pub(super) wards: HashMap<String, Entrusted>,
+    /// Guests that this server could not take over: each guardian is to serve them.
+    pub(super) left: HashSet<String>,
     /// Copies of userfaultfds that the guardian has sent.
     pub(super) copies: Spares,
     pub(super) has_all_copies: bool,
@@ -226,6 +228,9 @@ impl Link {
             }
         }
         state.wards.retain(|_, ward| !ward.left);
+        for id in &state.left {
+            channel.send(&Request::Left { id: id.clone() }, None)?;
+        }
         state.connection = Some(Connection {
             channel,
             pid: visitor.process.pid(),
