@@ -15,6 +15,10 @@ use rustix::net::{
 /// How long one try of a message may take that may wait.
 const WITHIN: Duration = Duration::from_millis(500);
 
+/// What the two messages about a descriptor say before its name.
+const KEEP: &str = "FDSTORE=1\nFDPOLL=0\nFDNAME=";
+const FORGET: &str = "FDSTOREREMOVE=1\nFDNAME=";
+
 /// Who sends to the manager.
 #[derive(Debug)]
 pub(super) struct Notifier {
@@ -64,12 +68,18 @@ impl Message {
     /// Has a copy of a descriptor, which goes with it, kept by `name`.
     pub(super) fn keep(name: &str) -> Self {
         // It must not be polled: a userfaultfd can look broken there that is not.
-        Self { text: format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), is_newest: false }
+        Self { text: format!("{KEEP}{name}"), is_newest: false }
     }
 
     /// Has what is kept by `name` forgotten.
     pub(super) fn forget(name: &str) -> Self {
-        Self { text: format!("FDSTOREREMOVE=1\nFDNAME={name}"), is_newest: false }
+        Self { text: format!("{FORGET}{name}"), is_newest: false }
+    }
+
+    /// Whether it takes back `other`, so that neither need be said.
+    pub(super) fn undoes(&self, other: &Self) -> bool {
+        let forgotten = self.text.strip_prefix(FORGET);
+        forgotten.is_some() && forgotten == other.text.strip_prefix(KEEP)
     }
 
     /// Whether there is no point in saying `other` any more.

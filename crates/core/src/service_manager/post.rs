@@ -61,7 +61,11 @@ impl Post {
             }
         }
         queue.waiting.retain(|(other, _)| !message.replaces(other));
-        queue.waiting.push_back((message, fd));
+        // Descriptors of guests that have ended are not to pile up here.
+        match queue.waiting.iter().position(|(other, _)| message.undoes(other)) {
+            Some(kept) => drop(queue.waiting.remove(kept)),
+            None => queue.waiting.push_back((message, fd)),
+        }
         if !queue.is_tended {
             let post = Arc::clone(self);
             let builder = thread::Builder::new().name("uffd-notify".to_owned());
@@ -110,4 +114,41 @@ fn is_busy(error: &io::Error) -> bool {
         errno,
         Some(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn while_a_manager_is_frozen_no_descriptors_of_guests_that_have_ended_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let post = Post::to(path.as_os_str(), &Arc::default()).unwrap();
+        let null = || Some(OwnedFd::from(File::open("/dev/null").unwrap()));
+        let waiting = || lock(&post.queue).waiting.len();
+        // Until it takes nothing in, and one message is at its door.
+        while waiting() == 0 {
+            post.send(Message::forget("other"), None);
+        }
+        post.send(Message::keep("lives"), null());
+        let before = waiting();
+        for guest in 0..100 {
+            post.send(Message::keep(&guest.to_string()), null());
+            post.send(Message::forget(&guest.to_string()), None);
+        }
+        assert!(waiting() <= before, "{} wait, and {before} before", waiting());
+        // What is not taken back arrives.
+        let mut said = [0; 256];
+        loop {
+            let len = manager.recv(&mut said).unwrap();
+            if said[..len].ends_with(b"FDNAME=lives") {
+                break;
+            }
+        }
+    }
 }
