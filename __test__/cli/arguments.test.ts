@@ -20,7 +20,7 @@ test('two paths are enough', (t) => {
 test('every option of listen can be given', (t) => {
   const given =
     '--dirty-tracking on --fault-around 16 --on-unservable kill --fault-deadline 1.5s ' +
-    '--handoff-timeout=2m --kill-on-failure --no-short-waits --collapse --stats 500ms --trace /t ' +
+    '--handoff-timeout=2m --kill-on-failure --no-short-waits --collapse --no-systemd --stats 500ms --trace /t ' +
     '--state-dir /d --state-dir-wait --guardian --guardian-cgroup /c --guardian-log /l --socket-owner 123:100 --socket-mode 660'
   const values = read(...given.split(' '))
   t.deepEqual(listenOptions(values), {
@@ -39,6 +39,7 @@ test('every option of listen can be given', (t) => {
     killOnFailure: true,
     shortWaits: false,
     collapse: true,
+    systemd: false,
     trace: true,
     statsIntervalMs: 500,
   })
