@@ -64,7 +64,7 @@ impl FaultLoop {
             }
             Command::Stats(reply) => reply.send(self.stats()),
             Command::Ping(reply) => reply.send(()),
-            Command::Trace { from, reply } => reply.send(self.guest.journal.trace_from(from)),
+            Command::Trace { from, reply } => reply.send(self.guest.trace_from(from)),
             Command::Export(job) => {
                 self.catch_up()?;
                 self.export(job);

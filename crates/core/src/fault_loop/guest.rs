@@ -12,7 +12,7 @@ use crate::contract::{Notice, SessionError, SessionOptions};
 use crate::install::{Ahead, GuestMemory, Install, Obstacle, Planner, Stopped};
 use crate::source::{Scratch, Source, Want};
 use crate::stats::Stats;
-use crate::trace::FilledWith;
+use crate::trace::{FilledWith, TraceEntry};
 use crate::units::{PageIndex, PageRange, PageSize};
 
 /// For whom pages are installed.
@@ -151,9 +151,10 @@ impl Guest {
         Want::of(pages, self.memory.page_size())
     }
 
-    /// Goes on with the trace that predecessors noted, who traced since the handoff if `is_traced`.
-    pub(super) fn recall_touches(&mut self, is_traced: bool) {
-        self.journal.recall_touches(&mut self.memory, is_traced);
+    /// The trace from that entry on.
+    pub(super) fn trace_from(&mut self, from: usize) -> Vec<TraceEntry> {
+        self.journal.complete_trace(Some(&self.memory));
+        self.journal.trace_from(from)
     }
 
     /// When there is something to do for a fault in hand.

@@ -37,6 +37,8 @@ pub(super) struct Journal {
     trace: Vec<TraceEntry>,
     /// Where a successor finds it.
     touches: Option<Touches>,
+    /// What they noted is not read yet; whether they traced from the handoff on.
+    predecessors: Option<bool>,
     latency: LatencyHistogram,
     view: Arc<View>,
     observer: Box<dyn Observer>,
@@ -65,6 +67,7 @@ impl Journal {
             traces,
             trace: Vec::new(),
             touches: None,
+            predecessors: None,
             latency,
             view,
             observer,
@@ -144,23 +147,28 @@ impl Journal {
         self.touches = touches.filter(|_| self.traces);
     }
 
-    /// Goes on with what predecessors noted. If they traced from the handoff on, pages that were
-    /// touched and that there was no room to note come last: only their order is lost.
-    pub(super) fn recall_touches(&mut self, memory: &mut GuestMemory, is_traced: bool) {
-        let Some(touches) = &self.touches else { return };
-        let mut noted = FxHashSet::default();
-        self.trace = touches.entries().filter(|entry| noted.insert(entry.page())).collect();
-        for entry in &self.trace {
-            memory.states.touch(entry.page());
-        }
-        let layout = Arc::clone(memory.layout());
-        let regions = layout.regions().iter().map(|region| region.pages);
-        let touched: usize = regions.clone().map(|pages| memory.states.count_touched(pages)).sum();
-        if !is_traced || noted.len() == touched {
+    /// Goes on with what predecessors noted, who traced from the handoff on if `is_traced`. It is read
+    /// when the trace is asked for: a guest with many pages would wait for it.
+    pub(super) fn recall_touches(&mut self, is_traced: bool) {
+        self.predecessors = self.touches.is_some().then_some(is_traced);
+    }
+
+    /// Has the whole trace, that of predecessors too. If they traced from the handoff on, pages that
+    /// were touched and that there was no room to note come last: only their order is lost. Without
+    /// `memory`, whose ledger may be a successor's by now, nothing is looked at or written there.
+    pub(super) fn complete_trace(&mut self, memory: Option<&GuestMemory>) {
+        let (Some(is_traced), Some(touches)) = (self.predecessors.take(), &self.touches) else {
             return;
-        }
+        };
+        let mut noted = FxHashSet::default();
+        // Everything since was noted there as well, where there was room.
+        let own = std::mem::take(&mut self.trace);
+        self.trace =
+            touches.entries().chain(own).filter(|entry| noted.insert(entry.page())).collect();
+        let Some(memory) = memory.filter(|_| is_traced) else { return };
         let time = self.since.elapsed();
-        for page in regions.flat_map(PageRange::pages) {
+        let layout = Arc::clone(memory.layout());
+        for page in layout.regions().iter().flat_map(|region| region.pages.pages()) {
             if memory.states.is_touched(page) && noted.insert(page) {
                 let filled = filled_as(memory.states.get(page));
                 self.record(TraceEntry::new(page, false, filled, time));
@@ -239,6 +247,9 @@ impl Journal {
             self.stats_due = self.stats_every.and_then(|every| now.checked_add(every));
             let stats = self.stats(memory, hand);
             self.observer.stats(stats);
+        }
+        if self.tells_trace {
+            self.complete_trace(Some(memory));
         }
         self.report_trace(now);
     }

@@ -269,6 +269,8 @@ impl FaultLoop {
 
     /// The last of the trace, once the guest has ended.
     pub(crate) fn report_rest(&mut self) {
+        let memory = self.kept.is_some().then_some(&self.guest.memory);
+        self.guest.journal.complete_trace(memory);
         self.guest.journal.report_rest();
     }
 

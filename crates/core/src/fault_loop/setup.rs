@@ -171,7 +171,7 @@ impl Setup {
             kept,
         })?;
         fault_loop.take_over(features, shown)?;
-        fault_loop.guest.recall_touches(is_traced);
+        fault_loop.guest.journal.recall_touches(is_traced);
         fault_loop.prepare_source();
         Ok(fault_loop)
     }
