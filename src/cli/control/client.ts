@@ -135,7 +135,7 @@ function parsed(line: string, control: string): unknown {
 const printable = (text: string) => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?')
 
 const reasonOf = (error: unknown) =>
-  (error as NodeJS.ErrnoException).code === 'ECONNRESET'
+  ['ECONNRESET', 'EPIPE'].includes((error as NodeJS.ErrnoException).code ?? '')
     ? 'it hung up before it answered'
     : systemReason(error)
 
