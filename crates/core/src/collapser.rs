@@ -6,6 +6,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use crate::identity::SharedIdentity;
 use crate::kernel::{Collapse, Together};
 use crate::units::GuestAddr;
@@ -95,8 +97,9 @@ fn collapse(identity: &SharedIdentity, start: GuestAddr) -> Verdict {
         Ok(Together::Huge) => Verdict::Huge,
         Ok(Together::Not) => Verdict::Mixed,
         Err(error) => {
-            let errno = error.raw_os_error().unwrap_or_default();
-            Verdict::Tried(Collapse::NotAllowed(errno))
+            // Only some errors are for good: not that the guest has ended, or memory is short.
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            Verdict::Tried(Collapse::refused_by(errno))
         }
     }
 }

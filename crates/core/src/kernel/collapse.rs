@@ -61,12 +61,15 @@ impl Collapse {
     /// Bytes of a range, which begins at a multiple of them.
     pub const BYTES: u64 = 2 << 20;
 
-    const fn refused_by(errno: Errno) -> Self {
+    pub(crate) const fn refused_by(errno: Errno) -> Self {
         match errno {
             Errno::ENOMEM => Self::NoMemory,
             Errno::EAGAIN => Self::Busy,
             Errno::ESRCH => Self::Gone,
-            Errno::EPERM | Errno::EACCES | Errno::ENOSYS => Self::NotAllowed(errno as i32),
+            // ENOTTY is a kernel without PAGEMAP_SCAN.
+            Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::ENOTTY => {
+                Self::NotAllowed(errno as i32)
+            }
             other => Self::Refused(other as i32),
         }
     }
