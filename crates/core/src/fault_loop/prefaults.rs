@@ -2,8 +2,10 @@
 //! never over a page that was given back, and never for longer than a fault may wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use smallvec::SmallVec;
 
 use super::Turn;
 use super::announce::Announcer;
@@ -15,7 +17,7 @@ use super::upcoming::Upcoming;
 use crate::contract::{Lack, PrefaultId, PrefaultMode, PrefaultReport, Reply};
 use crate::install::{Ahead, Fill, Install, Plan, Stopped, first};
 use crate::policy::Access;
-use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket};
+use crate::source::{Chunk, Full, Scratch, Source, SourceError, Ticket, Want};
 use crate::states::{PageState, PageStates};
 use crate::units::{PageIndex, PageRange, PageSize};
 
@@ -25,7 +27,7 @@ const SLICE: (u64, u64) = (16 << 10, 4 << 20);
 /// Bytes of a slice, at least, while faults come to the very pages that are being installed.
 const RACE: u64 = 512 << 10;
 
-/// Bytes made ready at once for the next slice, while others install.
+/// Bytes of a part that is made ready at once for the next slice, while others install.
 const PREPARE: u64 = 256 << 10;
 
 /// Look-ups of a slice, however little they bring.
@@ -259,6 +261,24 @@ impl Prefault {
     }
 }
 
+/// Where the next slice begins: of so many bytes, parts that are made ready one at a time.
+fn parts_ahead(wants: impl Iterator<Item = Want>, mut bytes: u64) -> SmallVec<[(u64, u64); 32]> {
+    let mut parts = SmallVec::new();
+    for want in wants {
+        let (mut offset, end) = (want.offset, want.offset + want.len.min(bytes));
+        bytes -= end - offset;
+        while offset < end && parts.len() < parts.inline_size() {
+            let len = PREPARE.min(end - offset);
+            parts.push((offset, len));
+            offset += len;
+        }
+        if bytes == 0 || parts.len() == parts.inline_size() {
+            break;
+        }
+    }
+    parts
+}
+
 impl Prefaults {
     /// Does some of the work there is.
     pub(super) fn slice(
@@ -377,13 +397,16 @@ impl Prefaults {
         if plan.as_slice().is_empty() {
             return Ok(());
         }
-        let next = self.queue[at].ranges.front().map(|range| guest.want(*range));
-        let (start, len) = next.map_or((0, 0), |next| (next.offset, next.len.min(self.slice)));
-        let prepared = AtomicU64::new(0);
+        let wants = self.queue[at].ranges.iter().map(|range| guest.want(*range));
+        let parts = parts_ahead(wants, self.slice);
+        let prepared = AtomicUsize::new(0);
         let meanwhile = || {
-            let from = prepared.fetch_add(PREPARE, Ordering::Relaxed);
-            if from < len {
-                source.prepare(start + from, PREPARE.min(len - from));
+            let mut bytes = 0;
+            while bytes < LOOK_UP
+                && let Some((offset, len)) = parts.get(prepared.fetch_add(1, Ordering::Relaxed))
+            {
+                source.prepare(*offset, *len);
+                bytes += len;
             }
         };
         let (installed, Ahead { left, stopped }) = guest.install_ahead(plan.as_slice(), &meanwhile);
@@ -637,6 +660,21 @@ mod tests {
         assert_eq!(left(prefault), [(0, 1), (21, 22), (5, 6), (1, 5), (6, 8), (20, 21)]);
         prefault.put_first(PageRange::single(PageIndex(50)));
         assert_eq!(left(prefault).len(), 6);
+    }
+
+    #[test]
+    fn as_much_is_made_ready_as_the_next_slice_needs() {
+        let want = |offset, len| Want { offset, len, page: 4096 };
+        let parts = |wants: &[Want], bytes| parts_ahead(wants.iter().copied(), bytes).to_vec();
+        let few = [want(8192, 4096), want(65536, 3 * PREPARE), want(0, 4096)];
+        let (part, rest) = (PREPARE, 4096);
+        assert_eq!(parts(&few, 0), [(8192, 0)][..0]);
+        assert_eq!(parts(&few, 4096), [(8192, 4096)]);
+        let first = [(8192, 4096), (65536, part), (65536 + part, rest)];
+        assert_eq!(parts(&few, 4096 + part + rest), first);
+        assert_eq!(parts(&few, u64::MAX).len(), 5);
+        assert_eq!(parts(&[want(4096, 4096); 100], u64::MAX).len(), 32);
+        assert_eq!(parts(&[want(0, 1 << 30)], u64::MAX).len(), 32);
     }
 
     #[test]
