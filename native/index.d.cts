@@ -345,6 +345,8 @@ export interface NativeListenOptions {
   trace?: boolean
   shortWaits?: boolean
   collapse?: boolean
+  /** Guests are expected to have pages of 2 MiB. */
+  expectHugePages?: boolean
 }
 
 /** Whom the socket is given to. */

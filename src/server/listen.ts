@@ -1,7 +1,9 @@
 import { aborted } from '../abort.js'
+import { hugePageSize } from '../huge-pool.js'
 import { checkListenOptions, type CheckedOptions, type ListenOptions } from './options.js'
 import { namingCaller } from '../stack.js'
 import { traceFor } from '../trace/for-snapshot.js'
+import { type Trace } from '../trace/trace.js'
 import { Server } from './server.js'
 
 /**
@@ -22,7 +24,7 @@ export async function listenAsChecked(checked: CheckedOptions): Promise<Server> 
   const trace = await traceFor(checked.prefetch, checked.native.snapshot)
   // A server that is made now would not hear of it any more.
   if (signal?.aborted) throw aborted(what, signal)
-  const server = new Server(checked, trace)
+  const server = new Server(expecting(checked, trace), trace)
   try {
     await namingCaller(server.listening())
   } catch (error) {
@@ -32,4 +34,10 @@ export async function listenAsChecked(checked: CheckedOptions): Promise<Server> 
   if (!signal?.aborted) return server
   await server.gone()
   throw aborted(what, signal)
+}
+
+/** The guests of a trace of 2 MiB pages are likely to have such pages again. */
+function expecting(checked: CheckedOptions, trace: Trace | undefined): CheckedOptions {
+  if (trace?.pageSize !== hugePageSize) return checked
+  return { ...checked, native: { ...checked.native, expectHugePages: true } }
 }

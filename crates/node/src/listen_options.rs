@@ -69,6 +69,8 @@ pub struct NativeListenOptions {
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
     pub collapse: Option<bool>,
+    /// Guests are expected to have pages of 2 MiB.
+    pub expect_huge_pages: Option<bool>,
 }
 
 /// Where guests are kept.
@@ -120,6 +122,7 @@ impl NativeListenOptions {
                 mode: self.socket_mode,
             },
             session: self.session(default.session)?,
+            expect_huge_pages: self.expect_huge_pages.unwrap_or(default.expect_huge_pages),
             keep: None,
             manager: None,
         })

@@ -20,6 +20,13 @@ const MOST_BUFFERS: usize = 8;
 /// A guest that has not come to its page for so long gives its buffer back.
 const KEPT: Duration = Duration::from_millis(100);
 
+/// Bytes that are copied of a page whose fault has come, if the rest is to be copied while it waits:
+/// the whole copy saves less than its last quarter takes.
+const ENOUGH: usize = HugeBuffer::LEN / 8 * 7;
+
+/// A guest that came to its page sooner than this, the last time, has no work meanwhile.
+const AT_WORK: Duration = Duration::from_micros(100);
+
 /// The base-2 logarithm of the most pages in a row that are not copied.
 const MOST_DOUBT: u32 = 6;
 
@@ -32,6 +39,9 @@ pub(super) struct Ahead {
     len: usize,
     /// When it was last of use.
     since: Option<Instant>,
+    /// When the last page was served, and how long the guest then took to come to the next.
+    served: Option<Instant>,
+    pause: Duration,
     /// How often in a row the guest came before the copy was there, and the pages that are left
     /// alone for that.
     vain: u32,
@@ -46,9 +56,18 @@ impl Ahead {
         (self.len == bytes.len()).then_some(bytes)
     }
 
-    /// A fault on `page` is about to be served: what little is missing of its copy is added.
-    pub(super) fn finish(&mut self, guest: &Guest, page: PageIndex, source: &dyn Source) {
-        if self.page == Some(page) && self.len >= HugeBuffer::LEN / 2 {
+    /// A fault on `page`, read at that time, is about to be served: what little is missing of its
+    /// copy is added.
+    pub(super) fn finish(
+        &mut self,
+        guest: &Guest,
+        (page, read_at): (PageIndex, Instant),
+        source: &dyn Source,
+    ) {
+        if let Some(served) = self.served.take() {
+            self.pause = read_at.saturating_duration_since(served);
+        }
+        if self.page == Some(page) && self.len >= ENOUGH {
             while self.bytes(page).is_none() && self.copy(guest, page, source) {}
         }
     }
@@ -60,6 +79,7 @@ impl Ahead {
             return;
         }
         self.learn(page);
+        self.served = Some(Instant::now());
         let Some(region) = memory.layout().region_of(page).map(|region| region.pages) else {
             return;
         };
@@ -86,6 +106,7 @@ impl Ahead {
     pub(super) fn prepare(&mut self, guest: &Guest, source: &dyn Source) -> bool {
         if let Some(page) = self.page
             && self.doubt == 0
+            && self.pause >= AT_WORK
             && guest.memory.states.get(page) == PageState::Unfaulted
             && self.copy(guest, page, source)
         {

@@ -95,7 +95,7 @@ fn serve_one(
     fetches: &mut Fetches,
     ahead: &mut Ahead,
 ) -> Turn {
-    let Fault { page, kind, alone, .. } = *guest.hand.get(index);
+    let Fault { page, kind, alone, read_at, .. } = *guest.hand.get(index);
     let state = guest.memory.states.get(page);
     let access = kind.access();
     guest.memory.note_fault(page);
@@ -107,7 +107,7 @@ fn serve_one(
             guest.install(plan.as_slice(), Asker::Fault)
         }
         (Kind::Missing { .. }, Content::Source) => {
-            ahead.finish(guest, page, source);
+            ahead.finish(guest, (page, read_at), source);
             let ready = ahead.bytes(page).map(|bytes| (page, bytes));
             let planner = Planner { ready, ..guest.planner(source, scratch) };
             let mut plan = Plan::default();

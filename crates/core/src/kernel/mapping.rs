@@ -214,34 +214,31 @@ impl ZeroBytes {
     }
 }
 
-/// Room for a 2 MiB page, in one piece of memory where the kernel has such pieces.
+/// Room for a 2 MiB page, of which no more is in use than something was put into: in pages of 4 KiB,
+/// since the kernel clears a larger one as a whole, which takes as long as the copy of one.
 #[derive(Debug)]
-pub struct HugeBuffer {
-    map: MmapMut,
-    start: usize,
-}
+pub struct HugeBuffer(MmapMut);
 
 impl HugeBuffer {
-    /// Its size in bytes, and what it is aligned to.
+    /// Its size in bytes.
     pub const LEN: usize = 2 << 20;
 
     /// Memory for it; none is in use before something is put there.
     pub fn new() -> io::Result<Self> {
-        let map = MmapOptions::new().len(2 * Self::LEN).map_anon()?;
-        // Without it, it is put together from small pages.
-        let _ = map.advise(Advice::HugePage);
-        let start = map.as_ptr().align_offset(Self::LEN).min(Self::LEN);
-        Ok(Self { map, start })
+        let map = MmapOptions::new().len(Self::LEN).map_anon()?;
+        // A kernel that has no larger pages refuses.
+        let _ = map.advise(Advice::NoHugePage);
+        Ok(Self(map))
     }
 
     /// Its bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &self.map[self.start..][..Self::LEN]
+        &self.0
     }
 
     /// Its bytes, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..][..Self::LEN]
+        &mut self.0
     }
 }
 

@@ -44,6 +44,9 @@ pub struct ServerOptions {
     pub access: SocketAccess,
     /// For every guest.
     pub session: SessionOptions,
+    /// Guests are expected to have pages of 2 MiB: what the source has at hand is made ready before
+    /// they come. It does no harm where they have others.
+    pub expect_huge_pages: bool,
     /// Where guests are kept, so that they outlive this process.
     pub keep: Option<Keep>,
     /// Whose socket is used, if it listens at the server's path.
@@ -58,6 +61,7 @@ impl Default for ServerOptions {
             max_guests_per_process: 4,
             access: SocketAccess::default(),
             session: SessionOptions::default(),
+            expect_huge_pages: false,
             keep: None,
             manager: None,
         }
@@ -114,6 +118,9 @@ impl Server {
             .spawn(move || acceptor.run())
             .map_err(|error| resources(error.to_string()))?;
         let thread = Mutex::new(Some(thread));
+        if options.expect_huge_pages {
+            fetcher.expect_huge_pages();
+        }
         let server = Self { path: socket.to_owned(), shared, thread };
         Ok(Bound::new(server, fetcher, options, observer))
     }

@@ -7,7 +7,7 @@ mod threads;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::budget::{Account, Budget, OWN, Permit};
 use super::{Piece, Source, SourceError, Urgency, Want};
@@ -20,6 +20,8 @@ use threads::Shared;
 pub struct Fetcher {
     threads: Arc<Threads>,
     budget: Arc<Budget>,
+    /// On behalf of guests that are expected.
+    expected: OnceLock<Client>,
 }
 
 /// Keeps the threads for as long as there is a fetcher or a client of it.
@@ -78,7 +80,14 @@ impl Fetcher {
 
     /// Threads for `source`, with another budget.
     pub fn with_budget(source: Arc<dyn Source>, budget: Arc<Budget>) -> Self {
-        Self { threads: Arc::new(Threads(Arc::new(Shared::new(source)))), budget }
+        let threads = Arc::new(Threads(Arc::new(Shared::new(source))));
+        Self { threads, budget, expected: OnceLock::new() }
+    }
+
+    /// A guest of 2 MiB pages is going to come: what the source has at hand is made ready for it, as
+    /// by [`Client::prepare`].
+    pub fn expect_huge_pages(&self) {
+        self.expected.get_or_init(|| self.client(|| {})).prepare();
     }
 
     /// The source that is fetched from.
@@ -127,10 +136,8 @@ impl Client {
     pub fn prepare(&self) {
         let shared = &self.threads.0;
         let mut state = shared.lock();
-        if !std::mem::replace(&mut state.prepared, true) {
-            state.requests.prepare(self.id);
-            shared.call_a_thread(state, self.id, Urgency::Background);
-        }
+        state.requests.prepare(self.id);
+        shared.call_a_thread(state, self.id, Urgency::Background);
     }
 }
 

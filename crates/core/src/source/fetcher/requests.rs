@@ -20,6 +20,8 @@ pub(super) struct Requests {
     jobs: FxHashMap<JobId, Job>,
     /// The fetch of these very pages, queued or under way.
     fetches: FxHashMap<Want, JobId>,
+    /// All of the source was made ready, or is about to be.
+    prepared: bool,
     last: u64,
 }
 
@@ -98,7 +100,12 @@ impl Requests {
                 left.extend(of_client.map(|waiter| WaiterId { job: *job, number: waiter.number }));
                 true
             }
-            Job::Announce(owner, _) | Job::Prepare(owner) => *owner != client,
+            Job::Announce(owner, _) => *owner != client,
+            Job::Prepare(owner) => {
+                // The next guest has it done.
+                self.prepared &= *owner != client;
+                *owner != client
+            }
         });
         let dropped = left.into_iter().filter_map(|waiter| self.cancel(waiter)).collect();
         self.lanes.remove(client);
@@ -159,8 +166,11 @@ impl Requests {
         self.lanes.push(client, Urgency::Background, job);
     }
 
-    /// Queues making all of the source ready.
+    /// Queues making all of the source ready, unless that was done.
     pub(super) fn prepare(&mut self, client: ClientId) {
+        if std::mem::replace(&mut self.prepared, true) {
+            return;
+        }
         let job = self.next_number();
         self.jobs.insert(job, Job::Prepare(client));
         self.lanes.push(client, Urgency::Background, job);

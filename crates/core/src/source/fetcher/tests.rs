@@ -331,6 +331,9 @@ impl Source for Listens {
         self.0.send(format!("fetch {} {}", want.offset, want.len)).unwrap();
         Ok(Piece::zeros(want.len))
     }
+    fn prepare(&self, offset: u64, len: u64) {
+        self.0.send(format!("prepare {offset} {len}")).unwrap();
+    }
     fn will_need(&self, offset: u64, len: u64) {
         assert_ne!(offset, 13, "on purpose");
         self.0.send(format!("need {offset} {len}")).unwrap();
@@ -362,6 +365,38 @@ fn a_source_hears_what_is_announced_and_what_a_fault_waits_for() {
     let _background = ask(60, Background);
     assert_eq!(next(), "fetch 60 10");
     assert_eq!((0..3).filter_map(|_| rx.recv_timeout(DEADLINE).ok()).count(), 3);
+}
+
+#[test]
+fn a_source_is_made_ready_once_whoever_asks_first() {
+    let (heard, hears) = mpsc::channel();
+    let fetcher = Fetcher::new(Arc::new(Listens(heard)));
+    let next = || hears.recv_timeout(DEADLINE).unwrap();
+    fetcher.expect_huge_pages();
+    assert_eq!([next(), next()], ["prepare 0 524288", "prepare 524288 524288"]);
+    fetcher.expect_huge_pages();
+    let client = fetcher.client(|| {});
+    client.prepare();
+    client.announce(vec![5..8, 20..30]);
+    assert_eq!([next(), next()], ["need 5 3", "need 20 10"]);
+}
+
+#[test]
+fn what_a_guest_had_queued_and_left_is_made_ready_for_the_next() {
+    let mut requests = requests::Requests::default();
+    for _ in 0..2 {
+        let client = requests.join();
+        requests.prepare(client);
+        assert!(requests.leave(client).is_empty());
+        assert!(requests.start().is_none());
+    }
+    let client = requests.join();
+    requests.prepare(client);
+    requests.prepare(client);
+    let (turn, work) = requests.start().unwrap();
+    assert_eq!(work, requests::Work::Prepare);
+    requests.finish(turn);
+    assert!(requests.start().is_none());
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::source::{Piece, Source, SourceError, Urgency, Want};
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// Bytes that are made ready at once.
-const STEP: u64 = 2 << 20;
+/// Bytes that are made ready before others have their turn: what takes some 50 µs.
+const STEP: u64 = 512 << 10;
 
 pub(super) struct Shared {
     source: Arc<dyn Source>,
@@ -30,8 +30,6 @@ pub(super) struct State {
     idle: usize,
     called: usize,
     closed: bool,
-    /// All of the source was made ready, or is about to be.
-    pub(super) prepared: bool,
 }
 
 impl Shared {
@@ -117,13 +115,17 @@ impl Shared {
         }
     }
 
-    /// Makes all of the source ready, for as long as there is somebody to use it.
+    /// Makes all of the source ready, for as long as there is somebody to use it. Gives way after
+    /// each step: the scheduler would let it run on for milliseconds while a guest, or its fault
+    /// loop, waits for this core. Of low priority it would be kept from running for as long, and
+    /// with this process's mappings locked.
     fn prepare(&self) {
         let mut at = 0;
         while at < self.source.len() && !self.lock().closed {
             let len = STEP.min(self.source.len() - at);
             self.source.prepare(at, len);
             at += len;
+            thread::yield_now();
         }
     }
 
