@@ -3,9 +3,10 @@
 use crate::measure::Metric;
 use crate::target::{Bound, Target, figure, ratio};
 use crate::workloads::{
-    COLLAPSED, DEFAULTS, DENSE, FLOOR, HANDED_OVER, KEPT, KERNEL, KILLED, ONE_PAGE,
+    COLLAPSED, DEFAULTS, DENSE, EXPECTED, FLOOR, HANDED_OVER, KEPT, KERNEL, KILLED, ONE_PAGE,
     ONE_PAGE_SLEEPING, POPULATED, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN,
-    RAW_COPY_BY_TWO, SPARSE, TRACED, TRACKED, UNDISTURBED, WITH_EXPORTS, WITH_PREFAULT,
+    RAW_COPY_BY_TWO, SPARSE, TRACED, TRACED_FIRST, TRACKED, UNDISTURBED, WITH_EXPORTS,
+    WITH_PREFAULT,
 };
 
 /// All of them.
@@ -123,6 +124,20 @@ pub(crate) const ALL: &[Target] = &[
         Bound::AtMost(0.4),
     ),
     ratio(
+        "after a trace, prefetched first: demand faults left",
+        "boot-traced",
+        Metric::Faults,
+        (TRACED_FIRST, DEFAULTS),
+        Bound::AtMost(0.1),
+    ),
+    ratio(
+        "after a trace, prefetched first: total time with the wait",
+        "boot-traced",
+        Metric::TimeMs,
+        (TRACED_FIRST, DEFAULTS),
+        Bound::AtMost(0.5),
+    ),
+    ratio(
         "demand fault p99 while a prefault runs",
         "demand",
         Metric::P99Us,
@@ -162,6 +177,20 @@ pub(crate) const ALL: &[Target] = &[
         "huge-random",
         Metric::TimeMs,
         (DEFAULTS, POPULATED),
+        Bound::AtMost(1.0),
+    ),
+    ratio(
+        "2 MiB pages that are expected, in order: total time / plain, populated first",
+        "huge",
+        Metric::TimeMs,
+        (EXPECTED, POPULATED),
+        Bound::AtMost(1.0),
+    ),
+    ratio(
+        "2 MiB pages that are expected, random: total time / plain, populated first",
+        "huge-random",
+        Metric::TimeMs,
+        (EXPECTED, POPULATED),
         Bound::AtMost(1.0),
     ),
     ratio(

@@ -20,6 +20,8 @@ pub(crate) enum Handler {
     },
     /// A session of uffd-rs.
     Uffd(SessionOptions),
+    /// A session of uffd-rs whose guest is known to have pages of 2 MiB before it comes.
+    UffdExpecting(SessionOptions),
     /// A session of uffd-rs whose guest outlives its process.
     UffdKept(SessionOptions),
     /// A session of uffd-rs on a snapshot that has served another guest just before.
@@ -54,6 +56,7 @@ impl Handler {
     pub(crate) const fn session(self) -> Option<SessionOptions> {
         match self {
             Self::Uffd(options)
+            | Self::UffdExpecting(options)
             | Self::UffdKept(options)
             | Self::UffdAgain(options)
             | Self::UffdPacked(options) => Some(options),

@@ -1,6 +1,7 @@
 //! What a guest does, and what is done to it.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use uffd_core::session::{FaultAround, SessionOptions};
 use uffd_core::units::PageRange;
@@ -118,6 +119,8 @@ pub(crate) enum Ahead {
     Trace {
         of: Bench,
         recorder: Box<SessionOptions>,
+        /// How long the guest waits for it at the most before its first touch.
+        first: Duration,
     },
 }
 
@@ -125,6 +128,14 @@ impl Ahead {
     /// The trace of a guest that was served page by page, so that it has every page touched.
     pub(crate) fn trace_by_one_page(of: Bench) -> Self {
         let recorder = SessionOptions { fault_around: FaultAround::Off, ..Default::default() };
-        Self::Trace { of, recorder: Box::new(recorder) }
+        Self::Trace { of, recorder: Box::new(recorder), first: Duration::ZERO }
+    }
+
+    /// The same, and the guest waits for it for so long at the most.
+    pub(crate) fn trace_first(of: Bench, wait: Duration) -> Self {
+        match Self::trace_by_one_page(of) {
+            Self::Trace { of, recorder, .. } => Self::Trace { of, recorder, first: wait },
+            other => other,
+        }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn ahead(contender: &Contender, snapshots: &mut Snapshots) -> Result<
     match ahead {
         Ahead::Nothing => Ok(Vec::new()),
         Ahead::Pages(pages) => Ok(vec![PageRange::new(pages.start, pages.end)]),
-        Ahead::Trace { of, recorder } => record(contender, of, **recorder, snapshots),
+        Ahead::Trace { of, recorder, .. } => record(contender, of, **recorder, snapshots),
     }
 }
 
@@ -35,18 +35,26 @@ pub(super) fn touch(
     ahead: Vec<PageRange>,
 ) -> Result<Measure> {
     let mut measure = Measure::default();
+    let first = match contender.script {
+        Script::Touch { ahead: Ahead::Trace { first, .. }, .. } => first,
+        _ => Duration::ZERO,
+    };
     // The guest knows what to do and waits for the word, so that a prefault has no head start.
     let bench_done = when_told(&stand.guest, 0, bench);
     let meter = Meter::start(stand)?;
     let begin = Instant::now();
     let prefault = prefault(stand, ahead.clone())?;
+    let early = prefault.as_ref().and_then(|prefault| prefault.recv_timeout(first).ok());
+    let waited = if first.is_zero() { first } else { begin.elapsed() };
     tell(&stand.guest)?;
     let report = bench_done.get()?;
     meter.stop_with_faults(&mut measure)?;
     latencies(&mut measure, &report);
+    // Whoever waits first pays for that.
+    measure.set(Metric::TimeMs, millis(waited + Duration::from_nanos(report.nanos)));
     let all_in = match prefault {
         Some(prefault) => {
-            let (done, report) = prefault.recv()?;
+            let (done, report) = early.map_or_else(|| prefault.recv(), Ok)?;
             let percent = 100.0 * report.installed as f64 / report.requested() as f64;
             measure.set(Metric::PrefaultedPercent, percent);
             if let Some(faults) = faults_of(stand, &ahead)? {

@@ -69,6 +69,9 @@ impl<'a> Ready<'a> {
             }
             _ => source(Arc::new(FileSource::open(&file)?)),
         };
+        if let (Handler::UffdExpecting(_), Opened::Source(source)) = (handler, &opened) {
+            source.expect_huge_pages();
+        }
         let took = begin.elapsed();
         let kept = match handler {
             Handler::UffdKept(_) => Some(keep(&file)?),

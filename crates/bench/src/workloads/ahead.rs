@@ -1,15 +1,20 @@
 //! Pages that are installed before the guest asks for them.
 
+use std::time::Duration;
+
 use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::{Bench, Order};
 
 use super::common::{ANOTHER_RUN, Scale, Workload, boot_like, touching};
 use super::names::{
     DEFAULTS, FLOOR, ONE_PAGE, PREFAULT, PREFAULT_AGAIN, RAW_COPY, RAW_COPY_AGAIN, RAW_COPY_BY_TWO,
-    TRACED, TRACED_BY_DEFAULTS, WITH_PREFAULT,
+    TRACED, TRACED_BY_DEFAULTS, TRACED_FIRST, WITH_PREFAULT,
 };
 use crate::boot;
 use crate::plan::{Ahead, Contender, Handler, Script, Snapshot};
+
+/// How long a guest waits for its trace, where it waits: all of it is there sooner.
+const WAIT: Duration = Duration::from_millis(100);
 
 pub(super) const FILL: Workload = Workload {
     name: "fill",
@@ -81,6 +86,7 @@ fn traced(scale: Scale, round: u64, work: u64) -> Vec<Contender> {
         touching(scale, ONE_PAGE, Handler::one_page(), &bench),
         touching(scale, DEFAULTS, Handler::defaults(), &bench),
         traced(TRACED, Ahead::trace_by_one_page(of.clone())),
-        traced(TRACED_BY_DEFAULTS, Ahead::Trace { of, recorder }),
+        traced(TRACED_FIRST, Ahead::trace_first(of.clone(), WAIT)),
+        traced(TRACED_BY_DEFAULTS, Ahead::Trace { of, recorder, first: Duration::ZERO }),
     ]
 }

@@ -1,9 +1,10 @@
 //! Guests with pages of 2 MiB, 512 MiB of them, on a warm file.
 
+use uffd_core::session::SessionOptions;
 use uffd_guest::protocol::Bench;
 
 use super::common::{Scale, Workload, random, touching, tracking};
-use super::names::{DEFAULTS, PLAIN, POPULATED, TRACKED};
+use super::names::{DEFAULTS, EXPECTED, PLAIN, POPULATED, TRACKED};
 use crate::plan::{Contender, Handler, Plain, Snapshot};
 
 pub(super) const SEQUENTIAL: Workload = Workload {
@@ -29,6 +30,7 @@ fn huge(scale: Scale, bench: &Bench) -> Vec<Contender> {
         (PLAIN, Handler::Plain(Plain::MAPPING)),
         (POPULATED, Handler::Plain(Plain::UNREGISTERING)),
         (DEFAULTS, Handler::defaults()),
+        (EXPECTED, Handler::UffdExpecting(SessionOptions::default())),
         (TRACKED, tracking()),
     ]
     .map(|(name, handler)| Contender {
