@@ -44,7 +44,7 @@ export function promiseTo(guest: Guest, socket: string): void {
 
 async function tellIfShort(guest: Guest, socket: string): Promise<void> {
   // Restores that wait count later: one of them may be waiting for this guest.
-  const pool = await look(() => owedTo(guest), guest, [])
+  const pool = await look(() => owedTo(guest), othersThan(guest), [])
   if (guests.has(guest) && isShort(pool)) warn(told(pool, `on ${socket}`), 'ERR_UFFD_HUGE_PAGES')
 }
 
@@ -66,11 +66,26 @@ export async function promise(bytes: number): Promise<PromisedPages> {
 
 async function keep(kept: PromisedPages, before: Promise<unknown>): Promise<PromisedPages> {
   await before
-  const pool = await look(async () => kept.pages, undefined, awaited)
+  const pool = await look(async () => kept.pages, guests, awaited)
   if (isShort(pool)) throw new UffdError('ERR_UFFD_HUGE_PAGES', told(pool, 'to be restored'))
   awaited.add(kept)
   return kept
 }
+
+/**
+ * Refuses a guest that has come, and whose memory the pool cannot hold beside those that came before
+ * it.
+ *
+ * @throws {UffdError} if it cannot
+ */
+export async function requireRoom(guest: Guest): Promise<void> {
+  const all = [...guests]
+  const before = all.slice(0, Math.max(0, all.indexOf(guest)))
+  const pool = await look(() => owedTo(guest), before, awaited)
+  if (isShort(pool)) throw new UffdError('ERR_UFFD_HUGE_PAGES', told(pool, 'that was loaded'))
+}
+
+const othersThan = (guest: Guest) => [...guests].filter((other) => other !== guest)
 
 /** The guest has come, and counts itself, or will not come. */
 export function release(kept: PromisedPages | undefined): void {
@@ -79,13 +94,12 @@ export function release(kept: PromisedPages | undefined): void {
 
 async function look(
   needs: () => Promise<number>,
-  except: Guest | undefined,
+  others: Iterable<Guest>,
   waiting: Iterable<PromisedPages>,
 ): Promise<HugePagePool> {
   for (let tries = 1; ; tries++) {
     const before = await freePages()
-    const others = [...guests].filter((guest) => guest !== except)
-    const [needed, ...owed] = await Promise.all([needs(), ...others.map(owedTo)])
+    const [needed, ...owed] = await Promise.all([needs(), ...[...others].map(owedTo)])
     const kept = [...waiting].map(({ pages }) => pages)
     const free = await freePages()
     // What a guest takes between the questions would be counted twice, or not at all.

@@ -32,3 +32,11 @@ export async function reserveHugePages(t: ExecutionContext, count: number): Prom
   const given = read(pool)
   if (given !== wanted) throw new Error(`the kernel gave ${given} huge pages of ${wanted}`)
 }
+
+/** How many of the host's 2 MiB pages are free. */
+export const freeHugePages = () => read(free)
+
+/** Adds so many to the pool, for as long as the caller has reserved it. */
+export function giveHugePages(count: number): void {
+  writeFileSync(pool, String(read(pool) + count))
+}

@@ -4,7 +4,7 @@ import { whileAtWork } from '../abort.js'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { type GuestEnd } from '../guest/end.js'
 import { type Guest } from '../guest/guest.js'
-import { hugePageSize, promise, type PromisedPages, release } from '../huge-pool.js'
+import { hugePageSize, promise, type PromisedPages, release, requireRoom } from '../huge-pool.js'
 import { listenAsChecked } from '../server/listen.js'
 import { checkListenOptions, listenShape, type ListenOptions } from '../server/options.js'
 import { type Checked } from '../validate.js'
@@ -45,6 +45,7 @@ export class Attempt {
   #prefetched: Promise<PrefaultReport> | undefined
   #kept: PromisedPages | undefined
   #loadSent = false
+  #handedOff = 0
 
   constructor(checked: CheckedRestore) {
     this.#checked = checked
@@ -76,11 +77,17 @@ export class Attempt {
       await requireFresh(client, this.#request)
       return answer
     })
-    await steps.take('pool', () => this.#keepHugePages(wanted, trace))
-    const server = await steps.take('listen', (signal) => this.#listen(wanted, signal))
+    await steps.take('pool', () => this.#keepHugePages(wanted))
+    const expectHugePages = this.#hugePages(wanted) ?? trace?.pageSize === hugePageSize
+    const server = await steps.take('listen', (signal) =>
+      this.#listen(wanted, expectHugePages, signal),
+    )
     const guest = await this.#load(server, wanted, trace)
     const found = await steps.take('verify', () => verify(client, wanted, this.#request))
-    if (resume === true) await steps.take('resume', () => client.resume(this.#request))
+    if (resume === true) {
+      await steps.take('prefetch', (signal) => this.#prefetchFirst(signal))
+      await steps.take('resume', () => client.resume(this.#request))
+    }
     guest.off('end', this.#onEnd)
     return new RestoredVm({
       guest,
@@ -94,14 +101,24 @@ export class Attempt {
     })
   }
 
+  /**
+   * Whether the guest's pages are of 2 MiB, if anybody has said; otherwise it is seen when it has
+   * come. A trace tells what pages another run had, and not which ones this load makes.
+   */
+  #hugePages({ template }: Wanted): boolean | undefined {
+    const { hugePages = 'Snapshot' } = this.#checked.options
+    const said = hugePages === 'Snapshot' ? template?.hugePages : hugePages
+    return said === undefined ? undefined : said === '2M'
+  }
+
+  get #requiresHugePages(): boolean {
+    return this.#checked.options.requireHugePages ?? true
+  }
+
   /** Pages that Firecracker maps are only taken from the pool when the guest needs them. */
-  async #keepHugePages({ snapshot, template }: Wanted, trace: Trace | undefined): Promise<void> {
-    const { hugePages = 'Snapshot', requireHugePages = true } = this.#checked.options
-    const isHuge =
-      hugePages === 'Snapshot'
-        ? template?.hugePages === '2M' || trace?.pageSize === hugePageSize
-        : hugePages === '2M'
-    if (isHuge && requireHugePages) this.#kept = await promise((await stat(snapshot)).size)
+  async #keepHugePages(wanted: Wanted): Promise<void> {
+    if (!this.#requiresHugePages || this.#hugePages(wanted) !== true) return
+    this.#kept = await promise((await stat(wanted.snapshot)).size)
   }
 
   get #request() {
@@ -109,7 +126,11 @@ export class Attempt {
     return { signal: this.#steps.signal, timeoutMs: requestMs }
   }
 
-  async #listen({ snapshot }: Wanted, ending: AbortSignal): Promise<Server> {
+  async #listen(
+    { snapshot }: Wanted,
+    expectHugePages: boolean,
+    ending: AbortSignal,
+  ): Promise<Server> {
     const { options, socket } = this.#checked
     // The caller's signal ends the attempt, and that ends the server. The prefetch is a step here.
     const {
@@ -122,7 +143,7 @@ export class Attempt {
     ) as Partial<Checked<ListenOptions>>
     const checked = checkListenOptions({ ...more, snapshot, socket })
     // Whoever was left in the directory is nobody's guest here, and would wait for this one's end.
-    const native = { ...checked.native, stateDirAlone: true }
+    const native = { ...checked.native, stateDirAlone: true, expectHugePages }
     this.#server = await whileAtWork(
       ending,
       async (signal) => await listenAsChecked({ ...checked, native, signal }),
@@ -152,11 +173,15 @@ export class Attempt {
 
   async #take(guest: Guest, trace: Trace | undefined): Promise<void> {
     this.#guest = guest
+    this.#handedOff = performance.now()
     // From now on it counts itself.
     release(this.#kept)
     guest.on('end', this.#onEnd)
     // It may have ended before anybody listened.
     if (guest.endSoFar !== undefined) this.#onEnd(guest.endSoFar)
+    if (this.#requiresHugePages && this.#kept === undefined && guest.pageSize === hugePageSize) {
+      await this.#steps.take('pool', async () => await requireRoom(guest))
+    }
     if (trace !== undefined) {
       await this.#steps.take('prefetch', async () => this.#prefetch(guest, trace))
     }
@@ -170,6 +195,23 @@ export class Attempt {
     this.#prefetched.catch((error: unknown) => {
       const ended = error instanceof UffdError && error.code === 'ERR_UFFD_GUEST_ENDED'
       if (!ended) this.#steps.fail(error, 'prefetch')
+    })
+  }
+
+  /** Leaves the guest paused for as long as its pages are to come first. */
+  async #prefetchFirst(ending: AbortSignal): Promise<void> {
+    const { prefetchFirstMs } = this.#checked.options
+    const prefetched = this.#prefetched
+    if (prefetchFirstMs === undefined || prefetched === undefined) return
+    const left = this.#handedOff + prefetchFirstMs - performance.now()
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, left)
+      const go = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+      prefetched.then(go, go)
+      ending.addEventListener('abort', go, { once: true })
     })
   }
 

@@ -103,6 +103,14 @@ export interface RestoreOptions
    */
   readonly resume?: boolean | 'at-load' | undefined
   /**
+   * How long the guest is kept paused for its prefetch at the most, in milliseconds: it is resumed
+   * once all pages of the trace are there, or that long after the handoff. Both cores of a small host
+   * copy then, and a guest that does little but touch memory is not ahead of them; one that computes
+   * loses the time. Not with `resume: 'at-load'`.
+   * @default none: it runs as soon as it can, beside the prefetch
+   */
+  readonly prefetchFirstMs?: number | undefined
+  /**
    * Track written pages, so that Firecracker can make diff snapshots.
    * @default the template's, else false
    */
@@ -114,10 +122,10 @@ export interface RestoreOptions
    */
   readonly killOnFailure?: boolean | undefined
   /**
-   * Whether a guest on 2 MiB pages is refused, before Firecracker is told anything, if the pool of
-   * this host cannot hold all of its memory beside what other guests of this process may still
-   * take. That its pages are of 2 MiB is known from `hugePages`, the template or the trace. One
-   * that is let in all the same has threads that wait while the pool is used up.
+   * Whether a guest on 2 MiB pages is refused if the pool of this host cannot hold all of its memory
+   * beside what other guests of this process may still take: before Firecracker is told anything
+   * where `hugePages` or the template says that its pages are of 2 MiB; otherwise when it has come,
+   * before it runs. One that is let in all the same has threads that wait while the pool is used up.
    * @default true
    */
   readonly requireHugePages?: boolean | undefined
@@ -149,6 +157,7 @@ const check = object<Checked<RestoreOptions>>({
   freePageReporting: optional(boolean),
   freePageHinting: optional(boolean),
   resume: optional(resume),
+  prefetchFirstMs: optional(milliseconds),
   trackDirtyPages: loadShape.trackDirtyPages,
   networkOverrides: loadShape.networkOverrides,
   vsockOverride: loadShape.vsockOverride,
@@ -183,6 +192,11 @@ export function checkRestoreOptions(given: unknown): CheckedRestore {
     options()
       .field('apiSocket')
       .fail(apiSocket === undefined ? message : `${message}, not both`, apiSocket)
+  }
+  const { prefetchFirstMs, resume: resumes } = checked
+  if (resumes === 'at-load' && prefetchFirstMs !== undefined) {
+    const left = 'left out with resume: "at-load", since the guest runs before'
+    options().field('prefetchFirstMs').expected(left, prefetchFirstMs)
   }
   if (checked.template === undefined) {
     filePath(checked.snapshotState, options().field('snapshotState'))

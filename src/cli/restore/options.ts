@@ -65,6 +65,10 @@ export const restoreOptions = {
     default: '--socket',
   }),
   resume: negatable({ help: 'Resumes the guest.', default: 'on' }),
+  'prefetch-first': duration({
+    help: 'How long the guest stays paused at the most until the pages of\nits trace are there.',
+    default: 'none: it runs beside the prefetch',
+  }),
   'track-dirty-pages': negatable({
     help: 'Firecracker tracks written pages, for diff snapshots.',
     default: "the template's, else off",

@@ -64,6 +64,7 @@ async function restoreOptionsOf(values: RestoreValues) {
     socket: values.socket,
     backendPath: values['backend-path'],
     resume: values.resume,
+    prefetchFirstMs: values['prefetch-first'],
     trackDirtyPages: values['track-dirty-pages'],
     networkOverrides: values['network-overrides'],
     vsockOverride: vsock === undefined ? undefined : { udsPath: vsock },
