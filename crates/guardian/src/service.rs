@@ -133,11 +133,9 @@ impl Service {
         }
         let former = self.former.iter();
         fds.extend(former.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
-        let now = Instant::now();
         let unsent = server.filter(|server| server.channel.has_waiting()).map(|_| SEND_EVERY);
-        let times = [self.until, self.again];
-        let times = times.into_iter().flatten().map(|at| at.saturating_duration_since(now));
-        let timeout = times.chain(unsent).min().map_or(PollTimeout::NONE, |time| {
+        let timeout = self.due(Instant::now()).into_iter().chain(unsent).min();
+        let timeout = timeout.map_or(PollTimeout::NONE, |time| {
             // A little later, so that it is over by then.
             PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -148,6 +146,14 @@ impl Service {
             server: unsent.is_some() || fds[2..2 + servers].iter().any(has),
             former: fds[2 + servers..].iter().any(has),
         }
+    }
+
+    /// How long until there is something to do, if nothing happens before.
+    fn due(&self, now: Instant) -> Option<Duration> {
+        // A first server that has not come in time is not waited for any more.
+        let until = self.until.filter(|until| *until > now);
+        let times = until.into_iter().chain(self.again);
+        times.map(|at| at.saturating_duration_since(now)).min()
     }
 
     fn answer_the_door(&mut self) {
@@ -581,4 +587,22 @@ struct ReadyFor {
     post: bool,
     server: bool,
     former: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_server_that_does_not_come_is_waited_for_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = Arc::new(StateDir::open(parent.path()).unwrap());
+        let post = Post::open(Arc::clone(&dir)).unwrap();
+        let mut service = Service::new(dir, post, Log::nowhere()).unwrap();
+        let now = Instant::now();
+        assert!(service.due(now).is_some_and(|time| !time.is_zero()));
+        assert_eq!(service.due(now + 2 * FIRST_COMES_WITHIN), None);
+        service.again = Some(now);
+        assert_eq!(service.due(now + 2 * FIRST_COMES_WITHIN), Some(Duration::ZERO));
+    }
 }
