@@ -77,7 +77,8 @@ export const errorCodes = {
   ERR_UFFD_RECOVERY_LEDGER: 'a guest is not taken over: its ledger is damaged or not its own',
   ERR_UFFD_RECOVERY_ENDED: 'a guest is not taken over: it has ended',
   ERR_UFFD_RECOVERY_NAMESPACE: 'a guest is not taken over: it is in another pid or time namespace',
-  ERR_UFFD_RECOVERY_SNAPSHOT: 'a guest is not taken over: it has another snapshot',
+  ERR_UFFD_RECOVERY_SNAPSHOT:
+    'a guest is not taken over: it has another snapshot, or one that cannot be compared',
   ERR_UFFD_RECOVERY_DESCRIPTOR: 'a guest is not taken over: its userfaultfd cannot be had',
   ERR_UFFD_RECOVERY_MEMORY: 'a guest is not taken over: its memory is not where its ledger says',
   ERR_UFFD_RECOVERY_SERVED: 'a guest is not taken over: another process serves it',

@@ -1,6 +1,7 @@
 //! Guests that were left by a process that served them: found by their ledgers, taken from it only
 //! when the kernel says that it is gone, and served on.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -143,6 +144,17 @@ pub enum Obstruction {
         /// The guest's snapshot.
         snapshot: SnapshotPlace,
     },
+    /// It was restored from another file, of which it cannot be known whether it holds the same.
+    #[error(
+        "it was restored from {}, and the snapshot served here is another file, of which it cannot be \
+         known whether it holds the same: {cause}; serve the very file", snapshot.path.display()
+    )]
+    UnprovenSnapshot {
+        /// The guest's snapshot.
+        snapshot: SnapshotPlace,
+        /// Why it cannot be known.
+        cause: io::Error,
+    },
     /// Its process or its descriptor cannot be had.
     #[error("its userfaultfd cannot be taken from process {pid}: {cause}")]
     Descriptor {
@@ -174,7 +186,9 @@ impl Obstruction {
             Self::Ledger(_) => "ERR_UFFD_RECOVERY_LEDGER",
             Self::OtherBoot | Self::Ended { .. } => "ERR_UFFD_RECOVERY_ENDED",
             Self::OtherNamespace { .. } => "ERR_UFFD_RECOVERY_NAMESPACE",
-            Self::OtherSnapshot { .. } => "ERR_UFFD_RECOVERY_SNAPSHOT",
+            Self::OtherSnapshot { .. } | Self::UnprovenSnapshot { .. } => {
+                "ERR_UFFD_RECOVERY_SNAPSHOT"
+            }
             Self::Descriptor { .. } => "ERR_UFFD_RECOVERY_DESCRIPTOR",
             Self::NotItsMemory { .. } => "ERR_UFFD_RECOVERY_MEMORY",
             Self::Session(error) => error.code(),
@@ -258,13 +272,31 @@ impl Prospect {
         self.process.has_exited()
     }
 
-    /// Refuses a guest of another snapshot than `served`.
-    pub fn of_snapshot(self, served: &SnapshotPlace) -> Result<Self, NotRecovered> {
-        if self.header.snapshot.is_same(served) {
-            return Ok(self);
-        }
-        let snapshot = self.header.snapshot;
-        Err(NotRecovered { path: self.path, why: Obstruction::OtherSnapshot { snapshot } })
+    /// Refuses a guest of another snapshot than `served`. Files with the same samples are compared
+    /// as a whole, each once: what came of it is in `compared`.
+    fn of_snapshot(
+        self,
+        served: &SnapshotPlace,
+        compared: &mut HashMap<SnapshotPlace, bool>,
+    ) -> Result<Self, NotRecovered> {
+        let snapshot = &self.header.snapshot;
+        let same = if snapshot.is_same_file(served) {
+            Ok(true)
+        } else if !snapshot.looks_like(served) {
+            Ok(false)
+        } else if let Some(same) = compared.get(snapshot) {
+            Ok(*same)
+        } else {
+            snapshot.holds_the_same(served).inspect(|same| {
+                compared.insert(snapshot.clone(), *same);
+            })
+        };
+        let why = match same {
+            Ok(true) => return Ok(self),
+            Ok(false) => Obstruction::OtherSnapshot { snapshot: self.header.snapshot },
+            Err(cause) => Obstruction::UnprovenSnapshot { snapshot: self.header.snapshot, cause },
+        };
+        Err(NotRecovered { path: self.path, why })
     }
 
     /// Takes the guest over, if whoever served it is gone or has let go of it. From then on it is
@@ -409,13 +441,14 @@ pub fn take_over<S>(
         }
         others.push(error);
     };
-    let mut waiting = Vec::new();
+    let (mut waiting, mut compared) = (Vec::new(), HashMap::new());
     for path in dir.ledgers()? {
         let prospect = Prospect::find(&path, spares);
-        let found = prospect.and_then(|prospect| prospect.of_snapshot(served)).and_then(|found| {
-            let id = found.id().to_owned();
-            Ok((id, ready(found)?))
-        });
+        let found =
+            prospect.and_then(|it| it.of_snapshot(served, &mut compared)).and_then(|found| {
+                let id = found.id().to_owned();
+                Ok((id, ready(found)?))
+            });
         match found {
             Ok((id, standby)) => waiting.push((id, path, standby)),
             Err(error) => note(error),

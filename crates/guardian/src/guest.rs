@@ -3,12 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use uffd_core::ledger::SnapshotPlace;
 use uffd_core::recovery::Prospect;
 use uffd_core::session::{End, Observer, Session, Standby};
 use uffd_core::stats::Stats;
 
 use super::ready::{Bell, Event};
-use super::snapshots::Key;
 
 /// What is known of a guest, and held ready for it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Guest {
     /// It is being taken over, as far as nobody else has it.
     pub(crate) is_ordered: bool,
     /// The snapshot it was restored from.
-    pub(crate) snapshot: Option<Key>,
+    pub(crate) snapshot: Option<SnapshotPlace>,
     /// It is served here.
     pub(crate) session: Option<Session>,
     /// It is to be served as soon as that is possible.

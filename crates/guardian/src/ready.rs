@@ -13,7 +13,7 @@ use uffd_core::recovery::{NotRecovered, Prospect, Spares};
 use uffd_core::session::{End, Taken};
 use uffd_core::source::Fetcher;
 
-use super::snapshots::{self, Key};
+use super::snapshots;
 
 /// What other threads have to tell.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) enum Event {
     /// All that it takes to serve a guest is at hand, or cannot be had.
     Looked { id: String, found: Result<Box<Prospect>, NotRecovered> },
     /// A snapshot is open, or cannot be opened.
-    Opened { key: Key, result: Result<Arc<Fetcher>, String> },
+    Opened { place: SnapshotPlace, result: Result<Arc<Fetcher>, String> },
     /// A guest was taken over, or could not be.
     Taken { id: String, taken: Taken },
     /// A session of this process is over.
@@ -80,17 +80,16 @@ impl Ready {
     /// Opens a snapshot, on a thread of its own: another one's device may not answer.
     pub(crate) fn open(&self, place: SnapshotPlace) {
         let bell = self.bell.clone();
-        let key = snapshots::key(&place);
         let open = {
-            let key = key.clone();
+            let place = place.clone();
             move || {
                 let result = snapshots::open(&place);
-                bell.ring(Event::Opened { key, result });
+                bell.ring(Event::Opened { place, result });
             }
         };
         if let Err(error) = thread::Builder::new().name("uffd-open".to_owned()).spawn(open) {
             let result = Err(format!("no thread can be had to open the snapshot: {error}"));
-            self.bell.ring(Event::Opened { key, result });
+            self.bell.ring(Event::Opened { place, result });
         }
     }
 }

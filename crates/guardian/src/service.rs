@@ -20,7 +20,7 @@ use super::failure::Failure;
 use super::guest::{Guest, Watch};
 use super::log::Log;
 use super::ready::{Bell, Event, Ready};
-use super::snapshots::{Snapshots, key};
+use super::snapshots::Snapshots;
 
 /// How long the first server may take to come.
 const FIRST_COMES_WITHIN: Duration = Duration::from_secs(10);
@@ -327,14 +327,14 @@ impl Service {
                     }
                 }
             }
-            Event::Opened { key, result } => {
-                let has_it = |guest: &Guest| guest.snapshot.as_ref() == Some(&key);
+            Event::Opened { place, result } => {
+                let has_it = |guest: &Guest| guest.snapshot.as_ref() == Some(&place);
                 let ids = self.those_that(has_it);
                 let (fetcher, error) = match result {
                     Ok(fetcher) => (Some(fetcher), None),
                     Err(error) => (None, Some(error)),
                 };
-                self.snapshots.opened(key, fetcher);
+                self.snapshots.opened(place, fetcher);
                 for id in ids {
                     match &error {
                         None => self.proceed(&id),
@@ -351,12 +351,11 @@ impl Service {
     }
 
     fn is_ready(&mut self, id: &str, prospect: Prospect) {
-        let place = prospect.snapshot().clone();
         let Some(guest) = self.guests.get_mut(id) else { return };
         if guest.copy.is_none() {
             guest.copy = prospect.userfaultfd().ok();
         }
-        guest.snapshot = Some(key(&place));
+        guest.snapshot = Some(prospect.snapshot().clone());
         guest.prospect = Some(prospect);
         self.proceed(id);
     }

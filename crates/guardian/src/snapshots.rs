@@ -1,15 +1,11 @@
-//! The snapshots of the guests: each is opened once, before it is needed, and proved to be the one
-//! that a guest was restored from by what the open file holds.
+//! The snapshots of the guests: each is opened once, before it is needed, and proved to be the very
+//! file that a guest was restored from.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use uffd_core::ledger::SnapshotPlace;
 use uffd_core::source::{Fetcher, FileSource};
-
-/// A snapshot as a ledger names it.
-pub(crate) type Key = (PathBuf, u64, String);
 
 /// What is known of a snapshot.
 #[derive(Debug)]
@@ -21,11 +17,7 @@ enum Known {
 
 /// All snapshots of guests that are there.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshots(HashMap<Key, Known>);
-
-pub(crate) fn key(place: &SnapshotPlace) -> Key {
-    (place.path.clone(), place.length, place.fingerprint.clone())
-}
+pub(crate) struct Snapshots(HashMap<SnapshotPlace, Known>);
 
 impl Snapshots {
     /// The snapshot, if it is open. If nobody knows of it yet, `open` is called to have it opened.
@@ -34,7 +26,7 @@ impl Snapshots {
         place: &SnapshotPlace,
         open: impl FnOnce(),
     ) -> Option<&Arc<Fetcher>> {
-        let known = self.0.entry(key(place)).or_insert_with(|| {
+        let known = self.0.entry(place.clone()).or_insert_with(|| {
             open();
             Known::Opening
         });
@@ -45,17 +37,17 @@ impl Snapshots {
     }
 
     /// It was opened, or could not be: then it is tried again when it is asked for the next time.
-    pub(crate) fn opened(&mut self, key: Key, result: Option<Arc<Fetcher>>) {
+    pub(crate) fn opened(&mut self, place: SnapshotPlace, result: Option<Arc<Fetcher>>) {
         match result {
-            Some(fetcher) => drop(self.0.insert(key, Known::Open(fetcher))),
-            None => drop(self.0.remove(&key)),
+            Some(fetcher) => drop(self.0.insert(place, Known::Open(fetcher))),
+            None => drop(self.0.remove(&place)),
         }
     }
 
     /// Closes those that no guest has.
-    pub(crate) fn keep_only<'a>(&mut self, used: impl Iterator<Item = &'a Key>) {
-        let used: std::collections::HashSet<&Key> = used.collect();
-        self.0.retain(|key, _| used.contains(key));
+    pub(crate) fn keep_only<'a>(&mut self, used: impl Iterator<Item = &'a SnapshotPlace>) {
+        let used: std::collections::HashSet<&SnapshotPlace> = used.collect();
+        self.0.retain(|place, _| used.contains(place));
     }
 }
 
@@ -64,10 +56,10 @@ pub(crate) fn open(place: &SnapshotPlace) -> Result<Arc<Fetcher>, String> {
     let source = FileSource::open(&place.path).map_err(|error| error.to_string())?;
     let found = SnapshotPlace::of(&source)
         .map_err(|error| format!("cannot read the snapshot {}: {error}", place.path.display()))?;
-    if !found.is_same(place) {
+    if !found.is_same_file(place) {
         return Err(format!(
-            "{} is another snapshot by now ({} bytes, fingerprint {}) than the guest was restored \
-             from ({} bytes, fingerprint {}): keep it for as long as its guests live",
+            "{} is another file by now ({} bytes, fingerprint {}) than the guest was restored from ({} \
+             bytes, fingerprint {}), or was written to: keep it for as long as its guests live",
             place.path.display(),
             found.length,
             found.fingerprint,

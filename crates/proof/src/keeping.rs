@@ -192,6 +192,14 @@ impl Keeping {
         self.begin_keeper(|command| doom(command, point, count))
     }
 
+    /// Starts a keeper of the snapshot at `snapshot`, and waits until it serves what was left.
+    pub fn keeper_of(&self, snapshot: &Path) -> Keeper {
+        let kept = Kept { snapshot: snapshot.to_owned(), ..self.kept.clone() };
+        let mut keeper = self.begin(&kept, |_| {});
+        assert!(keeper.gets_ready(), "a keeper gets ready");
+        keeper
+    }
+
     /// Starts a keeper of another program, and waits until it serves what was left.
     pub fn keeper_by(&self, program: &Path) -> Keeper {
         let mut keeper = Self::start(program, &self.kept, |_| {});

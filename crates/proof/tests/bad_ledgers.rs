@@ -141,7 +141,7 @@ const LEDGER: &str = "ERR_UFFD_RECOVERY_LEDGER";
 fn a_header_that_lies_is_refused_by_what_the_kernel_says() {
     let scene = Scene::new();
     type Lie = (&'static str, fn(&mut Value), &'static str);
-    let lies: [Lie; 23] = [
+    let lies: [Lie; 26] = [
         ("another boot", |it| it["boot"] = json!("0"), "ERR_UFFD_RECOVERY_ENDED"),
         ("another start", |it| it["started"] = json!(1), "ERR_UFFD_RECOVERY_ENDED"),
         ("nobody", |it| it["pid"] = json!(i32::MAX), "ERR_UFFD_RECOVERY_ENDED"),
@@ -161,6 +161,21 @@ fn a_header_that_lies_is_refused_by_what_the_kernel_says() {
         (
             "a longer snapshot",
             |it| it["snapshot"]["length"] = json!(1 << 30),
+            "ERR_UFFD_RECOVERY_SNAPSHOT",
+        ),
+        (
+            "another file",
+            |it| it["snapshot"]["file"]["inode"] = json!(1),
+            "ERR_UFFD_RECOVERY_SNAPSHOT",
+        ),
+        (
+            "a file that was written to since",
+            |it| it["snapshot"]["file"]["modified"] = json!(1),
+            "ERR_UFFD_RECOVERY_SNAPSHOT",
+        ),
+        (
+            "an older file with the same inode",
+            |it| it["snapshot"]["file"]["made"] = json!(1),
             "ERR_UFFD_RECOVERY_SNAPSHOT",
         ),
         ("no fingerprint", |it| it["snapshot"]["fingerprint"] = json!("xyz"), LEDGER),

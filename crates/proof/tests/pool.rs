@@ -76,6 +76,23 @@ fn a_page_given_back_and_missed_again_is_waited_for_too() {
     }
 }
 
+/// Nobody waits for a page any more.
+#[test]
+fn a_released_guest_is_ended_by_an_empty_pool() {
+    for case in CASES {
+        let (setting, guest) = short_of_pages(case, |_| {});
+        setting.pool().unwrap().resize(PAGES).unwrap();
+        guest.thread(0).touch(0, PAGES).unwrap();
+        guest.thread(0).madvise(3, 1).unwrap();
+        assert_eq!(guest.session.release(true).unwrap(), Ok(()));
+        setting.pool().unwrap().resize(PAGES - 1).unwrap();
+        // SIGBUS, of the kernel's own.
+        assert_eq!(guest.thread(1).read_page(3).unwrap(), Content::Poisoned);
+        setting.pool().unwrap().resize(PAGES).unwrap();
+        assert_eq!(guest.thread(1).read_page(3).unwrap(), Content::Zeros);
+    }
+}
+
 #[test]
 fn waiting_for_memory_is_no_spin() {
     let (setting, guest) = short_of_pages(case(false), |_| {});

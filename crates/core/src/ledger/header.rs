@@ -1,20 +1,23 @@
 //! What is written into a ledger once, at the handoff, and never changed: which guest it is, and
 //! what it takes to serve it.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, StatxFlags, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::contract::{DirtyTracking, FaultAround, SessionOptions, Unservable};
 use crate::layout::{Layout, LayoutError, Region};
 use crate::source::FileSource;
-use crate::trace::{Fingerprint, SnapshotId};
+use crate::trace::{Fingerprint, SnapshotId, open_regular};
 use crate::units::{GuestAddr, PageRange, PageSize};
 
 /// The version of the format. A successor that does not know it touches nothing.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"uffd-led";
 
@@ -92,29 +95,104 @@ struct LedgerRegion {
 }
 
 /// The snapshot a guest was restored from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotPlace {
     /// Where it is, absolute.
     pub path: PathBuf,
     /// Its length in bytes.
     pub length: u64,
-    /// What its samples hold, as in a trace: 32 hexadecimal digits.
+    /// What its samples hold, as in a trace: 32 hexadecimal digits. Others may have the same samples.
     pub fingerprint: String,
+    /// The very file.
+    file: FileId,
 }
+
+/// Tells a file that nobody has written to from all others, whatever it is called and on whichever
+/// mount. The device is left out: its number may be another one after a remount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileId {
+    inode: u64,
+    /// When it was written to last, in nanoseconds.
+    modified: i64,
+    /// When it was made, where its file system knows: an inode is given to other files later.
+    made: Option<i64>,
+}
+
+impl FileId {
+    fn of(file: &File) -> io::Result<Self> {
+        let about = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::ALL)?;
+        let nanos = |at: StatxTimestamp| {
+            at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec))
+        };
+        Ok(Self {
+            inode: about.stx_ino,
+            modified: nanos(about.stx_mtime),
+            made: (about.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| nanos(about.stx_btime)),
+        })
+    }
+}
+
+/// Bytes that are compared at once.
+const COMPARED: usize = 1 << 20;
 
 impl SnapshotPlace {
     /// The snapshot that `source` serves: the very file that is open, whatever is at its path by
     /// now. Up to 4 MiB of it are read.
-    pub fn of(source: &FileSource) -> std::io::Result<Self> {
+    pub fn of(source: &FileSource) -> io::Result<Self> {
         let id = SnapshotId::of_source(source, PageSize::Small)?;
         let path = std::path::absolute(source.path())?;
-        Ok(Self { path, length: id.length, fingerprint: id.fingerprint.to_string() })
+        let file = FileId::of(source.file())?;
+        Ok(Self { path, length: id.length, fingerprint: id.fingerprint.to_string(), file })
     }
 
-    /// Whether both are the same snapshot, wherever they are.
-    pub fn is_same(&self, other: &Self) -> bool {
+    /// Whether both look the same, as far as their samples tell.
+    pub fn looks_like(&self, other: &Self) -> bool {
         (self.length, &self.fingerprint) == (other.length, &other.fingerprint)
+    }
+
+    /// Whether both are the very same file, which nobody has written to since.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.looks_like(other) && self.file == other.file
+    }
+
+    /// Whether another file holds the same bytes, all of which are read. An error where that cannot be
+    /// known, since either is not there as it was.
+    pub(crate) fn holds_the_same(&self, other: &Self) -> io::Result<bool> {
+        let (mut one, mut two) = (self.open()?, other.open()?);
+        let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
+        let mut to_go = self.length;
+        while to_go > 0 {
+            let len = usize::try_from(to_go).unwrap_or(COMPARED).min(COMPARED);
+            one.read_exact(&mut left[..len])?;
+            two.read_exact(&mut right[..len])?;
+            if left[..len] != right[..len] {
+                return Ok(false);
+            }
+            to_go -= len as u64;
+        }
+        // Neither was written to meanwhile.
+        self.is_still(&one)?;
+        other.is_still(&two)?;
+        Ok(true)
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        };
+        let file = open_regular(&self.path).map_err(named)?;
+        self.is_still(&file)?;
+        Ok(file)
+    }
+
+    fn is_still(&self, file: &File) -> io::Result<()> {
+        if FileId::of(file)? == self.file && file.metadata()?.len() == self.length {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(io::Error::other(format!("{path} is another file by now, or was written to")))
     }
 
     fn check(&self) -> Result<(), HeaderError> {

@@ -19,5 +19,6 @@ mod file;
 mod identity;
 
 pub use entry::{FilledWith, TraceEntry};
+pub(crate) use file::open_regular;
 pub use file::{EntryError, FormatError, MAX_FILE_BYTES, Merge, Trace, TraceError, TraceStats};
 pub use identity::{Fingerprint, SnapshotId, WrongSnapshot};

@@ -103,7 +103,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Opens a file to read, and nothing else: a pipe would wait for a writer.
-pub(in crate::trace) fn open_regular(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
     let there = file.metadata()?;

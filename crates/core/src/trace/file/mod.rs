@@ -13,7 +13,7 @@ mod varint;
 
 use std::time::Duration;
 
-pub(super) use disk::open_regular;
+pub(crate) use disk::open_regular;
 pub use error::{EntryError, FormatError, TraceError};
 pub use format::MAX_FILE_BYTES;
 pub use merge::Merge;
