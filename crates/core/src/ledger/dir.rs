@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use thiserror::Error;
 
 /// How a ledger's file ends; its name begins with the guest's id.
@@ -134,8 +134,15 @@ pub struct StateDir {
 
 /// File systems whose files and locks are another machine's (`statfs(2)`): NFS, SMB, SMB2, CIFS,
 /// Ceph, 9P and AFS.
-const NETWORK: [i64; 7] =
-    [0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x00c3_6400, 0x0102_1997, 0x5346_414f];
+const NETWORK: [FsType; 7] = [
+    FsType(0x6969),
+    FsType(0x517b),
+    FsType(0xfe53_4d42),
+    FsType(0xff53_4d42),
+    FsType(0x00c3_6400),
+    FsType(0x0102_1997),
+    FsType(0x5346_414f),
+];
 
 impl StateDir {
     /// Opens `path`, which is made (mode 0700) if it is not there.
@@ -166,7 +173,7 @@ impl StateDir {
             return Err(StateDirError::Shared { path, mode });
         }
         let kind = fstatfs(&dir).map_err(|errno| io("look at")(errno.into()))?.filesystem_type();
-        if NETWORK.contains(&kind.0) {
+        if NETWORK.contains(&kind) {
             return Err(StateDirError::Network { path });
         }
         let state_dir = Self { path: path.clone(), dir };
@@ -184,12 +191,9 @@ impl StateDir {
 
     /// Whether it is in memory. On a disk, every fault would write to it.
     pub fn is_in_memory(&self) -> bool {
-        const TMPFS: i64 = 0x0102_1994;
-        const RAMFS: i64 = 0x8584_58f6;
-        fstatfs(self.dir.as_fd()).is_ok_and(|about| {
-            let kind = about.filesystem_type().0;
-            kind == TMPFS || kind == RAMFS
-        })
+        // tmpfs and ramfs.
+        const MEMORY: [FsType; 2] = [TMPFS_MAGIC, FsType(0x8584_58f6)];
+        fstatfs(self.dir.as_fd()).is_ok_and(|about| MEMORY.contains(&about.filesystem_type()))
     }
 
     /// The inode of a lock's file.
