@@ -13,6 +13,7 @@ import {
 import { join, resolve } from 'node:path'
 import { addonOf, programOf } from './pipeline/native-files.js'
 import { root, run, tool } from './pipeline/run.js'
+import { tooNew } from './release/glibc.js'
 
 const [folder, mode] = process.argv.slice(2)
 if (folder === undefined || ![undefined, '--only-built'].includes(mode)) {
@@ -47,6 +48,8 @@ if (mode === '--only-built') {
   writeFileSync(manifestPath, JSON.stringify(manifest, undefined, 2))
 }
 
+if (mode === undefined) refuseNewGlibc(manifest.napi.targets)
+
 await must(tool('napi'), ['create-npm-dirs'])
 await must(tool('napi'), ['artifacts', '--output-dir', join(root, 'native')])
 // Adds the platform packages to optionalDependencies.
@@ -59,6 +62,16 @@ for (const platform of platforms) {
   console.log(await pack(join(stage, 'npm', platform), resolve(folder)))
 }
 console.log(await pack(stage, resolve(folder)))
+
+/** What was built for this machine runs on no older one. */
+function refuseNewGlibc(targets) {
+  for (const addon of targets.map(addonOf)) {
+    for (const name of [addon, programOf(addon)]) {
+      const why = tooNew(name, readFileSync(join(root, 'native', name)))
+      if (why !== undefined) throw new Error(why)
+    }
+  }
+}
 
 /** The guardian's program goes with the addon, in the package of the platform. */
 function addProgram(at) {
