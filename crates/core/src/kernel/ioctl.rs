@@ -19,7 +19,7 @@ nix::ioctl_read!(wake, sys::UFFDIO, sys::_UFFDIO_WAKE, sys::uffdio_range);
 
 /// `struct pm_scan_arg` of linux/fs.h.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct PmScanArg {
     pub(super) size: u64,
     pub(super) flags: u64,

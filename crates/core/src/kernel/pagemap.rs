@@ -81,18 +81,12 @@ impl Pagemap {
     pub fn place(&self, start: GuestAddr, end: GuestAddr) -> io::Result<Place> {
         const THERE: u64 = PAGE_IS_PRESENT | PAGE_IS_SWAPPED;
         let mut found = [PageRegion::default(); 1];
-        let mut arg = PmScanArg {
-            size: size_of::<PmScanArg>() as u64,
-            start: start.0,
-            end: end.0,
-            vec: found.as_mut_ptr().expose_provenance() as u64,
-            vec_len: found.len() as u64,
+        let wanted = PmScanArg {
             category_anyof_mask: THERE,
             return_mask: THERE | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
             ..PmScanArg::default()
         };
-        // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
-        let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+        let (count, _) = self.find(start, end, wanted, &mut found)?;
         let is = |category: u64| found[0].categories & category != 0;
         Ok(match (count > 0, is(PAGE_IS_PRESENT), is(PAGE_IS_WRITTEN)) {
             (true, true, _) if is(PAGE_IS_PFNZERO) => Place::Zero,
@@ -106,19 +100,13 @@ impl Pagemap {
     /// Whether `start..end` is full of pages that one huge page could take the place of.
     pub fn together(&self, start: GuestAddr, end: GuestAddr) -> io::Result<Together> {
         let mut found = [PageRegion::default(); 1];
-        let mut arg = PmScanArg {
-            size: size_of::<PmScanArg>() as u64,
-            start: start.0,
-            end: end.0,
-            vec: found.as_mut_ptr().expose_provenance() as u64,
-            vec_len: found.len() as u64,
+        let wanted = PmScanArg {
             category_inverted: PAGE_IS_PFNZERO | PAGE_IS_FILE,
             category_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO | PAGE_IS_FILE,
             return_mask: PAGE_IS_PRESENT | PAGE_IS_HUGE,
             ..PmScanArg::default()
         };
-        // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
-        let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+        let (count, _) = self.find(start, end, wanted, &mut found)?;
         Ok(if count == 0 || (found[0].start, found[0].end) != (start.0, end.0) {
             Together::Not
         } else if found[0].categories & PAGE_IS_HUGE == 0 {
@@ -157,35 +145,51 @@ impl Pagemap {
         mask: u64,
         take: &mut dyn FnMut(GuestAddr, GuestAddr),
     ) -> io::Result<()> {
+        let wanted = PmScanArg {
+            category_inverted: PAGE_IS_PFNZERO,
+            category_mask: mask | PAGE_IS_PFNZERO,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            return_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN,
+            ..PmScanArg::default()
+        };
         let mut found = [PageRegion::default(); 256];
-        let mut from = start.0;
-        while from < end.0 {
-            let mut arg = PmScanArg {
-                size: size_of::<PmScanArg>() as u64,
-                start: from,
-                end: end.0,
-                vec: found.as_mut_ptr().expose_provenance() as u64,
-                vec_len: found.len() as u64,
-                category_inverted: PAGE_IS_PFNZERO,
-                category_mask: mask | PAGE_IS_PFNZERO,
-                category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-                return_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN,
-                ..PmScanArg::default()
-            };
-            // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
-            let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
-            for region in found.iter().take(usize::try_from(count).unwrap_or(0)) {
+        let mut from = start;
+        while from < end {
+            let (count, walked) = self.find(from, end, wanted, &mut found)?;
+            for region in &found[..count] {
                 // A mark looks like a page that is swapped out and protected.
                 if region.categories & (PAGE_IS_PRESENT | PAGE_IS_WRITTEN) != 0 {
                     take(GuestAddr(region.start), GuestAddr(region.end));
                 }
             }
-            if arg.walk_end <= from {
+            if walked <= from {
                 return Err(nix::errno::Errno::EIO.into());
             }
-            from = arg.walk_end;
+            from = walked;
         }
         Ok(())
+    }
+
+    /// The first ranges of `start..end` that are as `wanted`: how many, and how far it has looked.
+    fn find(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        wanted: PmScanArg,
+        found: &mut [PageRegion],
+    ) -> io::Result<(usize, GuestAddr)> {
+        let mut arg = PmScanArg {
+            size: size_of::<PmScanArg>() as u64,
+            start: start.0,
+            end: end.0,
+            vec: found.as_mut_ptr().expose_provenance() as u64,
+            vec_len: found.len() as u64,
+            ..wanted
+        };
+        // SAFETY: `vec` points to `vec_len` writable entries; the scan changes nothing else.
+        let count = unsafe { ioctl::pagemap_scan(self.0.as_raw_fd(), &mut arg) }?;
+        let count = usize::try_from(count).unwrap_or(0).min(found.len());
+        Ok((count, GuestAddr(arg.walk_end)))
     }
 }
 
