@@ -41,7 +41,7 @@ impl DirLock {
 #[derive(Debug, Error)]
 pub enum StateDirError {
     /// It cannot be made, opened or written to.
-    #[error("cannot keep guests' ledgers in {}: cannot {doing} it: {cause}", path.display())]
+    #[error("cannot keep guests' ledgers in {}: cannot {doing} it: {cause}{}", path.display(), way_out(doing, cause))]
     Io {
         /// The directory.
         path: PathBuf,
@@ -143,6 +143,17 @@ const NETWORK: [FsType; 7] = [
     FsType(0x0102_1997),
     FsType(0x5346_414f),
 ];
+
+/// What to do where the system's words do not say it.
+fn way_out(doing: &str, cause: &io::Error) -> &'static str {
+    match (doing, cause.kind()) {
+        ("make", io::ErrorKind::NotFound) => ": make the directory above it first",
+        ("open", io::ErrorKind::NotADirectory) => {
+            ": give a directory, which is made if there is none"
+        }
+        _ => "",
+    }
+}
 
 impl StateDir {
     /// Opens `path`, which is made (mode 0700) if it is not there.
