@@ -1,4 +1,4 @@
-import { type NativeServer, type NativeServiceEnvironment } from '#native'
+import { type NativeServer } from '#native'
 
 /** What is known of the service manager, such as systemd, that started this process. */
 export interface SystemdState {
@@ -18,29 +18,29 @@ export interface SystemdState {
   readonly unusedSockets: readonly string[]
 }
 
-const variables = {
-  notifySocket: 'NOTIFY_SOCKET',
-  listenPid: 'LISTEN_PID',
-  listenFds: 'LISTEN_FDS',
-  listenFdNames: 'LISTEN_FDNAMES',
-  fdStore: 'FDSTORE',
-  watchdogPid: 'WATCHDOG_PID',
-  watchdogUsec: 'WATCHDOG_USEC',
-} as const satisfies Record<keyof NativeServiceEnvironment, string>
+/** The variables that mean this process, and no program that it starts. */
+const variables = [
+  'NOTIFY_SOCKET',
+  'LISTEN_PID',
+  'LISTEN_PIDFDID',
+  'LISTEN_FDS',
+  'LISTEN_FDNAMES',
+  'FDSTORE',
+  'WATCHDOG_PID',
+  'WATCHDOG_USEC',
+]
 
 /**
  * What a service manager has told this process by its environment. It is taken out of there, so that
  * no program that is started from here takes itself for the service.
  */
-export function takeEnvironment(): NativeServiceEnvironment {
+export function takeEnvironment(): Record<string, string> {
   const taken: Record<string, string> = {}
-  for (const [name, variable] of Object.entries(variables)) {
-    const value = process.env[variable]
+  for (const name of variables) {
+    const value = process.env[name]
     if (value !== undefined) taken[name] = value
-    delete process.env[variable]
+    delete process.env[name]
   }
-  // It goes with LISTEN_PID.
-  delete process.env['LISTEN_PIDFDID']
   return taken
 }
 

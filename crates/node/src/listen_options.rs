@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use uffd_core::session::{DirtyTracking, FaultAround, SessionOptions, Unservable}
 
 use crate::error::{Thrown, invalid_option};
 use crate::guardian::NativeGuardianOptions;
-use crate::service_manager::NativeServiceEnvironment;
 
 /// Whether dirty pages are tracked.
 #[napi(string_enum = "lowercase")]
@@ -64,8 +64,8 @@ pub struct NativeListenOptions {
     pub state_dir_alone: Option<bool>,
     /// Serves the guests of the directory while this process cannot.
     pub guardian: Option<NativeGuardianOptions>,
-    /// What a service manager has told this process.
-    pub systemd: Option<NativeServiceEnvironment>,
+    /// What a service manager has told this process: its variables by their names.
+    pub systemd: Option<HashMap<String, String>>,
     pub trace: Option<bool>,
     pub short_waits: Option<bool>,
     pub collapse: Option<bool>,

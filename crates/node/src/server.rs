@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -11,7 +12,7 @@ use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
 use uffd_core::recovery::{Keep, Spares, left_in};
 use uffd_core::server::{Server, ServerOptions};
-use uffd_core::service_manager::ServiceManager;
+use uffd_core::service_manager::{Environment, ServiceManager};
 use uffd_core::source::{Fetcher, FileSource};
 
 use crate::bell::Ring;
@@ -21,7 +22,7 @@ use crate::guardian::Hearing;
 use crate::listen_options::{NativeListenOptions, StateDirOptions};
 use crate::outbox::{News, Outbox};
 use crate::reception::{Ending, Reception, Sessions};
-use crate::service_manager::{NativeServiceEnvironment, NativeServiceManager, Service, Starting};
+use crate::service_manager::{NativeServiceManager, Service, Starting};
 use crate::snapshot::Snapshot;
 
 /// A server and the guests it received. Starting and closing happen on threads of their own,
@@ -70,7 +71,10 @@ impl NativeServer {
     pub fn new(env: Env, options: NativeListenOptions, ring: Ring) -> Result<Self, Thrown> {
         let (socket, snapshot) = options.paths();
         let state_dir = options.state_dir();
-        let environment = options.systemd.as_ref().map(NativeServiceEnvironment::environment);
+        let environment = options
+            .systemd
+            .as_ref()
+            .map(|told| Environment::of(|name| told.get(name).map(OsString::from)));
         let service = environment.as_ref().and_then(Service::of_process);
         let options = options.server()?;
         let given_up = Waker::new().map_err(internal)?;

@@ -1,7 +1,6 @@
 //! The service manager that started this process, as JavaScript sees it. It is the whole process's,
 //! whichever servers it has.
 
-use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use napi_derive::napi;
@@ -9,32 +8,6 @@ use uffd_core::service_manager::{Environment, Phase, ServiceManager};
 
 use crate::outbox::{News, Outbox};
 use crate::reception::Sessions;
-
-/// What it has told by the environment, which JavaScript has taken out of there.
-#[napi(object, object_to_js = false)]
-pub struct NativeServiceEnvironment {
-    pub notify_socket: Option<String>,
-    pub listen_pid: Option<String>,
-    pub listen_fds: Option<String>,
-    pub listen_fd_names: Option<String>,
-    pub fd_store: Option<String>,
-    pub watchdog_pid: Option<String>,
-    pub watchdog_usec: Option<String>,
-}
-
-impl NativeServiceEnvironment {
-    pub(crate) fn environment(&self) -> Environment {
-        Environment {
-            notify_socket: self.notify_socket.as_ref().map(OsString::from),
-            listen_pid: self.listen_pid.clone(),
-            listen_fds: self.listen_fds.clone(),
-            listen_fd_names: self.listen_fd_names.clone(),
-            fd_store: self.fd_store.clone(),
-            watchdog_pid: self.watchdog_pid.clone(),
-            watchdog_usec: self.watchdog_usec.clone(),
-        }
-    }
-}
 
 /// What is known of it.
 #[napi(object, object_from_js = false)]

@@ -27,9 +27,14 @@ pub struct Environment {
 impl Environment {
     /// That of this process. It is left as it is.
     pub fn of_process() -> Self {
-        let text = |name| std::env::var(name).ok();
+        Self::of(|name| std::env::var_os(name))
+    }
+
+    /// What these variables say.
+    pub fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name| variable(name).and_then(|value| value.into_string().ok());
         Self {
-            notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+            notify_socket: variable("NOTIFY_SOCKET"),
             listen_pid: text("LISTEN_PID"),
             listen_fds: text("LISTEN_FDS"),
             listen_fd_names: text("LISTEN_FDNAMES"),
