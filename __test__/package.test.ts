@@ -247,6 +247,40 @@ test('the examples compile against it', async (t) => {
   t.is(status, 0, stdout)
 })
 
+test('what a release tries of its packages holds, and is missed where something is missing', async (t) => {
+  t.timeout(2 * patienceMs)
+  const tryIt = (...args: string[]) =>
+    run(process.execPath, ['scripts/release/try.js', ...args], { cwd: root })
+  const { status, stdout, stderr } = await tryIt(folder)
+  t.is(status, 0, stderr)
+  t.regex(stdout, /^uffd-rs-linux-\S+ on Node\.js v\d+\S*: loads, and serves a guest$/m)
+
+  const broken = join(folder, 'broken')
+  const isGuardian = /uffd-rs-guardian\.[^/]*$/
+  cpSync(installed, broken, { recursive: true, filter: (path) => !isGuardian.test(path) })
+  const missed = await tryIt(broken, '--installed')
+  t.not(missed.status, 0)
+  t.regex(missed.stderr, /uffd-rs-guardian\.linux-\S+ --version failed/)
+})
+
+test('the newest Node.js loads it too, and serves a guest, where it can be had', async (t) => {
+  t.timeout(2 * patienceMs)
+  const place = join(folder, 'newest')
+  mkdirSync(place)
+  writeFileSync(join(place, 'package.json'), '{ "private": true }')
+  const name = `node-linux-${process.arch}`
+  const quiet = ['--no-audit', '--no-fund', '--prefer-offline', '--ignore-scripts']
+  const { status: missing } = await run('npm', ['install', ...quiet, name], { cwd: place })
+  if (missing !== 0) return void t.pass(`tried nothing: npm cannot install ${name}`)
+  const newest = join(place, 'node_modules', name, 'bin/node')
+  const args = ['scripts/release/try.js', installed, '--installed']
+  const { status, stdout, stderr } = await run(newest, args, { cwd: root })
+  t.is(status, 0, stderr)
+  const major = Number(/on Node\.js v(\d+)/.exec(stdout)?.[1])
+  t.true(major > 20, stdout)
+  t.log(stdout.trim())
+})
+
 test('npx uffd-rs-serve --demo runs from there', async (t) => {
   t.timeout(patienceMs)
   const { status, stdout, stderr } = await run('npx', ['uffd-rs-serve', '--demo'], {

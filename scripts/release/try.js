@@ -51,9 +51,6 @@ async function tryIn(installed) {
     readFileSync(join(installed, 'node_modules/uffd-rs/package.json'), 'utf8'),
   )
   const cli = 'node_modules/uffd-rs/dist/cli.js'
-  const prints = (what, expected, printed) => {
-    if (!expected.test(printed)) throw new Error(`${what} printed something else:\n${printed}`)
-  }
   const loads = /^function\n$/
   const imported = "import { listen } from 'uffd-rs'; console.log(typeof listen)"
   prints('import', loads, await node('--input-type=module', '--eval', imported))
@@ -62,6 +59,10 @@ async function tryIn(installed) {
   prints('--version', ofVersion, await node(cli, '--version'))
   prints('The guardian', ofVersion, await must(guardianIn(installed), ['--version'], installed))
   prints('The demo', /✓ Every byte was right/, await node(cli, 'demo'))
+}
+
+function prints(what, expected, printed) {
+  if (!expected.test(printed)) throw new Error(`${what} printed something else:\n${printed}`)
 }
 
 function guardianIn(installed) {
