@@ -174,7 +174,7 @@ words! {
         refused;
     }
     events not_recovered {
-        "Guests that another process had left, and that are not taken over: they wait."
+        "Guests that another process had left, and that this server has not taken over: a guardian serves them, or they wait."
         not_recovered;
     }
 }
