@@ -1,8 +1,8 @@
 import { exposition, formatFor, formats } from '../metrics/exposition.js'
-import { metricsOfGuests } from '../metrics/of-guests.js'
+import { labelName, metricsOfGuests } from '../metrics/of-guests.js'
 import { measured, table } from '../metrics/table.js'
 import type { Server } from '../server/server.js'
-import { boolean, object, optional, options } from '../validate.js'
+import { arrayOf, boolean, object, optional, options } from '../validate.js'
 import { address } from './address.js'
 import { HttpEndpoint } from './endpoint.js'
 import { Feed } from './feed.js'
@@ -18,9 +18,19 @@ export interface HttpOptions {
    * @default false
    */
   readonly perGuest?: boolean | undefined
+  /**
+   * Which of the guests' tags are labels of the series of each guest: `['vm']` for
+   * `uffd_guest_faults_total{guest="…",pid="…",vm="7"}`. A guest without that tag has no such label.
+   * There are no more series for it.
+   * @default none
+   */
+  readonly tagLabels?: readonly string[] | undefined
 }
 
-const checkOptions = object<HttpOptions>({ perGuest: optional(boolean) })
+const checkOptions = object<HttpOptions>({
+  perGuest: optional(boolean),
+  tagLabels: optional(arrayOf(labelName)),
+})
 
 /** Serves a server's figures; see {@link Server.http}. */
 export async function serveHttp(
@@ -28,19 +38,31 @@ export async function serveHttp(
   at: unknown,
   httpOptions: HttpOptions,
 ): Promise<HttpEndpoint> {
-  const { perGuest = false } = checkOptions(httpOptions, options())
+  const { perGuest = false, tagLabels = [] } = checkOptions(httpOptions, options())
+  if (tagLabels.length > 0 && !perGuest) {
+    const why = 'The option "tagLabels" needs "perGuest": only the series of a guest have its tags'
+    options().field('tagLabels').fail(why, tagLabels)
+  }
   const where = address(at, options().field('http'))
-  return await HttpEndpoint.open(where, pagesOf(server, perGuest, await livePage()))
+  return await HttpEndpoint.open(
+    where,
+    pagesOf(server, perGuest ? tagLabels : undefined, await livePage()),
+  )
 }
 
 const healthz: Page = () => ({ type: 'text/plain; charset=utf-8', body: 'ok\n' })
 
-function pagesOf(server: Server, perGuest: boolean, live: readonly [string, Page][]): Pages {
+/** Without `tagLabels` there are no series of guests. */
+function pagesOf(
+  server: Server,
+  tagLabels: readonly string[] | undefined,
+  live: readonly [string, Page][],
+): Pages {
   const metrics: Page = ({ headers }) => {
     const format = formatFor(headers.accept)
     const all = [
       ...measured(table, server.figures()),
-      ...(perGuest ? metricsOfGuests(server.guests) : []),
+      ...(tagLabels === undefined ? [] : metricsOfGuests(server.guests, tagLabels)),
     ]
     return { type: formats[format], body: exposition(all, format) }
   }
