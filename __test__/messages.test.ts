@@ -116,7 +116,13 @@ const calls: [name: string, call: Call, code: uffd.UffdErrorCode, says: RegExp][
     'a file as state directory',
     ({ good, path }) => listen({ ...good, stateDir: path('three') }),
     'ERR_UFFD_STATE_DIR',
-    /\/three: .*Not a directory/,
+    /\/three: .*Not a directory: give a directory, which is made if there is none/,
+  ],
+  [
+    'a state directory in none',
+    ({ good, path }) => listen({ ...good, stateDir: path('no/dir') }),
+    'ERR_UFFD_STATE_DIR',
+    /\/no\/dir: cannot make it: No such file or directory: make the directory above it first/,
   ],
   [
     'prefetch of no trace',

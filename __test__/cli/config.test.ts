@@ -43,6 +43,12 @@ test('a file gives the options of the command, and the command line counts more'
 
 const wrong: [name: string, text: unknown, message: RegExp][] = [
   ['no JSON', '{', /\/options\.json is not JSON/],
+  ['TOML', 'socket = 7\nsnapshot = 8\n', /^\/\S+options\.json is not JSON: .+$/],
+  [
+    'a number as path',
+    { ...paths, socket: 7 },
+    /"socket" of \/.*json must be PATH as a string, not 7/,
+  ],
   ['no object', [], /\/options\.json must hold one JSON object/],
   [
     'an option that does not exist',
@@ -68,7 +74,7 @@ const wrong: [name: string, text: unknown, message: RegExp][] = [
   [
     'a switch for a text',
     { snapshot: '/m', socket: true },
-    /"socket" of \/.*json must be a text for PATH, not true/,
+    /"socket" of \/.*json must be PATH as a string, not true/,
   ],
   ['nothing that is needed', { socket: '/s' }, /--snapshot FILE is missing/],
 ]

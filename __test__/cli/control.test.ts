@@ -136,7 +136,7 @@ test('a server that was killed is told from one that never was, and its socket i
   const socket = join(dirname(snapshot), 'uffd.sock')
   const never = await runCommand(t, 'status', '--socket', socket)
   t.is(never.status, 1)
-  t.regex(never.stderr, /uffd\.sock\.control is not there: does the server run/)
+  t.regex(never.stderr, /uffd\.sock\.control is not there: is the server running/)
 
   const args = ['--socket', socket, '--snapshot', snapshot]
   const killed = new Command(t, ...args)
@@ -196,7 +196,7 @@ test('where nobody asked for it, it is no reason not to serve', async (t) => {
 
   const asked = await runCommand(t, ...args, '--control', file)
   t.is(asked.status, 1)
-  t.regex(asked.stderr, /something else is there.*ERR_UFFD_CONTROL/)
+  t.regex(asked.stderr, /exists and is not a socket.*ERR_UFFD_CONTROL/)
 })
 
 test('which server is meant has to be said, once', async (t) => {

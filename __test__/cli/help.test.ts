@@ -88,9 +88,13 @@ test("an option that only the package judges has the command's name", async (t) 
 })
 
 for (const [args, message] of [
-  [['sevre'], /There is no command sevre; it is restore, status, .* or completion$/m],
+  [['sevre'], /There is no command sevre: give restore, status, .* or completion$/m],
   [['docter'], /There is no command docter; did you mean doctor\?$/m],
-  [['trace', 'shw'], /The command trace is trace show, trace check or trace merge$/m],
+  [
+    ['trace', 'shw'],
+    /There is no command trace shw: give trace show, trace check or trace merge$/m,
+  ],
+  [['trace'], /trace alone is no command: give trace show, trace check or trace merge$/m],
   [
     ['doctor', '--jsn'],
     /no option --jsn; did you mean --json\?\nSee uffd-rs-serve doctor --help$/m,

@@ -34,10 +34,16 @@ export function familyOf([first, second]: readonly string[]): readonly Command[]
 /** Only a named command is not found. */
 function unknown(args: readonly string[]): UsageError {
   const names = commands.map(({ name }) => name).filter((name) => name !== '')
-  const [first] = args
+  const [first, second] = args
   const kin = names.filter((name) => name.startsWith(`${first} `))
-  if (kin.length > 0) return new UsageError(`The command ${first} is ${oneOf(kin)}`)
+  if (kin.length > 0) {
+    const what =
+      second === undefined
+        ? `${first} alone is no command`
+        : `There is no command ${first} ${second}`
+    return new UsageError(`${what}: give ${oneOf(kin)}`)
+  }
   const near = closest(first!, [...names, 'help'])
-  const hint = near === undefined ? `it is ${oneOf(names)}` : `did you mean ${near}?`
-  return new UsageError(`There is no command ${first}; ${hint}`)
+  const hint = near === undefined ? `: give ${oneOf(names)}` : `; did you mean ${near}?`
+  return new UsageError(`There is no command ${first}${hint}`)
 }

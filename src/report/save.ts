@@ -1,5 +1,6 @@
 import { open, rename, rm } from 'node:fs/promises'
 import { UffdError } from '../errors.js'
+import { systemReason } from '../system-error.js'
 import { firstLine } from './html.js'
 
 /**
@@ -22,7 +23,7 @@ export async function saveReport(path: string, html: string): Promise<void> {
     if (error instanceof UffdError) throw error
     throw new UffdError(
       'ERR_UFFD_REPORT',
-      `Cannot save a report at ${path}: ${(error as Error).message}`,
+      `Cannot save a report at ${path}: ${systemReason(error)}`,
       { cause: error },
     )
   }

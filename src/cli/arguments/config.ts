@@ -48,7 +48,9 @@ function parse(file: string, text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
-    throw new UsageError(`${file} is not JSON: ${(error as Error).message}`)
+    // It may quote lines of the file.
+    const why = (error as Error).message.replaceAll(/\s+/g, ' ')
+    throw new UsageError(`${file} is not JSON: ${why}`)
   }
 }
 
@@ -69,8 +71,10 @@ function textOf(
     if (typeof value !== 'boolean') throw wrong(name, file, 'true or false', value)
     return value || negatable ? String(value) : undefined
   }
-  if (typeof value === 'string' || typeof value === 'number') return String(value)
-  throw wrong(name, file, `a text for ${takes}`, value)
+  // A number is a time, an amount or a mode, and the name of no file.
+  const isNumber = typeof value === 'number' && !/^(?:PATH|FILE|DIR)/.test(takes)
+  if (typeof value === 'string' || isNumber) return String(value)
+  throw wrong(name, file, `${takes} as a string`, value)
 }
 
 function wrong(name: string, file: string, expected: string, value: unknown): UsageError {

@@ -54,7 +54,8 @@ async function connected(control: string, signal: AbortSignal): Promise<Socket> 
     socket.destroy()
     const { code } = error as NodeJS.ErrnoException
     const hint = {
-      ENOENT: 'is not there: does the server run, and as the same --socket or --control says?',
+      ENOENT:
+        'is not there: is the server running, and was it started with this --socket or --control?',
       ECONNREFUSED: "is nobody's any more: its server was killed",
       EACCES: 'is for the user of its server and for root: ask as one of them',
       ENOTSOCK: 'is no socket',

@@ -19,7 +19,8 @@ async function whyNot(path: string): Promise<string | undefined> {
     // The dot makes sure that it is a directory.
     await access(`${dirname(path)}/.`, constants.W_OK | constants.X_OK)
   } catch (error) {
-    return systemReason(error)
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    return isMissing ? 'its directory does not exist: make it first' : systemReason(error)
   }
   const there = await stat(path).catch(() => undefined)
   if (there === undefined) return undefined
