@@ -23,6 +23,7 @@ export const errorCodes = {
   ERR_UFFD_SOCKET_OWNER: 'the socket cannot be given to the user and group of `socketOwner`',
   ERR_UFFD_SOCKET_NOT_A_SOCKET: 'something else than a socket is at its path',
   ERR_UFFD_SOCKET_IN_USE: 'another process listens on the socket',
+  ERR_UFFD_SOCKET_REPLACED: 'somebody put something else in place of the socket',
   ERR_UFFD_SOCKET_INHERITED: 'the socket of the service manager cannot be used as it is',
   ERR_UFFD_SOCKET_IO: 'the kernel refused the socket for another reason',
   ERR_UFFD_RESOURCES: 'descriptors, threads or memory that serving needs cannot be had',

@@ -1,12 +1,12 @@
 // A server that is looked into and stopped at a Unix socket, and what strangers can do there.
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, statSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { ask } from '../support/http.js'
+import { answersAt, ask, crowd, leaveSocket } from '../support/http.js'
 import { Place } from '../support/place.js'
 import { Stage, temporaryDirectory } from '../support/stage.js'
 
@@ -202,36 +202,23 @@ test('who asks again and again and never reads is hung up on, and holds up nobod
 
 test('a thousand connections keep no guest from its pages, and others are served after them', async (t) => {
   const { stage, path, url } = await controlled(t)
-  const sockets = Array.from({ length: 1000 }, () => {
-    const socket = connect(path)
-    socket.on('error', () => {})
-    t.teardown(() => socket.destroy())
-    return socket
-  })
+  const hangUp = crowd(t, { path })
   const { process: vm } = await stage.guest()
   t.is(await vm.wrong(0, pages, 'source'), 0)
-  for (const socket of sockets) socket.destroy()
-  for (;;) {
-    const answered = await ask(url, '/status').catch(() => undefined)
-    if (answered?.status === 200) break
-  }
+  hangUp()
+  await answersAt(url, '/status')
   t.pass()
 })
-
-const listenAndDie = `
-  require('node:net').createServer().listen(process.argv[1], () => {
-    process.kill(process.pid, 'SIGKILL')
-  })`
 
 test('a socket that nobody listens on any more is taken over, and nothing else is', async (t) => {
   const { stage } = await controlled(t)
   const path = join(temporaryDirectory(t), 'control')
-  t.is(spawnSync(process.execPath, ['-e', listenAndDie, path]).signal, 'SIGKILL')
+  leaveSocket(path)
   await stage.server.control(pathToFileURL(path))
   t.is((await ask(`unix:${path}`, '/status')).status, 200)
   await t.throwsAsync(stage.server.control(path), {
     code: 'ERR_UFFD_CONTROL',
-    message: /something else is there/,
+    message: /^Cannot be controlled: somebody already listens on .*choose another path/,
   })
   const file = join(temporaryDirectory(t), 'mine')
   writeFileSync(file, 'my own')

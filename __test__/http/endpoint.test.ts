@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import test, { type ExecutionContext } from 'ava'
 import { type HttpEndpoint } from '../../src/index.js'
 import { deadlineMs, GuestProcess } from '../support/guest.js'
-import { ask } from '../support/http.js'
+import { answersAt, ask, crowd, leaveSocket } from '../support/http.js'
 import { index, pages as placePages, Place } from '../support/place.js'
 import { promtoolIsContent } from '../support/promtool.js'
 import { scrape, sum } from '../support/scrape.js'
@@ -137,6 +137,43 @@ test('guests are told of as JSON, and as series of their own where that is asked
     Object.values(states).reduce((total, count) => total + count),
     pages,
   )
+})
+
+test('tags are labels of the series of guests where that is asked for', async (t) => {
+  let named = 0
+  const stage = await Stage.open(t, pages, {
+    tags: (): Record<string, string> => (named++ === 0 ? { vm: 'a "b"', secret: 'x' } : {}),
+  })
+  const { guest } = await stage.guest()
+  const { guest: other } = await stage.guest()
+  const { url } = await stage.server.http('127.0.0.1:0', { perGuest: true, tagLabels: ['vm'] })
+  const { body } = await ask(url, '/metrics')
+  const lines = body.split('\n').filter((line) => line.startsWith('uffd_guest_removes_total{'))
+  const expected = [
+    `uffd_guest_removes_total{guest="${guest.id}",pid="${guest.pid}",vm="a \\"b\\""} 0`,
+    `uffd_guest_removes_total{guest="${other.id}",pid="${other.pid}"} 0`,
+  ]
+  t.deepEqual(lines.toSorted(), expected.toSorted())
+  t.false(body.includes('secret'))
+})
+
+test('what cannot be a label is refused by name', async (t) => {
+  const { server } = await Stage.open(t, pages)
+  for (const [options, message] of [
+    [{ perGuest: true, tagLabels: ['a-b'] }, /"tagLabels\[0\]" to be the name of a label .*"a-b"/],
+    [{ perGuest: true, tagLabels: ['__name__'] }, /name of a label/],
+    [
+      { perGuest: true, tagLabels: ['vm', 'guest'] },
+      /"tagLabels\[1\]" to be a name that no label has/,
+    ],
+    [{ perGuest: true, tagLabels: ['state'] }, /a name that no label has/],
+    [{ tagLabels: ['vm'] }, /"tagLabels" needs "perGuest"/],
+  ] as const) {
+    await t.throwsAsync(server.http('127.0.0.1:0', options), {
+      code: 'ERR_UFFD_INVALID_OPTION',
+      message,
+    })
+  }
 })
 
 test('promtool finds nothing wrong with a server and its guests, where it is installed', async (t) => {
@@ -274,27 +311,13 @@ test('a client that says nothing, or half of it, is hung up on', async (t) => {
 test('a thousand connections keep no guest from its pages, and others are served after them', async (t) => {
   const { stage, endpoint, url } = await watched(t)
   const { hostname: host, port } = new URL(endpoint.url)
-  const sockets = Array.from({ length: 1000 }, () => {
-    const socket = connect({ host, port: Number(port) })
-    socket.on('error', () => {})
-    t.teardown(() => socket.destroy())
-    return socket
-  })
+  const hangUp = crowd(t, { host, port: Number(port) })
   const { process } = await stage.guest()
   t.is(await process.wrong(0, pages, 'source'), 0)
-  for (const socket of sockets) socket.destroy()
-  for (;;) {
-    // Those that are closed are noticed one after the other.
-    const answered = await ask(url, '/healthz').catch(() => undefined)
-    if (answered?.status === 200) break
-  }
+  hangUp()
+  await answersAt(url, '/healthz')
   t.pass()
 })
-
-const listenAndDie = `
-  require('node:net').createServer().listen(process.argv[1], () => {
-    process.kill(process.pid, 'SIGKILL')
-  })`
 
 test('it listens on a Unix socket of its own, also where one was left', async (t) => {
   const path = join(temporaryDirectory(t), 'http.sock')
@@ -309,8 +332,7 @@ test('it listens on a Unix socket of its own, also where one was left', async (t
   t.is(readFileSync(path, 'utf8'), 'my own')
   rmSync(path)
   // Nobody listens on this one: the process that did was killed.
-  const killed = spawnSync(process.execPath, ['-e', listenAndDie, path])
-  t.is(killed.signal, 'SIGKILL')
+  leaveSocket(path)
   const again = await stage.server.http(`unix:${path}`)
   t.is((await ask(again.url, '/healthz')).status, 200)
 })
@@ -321,7 +343,7 @@ test('where it cannot listen it says why', async (t) => {
   const { server } = stage
   await t.throwsAsync(server.http(port), {
     code: 'ERR_UFFD_HTTP',
-    message: /something else is there/,
+    message: /something else listens there; choose another port/,
   })
   await t.throwsAsync(server.http('unix:/no/such/dir/http.sock'), { code: 'ERR_UFFD_HTTP' })
   for (const wrong of ['', 'localhost', '127.0.0.1', '[nonsense]:1', '127.0.0.1:65536', 'a:b:1']) {

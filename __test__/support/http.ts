@@ -1,4 +1,7 @@
+import { spawnSync } from 'node:child_process'
 import { request } from 'node:http'
+import { connect, type NetConnectOpts } from 'node:net'
+import type { ExecutionContext } from 'ava'
 
 /** An answer over HTTP. */
 export interface Answered {
@@ -32,4 +35,33 @@ export function ask(
     asked.on('error', reject)
     asked.end(body)
   })
+}
+
+/** A thousand connections at once, gone after the test; returns how to hang up. */
+export function crowd(t: ExecutionContext, at: NetConnectOpts): () => void {
+  const sockets = Array.from({ length: 1000 }, () => connect(at).on('error', () => {}))
+  const hangUp = () => {
+    for (const socket of sockets) socket.destroy()
+  }
+  t.teardown(hangUp)
+  return hangUp
+}
+
+/** Asks until there is an answer: connections that are closed are noticed one after the other. */
+export async function answersAt(url: string, page: string): Promise<void> {
+  for (;;) {
+    const answered = await ask(url, page).catch(() => undefined)
+    if (answered?.status === 200) return
+  }
+}
+
+const listenAndDie = `
+  require('node:net').createServer().listen(process.argv[1], () => {
+    process.kill(process.pid, 'SIGKILL')
+  })`
+
+/** Leaves a socket that nobody listens on: the process that did was killed. */
+export function leaveSocket(path: string): void {
+  const { signal } = spawnSync(process.execPath, ['-e', listenAndDie, path])
+  if (signal !== 'SIGKILL') throw new Error('the process that was to leave a socket was not killed')
 }

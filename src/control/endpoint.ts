@@ -2,7 +2,7 @@ import { type Server as HttpServer, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import native from '#native'
 import { boundedServer } from '../http/bounded.js'
-import { listenAt } from '../http/listen.js'
+import { type Leave, listenAt } from '../http/listen.js'
 import { type Pages, respond } from '../http/respond.js'
 
 /** A connection that says and takes nothing for so long is closed. */
@@ -15,6 +15,7 @@ export class ControlEndpoint implements AsyncDisposable {
   readonly #server: HttpServer
   readonly #asked = new WeakSet<Socket>()
   readonly #waiting = new Set<ServerResponse>()
+  #leave: Leave | undefined
 
   private constructor(path: string, pages: Pages, actions: (own: ControlEndpoint) => Pages) {
     this.path = path
@@ -37,7 +38,8 @@ export class ControlEndpoint implements AsyncDisposable {
     actions: (own: ControlEndpoint) => Pages,
   ): Promise<ControlEndpoint> {
     const endpoint = new ControlEndpoint(path, pages, actions)
-    await listenAt(endpoint.#server, { path }, 'ERR_UFFD_CONTROL', 'Cannot be controlled at')
+    const server = endpoint.#server
+    endpoint.#leave = await listenAt(server, { path }, 'ERR_UFFD_CONTROL', 'Cannot be controlled')
     return endpoint
   }
 
@@ -66,7 +68,8 @@ export class ControlEndpoint implements AsyncDisposable {
    * again.
    */
   async close(): Promise<void> {
-    // It is called back only when the last connection is gone, and its socket is gone at once.
+    this.#leave?.()
+    // It is called back only when the last connection is gone.
     this.#server.close()
     await Promise.resolve()
   }

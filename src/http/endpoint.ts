@@ -2,7 +2,7 @@ import { type IncomingMessage, type Server as HttpServer, type ServerResponse } 
 import { type AddressInfo } from 'node:net'
 import { type Address, isLocal } from './address.js'
 import { boundedServer } from './bounded.js'
-import { listenAt } from './listen.js'
+import { type Leave, listenAt } from './listen.js'
 import { type Pages, respond } from './respond.js'
 
 /** Where a server's figures are served. Keeps no process alive. */
@@ -10,10 +10,12 @@ export class HttpEndpoint implements AsyncDisposable {
   /** Where it is: `http://127.0.0.1:9100`, or `unix:PATH`. */
   readonly url: string
   readonly #server: HttpServer
+  readonly #leave: Leave
   #closed: Promise<void> | undefined
 
-  private constructor(server: HttpServer, at: Address) {
+  private constructor(server: HttpServer, at: Address, leave: Leave) {
     this.#server = server
+    this.#leave = leave
     this.url = urlOf(server, at)
   }
 
@@ -21,12 +23,13 @@ export class HttpEndpoint implements AsyncDisposable {
   static async open(at: Address, pages: Pages): Promise<HttpEndpoint> {
     const onlyLocal = 'host' in at && isLocal(at.host)
     const server = boundedServer((request, response) => answer(request, response, pages, onlyLocal))
-    await listenAt(server, at, 'ERR_UFFD_HTTP', 'Cannot serve figures at')
-    return new HttpEndpoint(server, at)
+    const leave = await listenAt(server, at, 'ERR_UFFD_HTTP', 'Cannot serve figures')
+    return new HttpEndpoint(server, at, leave)
   }
 
   /** Serves no more, and hangs up on whoever is connected. May be called again. */
   async close(): Promise<void> {
+    this.#leave()
     this.#closed ??= new Promise((resolve) => this.#server.close(() => resolve()))
     this.#server.closeAllConnections()
     await this.#closed

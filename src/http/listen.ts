@@ -1,68 +1,61 @@
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { once } from 'node:events'
 import { type Server as HttpServer } from 'node:http'
-import { connect } from 'node:net'
+import { type ListenOptions } from 'node:net'
+import native, { type ErrorInfo, type NativeBoundSocket } from '#native'
 import { UffdError, type UffdErrorCode } from '../errors.js'
+import { fromNative } from '../native-errors.js'
 import type { Address } from './address.js'
+
+/** Leaves the place, so that the next may have it. May be called again. */
+export type Leave = () => void
 
 /**
  * Listens, and takes over a Unix socket that nobody listens on any more. `code` and `what` are for
- * the error: what cannot be done there.
+ * the error: what cannot be done there. Returns how to leave the place; nobody is hung up on by it.
  */
 export async function listenAt(
   server: HttpServer,
   at: Address,
   code: UffdErrorCode,
   what: string,
-): Promise<void> {
-  const refused = (error: unknown) => {
-    const why = reasonOf(error as NodeJS.ErrnoException)
-    return new UffdError(code, `${what} ${placeOf(at)}: ${why}`, { cause: error })
-  }
+): Promise<Leave> {
+  if ('path' in at) return await listenOnSocket(server, at.path, code, what)
   try {
     await listening(server, at)
   } catch (error) {
-    const isTaken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-    if (!isTaken || !('path' in at) || !(await isStale(at.path))) throw refused(error)
-    unlinkSync(at.path)
-    try {
-      await listening(server, at)
-    } catch (again) {
-      throw refused(again)
-    }
+    const why = reasonOf(error as NodeJS.ErrnoException)
+    throw new UffdError(code, `${what} at ${at.host}:${at.port}: ${why}`, { cause: error })
   }
-  // Until here it was as the umask says; figures are no secret worth more than that moment.
-  if ('path' in at) chmodSync(at.path, 0o600)
+  return () => {}
 }
 
-async function listening(server: HttpServer, at: Address): Promise<void> {
+/** Bound by the core, as is the socket that guests connect to: for this user alone from the first. */
+async function listenOnSocket(
+  server: HttpServer,
+  path: string,
+  code: UffdErrorCode,
+  what: string,
+): Promise<Leave> {
+  const bound: NativeBoundSocket | ErrorInfo = await native.bindSocket(path)
+  if ('code' in bound) {
+    throw new UffdError(code, `${what}: ${bound.message}`, { cause: fromNative(bound) })
+  }
+  // Exclusive: a worker of a cluster has descriptors of its own.
+  await listening(server, { fd: bound.descriptor, exclusive: true })
+  return () => bound.remove()
+}
+
+async function listening(server: HttpServer, at: ListenOptions & { fd?: number }): Promise<void> {
   server.listen(at)
   await once(server, 'listening')
 }
 
-/** Whether a socket is there that nobody listens on. */
-async function isStale(path: string): Promise<boolean> {
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return false
-  const socket = connect(path)
-  try {
-    await once(socket, 'connect')
-    return false
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED'
-  } finally {
-    socket.destroy()
-  }
-}
-
-const placeOf = (at: Address) => ('path' in at ? `unix:${at.path}` : `${at.host}:${at.port}`)
-
 function reasonOf({ code, message }: NodeJS.ErrnoException): string {
   const hint = {
-    EADDRINUSE: 'something else is there: choose another',
-    EACCES: 'this user may not listen there: choose another',
-    EADDRNOTAVAIL: 'this host has no such address: choose one that it has',
-    ENOENT: 'there is no such directory: make it first',
-    ENOTFOUND: 'the name has no address: choose another',
+    EADDRINUSE: 'something else listens there; choose another port',
+    EACCES: 'this user may not listen there; choose a port from 1024 on',
+    EADDRNOTAVAIL: 'this host has no such address; give one of its own, such as 127.0.0.1',
+    ENOTFOUND: 'the name has no address; give another, or the address',
   }[code ?? '']
   return hint ?? message
 }

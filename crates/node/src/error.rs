@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use napi_derive::napi;
 use uffd_core::guardian::GuardianError;
-use uffd_core::handoff::AcceptError;
+use uffd_core::handoff::{AcceptError, BindError};
 use uffd_core::ledger::StateDirError;
 use uffd_core::recovery::NotRecovered;
 use uffd_core::server::{Refusal, ServerError};
@@ -83,6 +83,12 @@ impl From<&Refusal> for ErrorInfo {
 
 impl From<&AcceptError> for ErrorInfo {
     fn from(error: &AcceptError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<&BindError> for ErrorInfo {
+    fn from(error: &BindError) -> Self {
         Self::new(error.code(), error)
     }
 }

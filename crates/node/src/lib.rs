@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(dead_code, reason = "napi exports nothing to a test"))]
 
 mod bell;
+mod bound_socket;
 mod end_report;
 mod error;
 mod event;

@@ -74,6 +74,15 @@ pub enum BindError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Whoever else may write to its directory has put something in the socket's place.
+    #[error(
+        "somebody has removed the socket {path:?}, or put something else in its place, the moment that it \
+         was bound: choose a directory that only those may write to whom you trust"
+    )]
+    Replaced {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// What the service manager has handed over for this path cannot be used as it is.
     #[error("the service manager's socket {path:?} cannot be used: {cause}")]
     Inherited {
@@ -103,6 +112,7 @@ impl BindError {
             Self::Owner { .. } => "ERR_UFFD_SOCKET_OWNER",
             Self::NotASocket { .. } => "ERR_UFFD_SOCKET_NOT_A_SOCKET",
             Self::InUse { .. } => "ERR_UFFD_SOCKET_IN_USE",
+            Self::Replaced { .. } => "ERR_UFFD_SOCKET_REPLACED",
             Self::Inherited { .. } => "ERR_UFFD_SOCKET_INHERITED",
             Self::Io { .. } => "ERR_UFFD_SOCKET_IO",
         }

@@ -48,14 +48,10 @@ impl Listener {
 
     /// The same, for these to connect: nobody else could in the meantime.
     pub fn bind_for(path: &Path, access: SocketAccess) -> Result<Self, BindError> {
-        let listener = Some(socket_file::listen_on(path, access)?);
-        let socket = Socket { listener, inherited: None };
-        let prepare = || {
-            let file = SocketFile::of(path)?;
-            socket.get().set_nonblocking(true)?;
-            Ok(file)
-        };
-        let file = prepare().map_err(|source| BindError::Io { path: path.into(), source })?;
+        let (listener, file) = socket_file::listen_on(path, access)?;
+        let socket = Socket { listener: Some(listener), inherited: None };
+        let unblocked = socket.get().set_nonblocking(true);
+        unblocked.map_err(|source| BindError::Io { path: path.into(), source })?;
         Ok(Self { _file: Some(file), socket, path: path.into() })
     }
 

@@ -22,7 +22,7 @@ pub use error::{AcceptError, BindError, HandoffError, Missing};
 pub(crate) use leaving::Ticket;
 pub use listener::Listener;
 pub use message::MessageError;
-pub use socket_file::SocketAccess;
+pub use socket_file::{SocketAccess, SocketFile, listen_on};
 
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,10 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown},
+            fs::{FileTypeExt, MetadataExt},
             net::UnixListener,
         },
     },
@@ -24,6 +24,7 @@ use nix::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
     },
 };
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat};
 
 use super::BindError;
 
@@ -40,7 +41,10 @@ pub struct SocketAccess {
 }
 
 /// Listens on `path`, over a socket that nobody listens on any more if need be.
-pub(super) fn listen_on(path: &Path, access: SocketAccess) -> Result<UnixListener, BindError> {
+pub fn listen_on(
+    path: &Path,
+    access: SocketAccess,
+) -> Result<(UnixListener, SocketFile), BindError> {
     check_path(path)?;
     // Two takeovers of one path at once could each remove what the other has just bound.
     let _lock = lock_directory(path);
@@ -58,34 +62,80 @@ pub(super) fn listen_on(path: &Path, access: SocketAccess) -> Result<UnixListene
 }
 
 /// Nobody can connect before the file belongs to whom it is meant for: it listens only then.
-fn bind_for(path: &Path, access: SocketAccess) -> Result<UnixListener, BindError> {
+fn bind_for(path: &Path, access: SocketAccess) -> Result<(UnixListener, SocketFile), BindError> {
+    let socket = bind_narrowly(path, access)?;
+    let file = BoundFile::of(path, &socket)?;
+    let ours = file.to_remove(path)?;
+    file.give(path, access)?;
+    listen(&socket, Backlog::MAXCONN).map_err(|error| explain(path, error.into()))?;
+    Ok((UnixListener::from(socket), ours))
+}
+
+/// Binds it with no more than these permissions: the file of a socket gets those that the socket has,
+/// less what the umask takes, so that it is never open to more, not for a moment.
+pub(super) fn bind_narrowly(path: &Path, access: SocketAccess) -> Result<OwnedFd, BindError> {
     let failed = |error: Errno| explain(path, error.into());
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(failed)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path).map_err(failed)?).map_err(failed)?;
-    let ready = give(path, access).and_then(|()| listen(&socket, Backlog::MAXCONN).map_err(failed));
-    if let Err(error) = ready {
-        // It was bound a moment ago, so it is ours. Nobody could tell what to do if this failed.
-        let _ = fs::remove_file(path);
-        return Err(error);
+    if let Some(mode) = access.mode {
+        rustix::fs::fchmod(&socket, permissions(mode))
+            .map_err(|error| explain(path, error.into()))?;
     }
-    Ok(UnixListener::from(socket))
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).map_err(failed)?).map_err(failed)?;
+    Ok(socket)
 }
 
-fn give(path: &Path, SocketAccess { owner, mode }: SocketAccess) -> Result<(), BindError> {
-    if let Some(mode) = mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o777))
-            .map_err(|error| explain(path, error))?;
+fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & 0o777)
+}
+
+/// The very file that was found at a path after binding. Whoever else may write to its directory can
+/// put a link there at any time: what is done to the file by its path might be done to another.
+#[derive(Debug)]
+pub(super) struct BoundFile {
+    file: OwnedFd,
+    stat: Stat,
+}
+
+impl BoundFile {
+    pub(super) fn of(path: &Path, socket: &OwnedFd) -> Result<Self, BindError> {
+        let failed = |error: rustix::io::Errno| explain(path, error.into());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Err(BindError::Replaced { path: path.into() }),
+            opened => opened.map_err(failed)?,
+        };
+        let stat = fstat(&file).map_err(failed)?;
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        // Sockets of others are none of ours, and no more can be asked of one.
+        if !is_socket || stat.st_uid != fstat(socket).map_err(failed)?.st_uid {
+            return Err(BindError::Replaced { path: path.into() });
+        }
+        Ok(Self { file, stat })
     }
-    if let Some((uid, gid)) = owner {
-        lchown(path, Some(uid), Some(gid)).map_err(|source| BindError::Owner {
-            path: path.into(),
-            uid,
-            gid,
-            source,
-        })?;
+
+    fn to_remove(&self, path: &Path) -> Result<SocketFile, BindError> {
+        let path = std::path::absolute(path).map_err(|error| explain(path, error))?;
+        Ok(SocketFile { path, device: self.stat.st_dev, inode: self.stat.st_ino })
     }
-    Ok(())
+
+    fn give(&self, path: &Path, access: SocketAccess) -> Result<(), BindError> {
+        let SocketAccess { owner, mode } = access;
+        if let Some(mode) = mode.map(permissions)
+            && Mode::from_raw_mode(self.stat.st_mode) & Mode::from_raw_mode(0o777) != mode
+        {
+            // A descriptor of a path has no fchmod; what it stands for is reached by this name.
+            let itself = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            rustix::fs::chmod(itself, mode).map_err(|error| explain(path, error.into()))?;
+        }
+        if let Some((uid, gid)) = owner {
+            let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            chownat(&self.file, "", Some(user), Some(group), AtFlags::EMPTY_PATH).map_err(
+                |error| BindError::Owner { path: path.into(), uid, gid, source: error.into() },
+            )?;
+        }
+        Ok(())
+    }
 }
 
 fn check_path(path: &Path) -> Result<(), BindError> {
@@ -157,22 +207,13 @@ fn explain(path: &Path, source: io::Error) -> BindError {
     }
 }
 
-/// A socket file that is ours to remove.
+/// A socket file that is ours to remove: it goes when this does.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     /// Absolute, so that a change of the working directory does not matter.
     path: PathBuf,
     device: u64,
     inode: u64,
-}
-
-impl SocketFile {
-    /// The file that was just bound at `path`.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        let path = std::path::absolute(path)?;
-        Ok(Self { path, device: metadata.dev(), inode: metadata.ino() })
-    }
 }
 
 impl Drop for SocketFile {

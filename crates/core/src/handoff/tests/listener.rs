@@ -4,12 +4,15 @@ use std::{
     os::{
         fd::AsRawFd,
         unix::{
-            fs::{MetadataExt, PermissionsExt, symlink},
+            fs::{MetadataExt, PermissionsExt, lchown, symlink},
             net::{UnixDatagram, UnixListener},
         },
     },
     path::Path,
-    sync::Barrier,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use nix::{
@@ -20,6 +23,7 @@ use nix::{
 use tempfile::tempdir;
 
 use super::*;
+use crate::handoff::socket_file::{BoundFile, bind_narrowly};
 
 fn refused(path: &Path) -> BindError {
     let error = Listener::bind(path).unwrap_err();
@@ -67,6 +71,73 @@ fn the_socket_is_for_whom_it_was_meant() {
     assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777), (1234, 5678, 0o620));
     UnixStream::connect(&path).unwrap();
     assert!(listener.accept().unwrap().is_some());
+}
+
+#[test]
+fn it_never_is_for_more_than_it_was_meant_for() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("uffd.sock");
+    let access = SocketAccess { mode: Some(0o600), ..SocketAccess::default() };
+    let _socket = bind_narrowly(&path, access).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn what_was_put_in_its_place_is_left_as_it_is() {
+    let dir = tempdir().unwrap();
+    let (path, precious) = (dir.path().join("uffd.sock"), dir.path().join("precious"));
+    fs::write(&precious, "").unwrap();
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
+    let replacements: [&dyn Fn(); 4] = [
+        &|| {},
+        &|| symlink(&precious, &path).unwrap(),
+        &|| fs::write(&path, "").unwrap(),
+        // A socket of somebody else.
+        &|| {
+            drop(UnixListener::bind(&path).unwrap());
+            lchown(&path, Some(1234), None).unwrap();
+        },
+    ];
+    for replace in replacements {
+        let access = SocketAccess { owner: Some((1234, 5678)), mode: Some(0o666) };
+        let socket = bind_narrowly(&path, access).unwrap();
+        fs::remove_file(&path).unwrap();
+        replace();
+        let error = BoundFile::of(&path, &socket).unwrap_err();
+        assert!(matches!(error, BindError::Replaced { .. }), "{error}");
+        assert_eq!(error.code(), "ERR_UFFD_SOCKET_REPLACED");
+        let _ = fs::remove_file(&path);
+    }
+    let file = fs::metadata(&precious).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (0, 0o600));
+}
+
+#[test]
+fn whoever_swaps_links_in_all_the_time_has_no_other_file_given_to_them() {
+    const TRIES: usize = 300;
+    let dir = tempdir().unwrap();
+    let (path, precious) = (dir.path().join("uffd.sock"), dir.path().join("precious"));
+    fs::write(&precious, "").unwrap();
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = dir.path().join("link");
+            while !is_over.load(Ordering::Relaxed) {
+                symlink(&precious, &link).unwrap();
+                fs::rename(&link, &path).unwrap();
+                // Whoever binds may have removed it as a socket that nobody listens on.
+                let _ = fs::remove_file(&path);
+            }
+        });
+        let access = SocketAccess { owner: Some((1234, 5678)), mode: Some(0o666) };
+        for _ in 0..TRIES {
+            let _ = Listener::bind_for(&path, access);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let file = fs::metadata(&precious).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (0, 0o600));
 }
 
 #[test]
