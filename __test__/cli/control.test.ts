@@ -137,6 +137,9 @@ test('a server that was killed is told from one that never was, and its socket i
   const never = await runCommand(t, 'status', '--socket', socket)
   t.is(never.status, 1)
   t.regex(never.stderr, /uffd\.sock\.control is not there: is the server running/)
+  const file = await runCommand(t, 'status', '--control', snapshot)
+  t.is(file.status, 1)
+  t.regex(file.stderr, /The control socket \/\S+ is no socket: give that of a server/)
 
   const args = ['--socket', socket, '--snapshot', snapshot]
   const killed = new Command(t, ...args)

@@ -172,7 +172,22 @@ test('a trace that cannot be saved is told at the start', async (t) => {
   const { args, snapshot } = place(t)
   const { status, stderr } = await runCommand(t, ...args, '--trace', join(snapshot, 'no', 'where'))
   t.is(status, 1)
-  t.regex(stderr, /Cannot save a trace at .*\(ERR_UFFD_TRACE_SAVE\)/)
+  t.regex(stderr, /Cannot save a trace at .*: not a directory \(ERR_UFFD_TRACE_SAVE\)/)
+})
+
+test('where there is no directory for a trace or a report, that is told at the start', async (t) => {
+  const { args } = place(t)
+  for (const [option, name] of [
+    ['--trace', '/nowhere/t.trace'],
+    ['--report', '/nowhere/r.html'],
+  ] as const) {
+    const { status, stderr } = await runCommand(t, ...args, option, name)
+    t.is(status, 1)
+    t.regex(
+      stderr,
+      /Cannot save a \w+ at \/nowhere\/\S+: its directory does not exist: make it first/,
+    )
+  }
 })
 
 test('a trace replaces traces, and nothing else', async (t) => {

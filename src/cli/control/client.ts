@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { statSync } from 'node:fs'
 import { type IncomingMessage, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { userAt } from '../../control/endpoint.js'
@@ -53,6 +54,11 @@ async function connected(control: string, signal: AbortSignal): Promise<Socket> 
   } catch (error) {
     socket.destroy()
     const { code } = error as NodeJS.ErrnoException
+    // A file of another kind refuses connections as well.
+    const isRefused = code === 'ECONNREFUSED'
+    if (isRefused && statSync(control, { throwIfNoEntry: false })?.isSocket() === false) {
+      throw failure(control, 'is no socket: give that of a server, which is PATH.control', error)
+    }
     const hint = {
       ENOENT:
         'is not there: is the server running, and was it started with this --socket or --control?',

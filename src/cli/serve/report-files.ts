@@ -1,8 +1,7 @@
-import { access, constants } from 'node:fs/promises'
-import { dirname } from 'node:path'
 import { type Guest, GuestReport, saveReport, UffdError } from '../../index.js'
 import { checkReportAt } from '../../report/save.js'
 import { UsageError } from '../arguments/usage-error.js'
+import { whyNotIn } from '../directory.js'
 
 /**
  * Where reports of a run are saved: that of the first guest at the path given, that of another
@@ -20,11 +19,10 @@ export class ReportFiles {
   /** Finds out now, and not at the end of the first guest, that there is no way to save. */
   static async open(path: string, snapshot: string): Promise<ReportFiles> {
     if (!path.endsWith('.html')) throw new UsageError('--report FILE has to end with .html')
-    const directory = dirname(path)
-    await access(directory, constants.W_OK | constants.X_OK).catch((error: Error) => {
-      const why = `Cannot save a report at ${path}: ${error.message}`
-      throw new UffdError('ERR_UFFD_REPORT', why, { cause: error })
-    })
+    const why = await whyNotIn(path)
+    if (why !== undefined) {
+      throw new UffdError('ERR_UFFD_REPORT', `Cannot save a report at ${path}: ${why}`)
+    }
     await checkReportAt(path)
     return new ReportFiles(path, snapshot)
   }

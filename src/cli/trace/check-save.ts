@@ -1,8 +1,6 @@
-import { constants } from 'node:fs'
-import { access, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { systemReason } from '../../system-error.js'
+import { stat } from 'node:fs/promises'
 import { Trace, UffdError } from '../../index.js'
+import { whyNotIn } from '../directory.js'
 
 /**
  * Finds out whether a trace can be saved at a path. What is there has to be a trace: a slip of
@@ -15,13 +13,8 @@ export async function checkSaveTo(path: string): Promise<void> {
 }
 
 async function whyNot(path: string): Promise<string | undefined> {
-  try {
-    // The dot makes sure that it is a directory.
-    await access(`${dirname(path)}/.`, constants.W_OK | constants.X_OK)
-  } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    return isMissing ? 'its directory does not exist: make it first' : systemReason(error)
-  }
+  const why = await whyNotIn(path)
+  if (why !== undefined) return why
   const there = await stat(path).catch(() => undefined)
   if (there === undefined) return undefined
   if (!there.isFile()) return 'what is there is no regular file'
