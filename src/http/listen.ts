@@ -40,9 +40,17 @@ async function listenOnSocket(
   if ('code' in bound) {
     throw new UffdError(code, `${what}: ${bound.message}`, { cause: fromNative(bound) })
   }
-  // Exclusive: a worker of a cluster has descriptors of its own.
-  await listening(server, { fd: bound.descriptor, exclusive: true })
-  return () => bound.remove()
+  const leave = () => bound.remove()
+  // For as long as the server listens its file is there, whoever has forgotten what is returned here.
+  server.once('close', leave)
+  try {
+    // Exclusive: a worker of a cluster has descriptors of its own.
+    await listening(server, { fd: bound.descriptor, exclusive: true })
+  } catch (error) {
+    leave()
+    throw new UffdError(code, `${what}: ${(error as Error).message}`, { cause: error })
+  }
+  return leave
 }
 
 async function listening(server: HttpServer, at: ListenOptions & { fd?: number }): Promise<void> {
