@@ -56,18 +56,22 @@ const WIDEST_ZEROS: u64 = 2 << 20;
 /// memory that the guest has just given back.
 const WIDEST_WRITTEN: u64 = 64 << 10;
 
-/// The fewest pages of zeros that are filled at once.
-const FEWEST_ZEROS: u64 = 8;
+/// The fewest pages that are filled at once of memory that was given back: it may be written next.
+pub(crate) const FEWEST_GIVEN_BACK: u64 = 8;
+
+/// The same of a hole of the source.
+pub(crate) const FEWEST_OF_HOLES: u64 = LOOK;
 
 /// A range of [`WIDEST_ZEROS`] is in use when so many of its pages are installed.
 const IN_USE: usize = 64;
 
 /// The pages of zeros to fill for a fault on `page`: an aligned window around it, inside `region`,
-/// of at most `widest` pages. Memory that was given back is mostly used again in runs.
+/// of `fewest` pages to `widest`. Memory that was given back is mostly used again in runs.
 pub(crate) fn of_zeros(
     known: &impl Nearby,
     region: PageRange,
     page: PageIndex,
+    fewest: u64,
     widest: u64,
 ) -> PageRange {
     if widest <= 1 {
@@ -80,7 +84,7 @@ pub(crate) fn of_zeros(
     if known.installed_in(whole) >= IN_USE {
         return whole;
     }
-    let width = ((walked + 1) * FEWEST_ZEROS).next_power_of_two();
+    let width = ((walked + 1) * fewest).next_power_of_two();
     aligned(region, page, width.min(widest))
 }
 
@@ -103,4 +107,44 @@ pub(crate) const fn widest_of_written(page_size: PageSize) -> u64 {
 /// The widest window of zeros, in pages.
 pub(crate) const fn widest_of_zeros(page_size: PageSize) -> u64 {
     WIDEST_ZEROS >> page_size.shift()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages of which these are installed, and nothing was touched.
+    struct Installed(&'static [u64]);
+
+    impl Nearby for Installed {
+        fn installed_from(&self, range: PageRange) -> usize {
+            range.pages().take_while(|page| self.0.contains(&page.0)).count()
+        }
+
+        fn installed_until(&self, range: PageRange) -> usize {
+            let before = (range.start.0..range.end.0).rev();
+            before.take_while(|page| self.0.contains(page)).count()
+        }
+
+        fn installed_in(&self, range: PageRange) -> usize {
+            range.pages().filter(|page| self.0.contains(&page.0)).count()
+        }
+
+        fn touched_in(&self, _range: PageRange) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn holes_are_filled_as_wide_at_first_as_somebody_who_walks_is_looked_for() {
+        let region = PageRange::new(0, 1024);
+        let window = |installed, fewest| {
+            of_zeros(&Installed(installed), region, PageIndex(300), fewest, 512)
+        };
+        assert_eq!(window(&[], FEWEST_OF_HOLES), PageRange::new(256, 320));
+        assert_eq!(window(&[], FEWEST_GIVEN_BACK), PageRange::new(296, 304));
+        // Somebody walks.
+        assert_eq!(window(&[299], FEWEST_OF_HOLES), PageRange::new(256, 384));
+        assert_eq!(window(&[299], FEWEST_GIVEN_BACK), PageRange::new(288, 304));
+    }
 }

@@ -8,7 +8,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
 use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
-use crate::install::{Obstacle, Plan, Planner, Stopped};
+use crate::install::{Obstacle, Plan, Planner, Stopped, Surroundings};
 use crate::policy::{self, Content};
 use crate::source::{Scratch, Source, SourceError};
 use crate::states::PageState;
@@ -111,14 +111,17 @@ fn serve_one(
             let ready = ahead.bytes(page).map(|bytes| (page, bytes));
             let planner = Planner { ready, ..guest.planner(source, scratch) };
             let mut plan = Plan::default();
-            if let Err(pages) = planner.source(page, access, alone, &mut plan) {
-                fetches.for_fault(guest, index, pages);
-                return Ok(());
-            }
+            let around = match planner.source(page, access, alone, &mut plan) {
+                Ok(around) => around,
+                Err(pages) => {
+                    fetches.for_fault(guest, index, pages);
+                    return Ok(());
+                }
+            };
             let done = guest.install(plan.as_slice(), Asker::Fault);
             drop(plan);
             ahead.served(guest, page);
-            done
+            if done.1.is_ok() { fill_around(guest, source, scratch, &around) } else { done }
         }
     };
     match result {
@@ -134,6 +137,21 @@ fn serve_one(
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Fills what lies around a page that was filled: looked up only now, since nobody waits for it.
+fn fill_around(
+    guest: &mut Guest,
+    source: &dyn Source,
+    scratch: &Scratch,
+    around: &Surroundings,
+) -> (u64, Result<(), Stopped>) {
+    let mut plan = Plan::default();
+    guest.planner(source, scratch).around(around, &mut plan);
+    if plan.is_empty() {
+        return (0, Ok(()));
+    }
+    guest.install(plan.as_slice(), Asker::Fault)
 }
 
 /// What to do with a fault whose install met an obstacle.

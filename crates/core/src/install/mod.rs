@@ -14,4 +14,4 @@ mod together;
 
 pub(crate) use memory::{Ahead, GuestMemory, Stopped};
 pub(crate) use obstacle::Obstacle;
-pub(crate) use plan::{Fill, Install, Plan, Planner, first};
+pub(crate) use plan::{Fill, Install, Plan, Planner, Surroundings, first};

@@ -101,6 +101,10 @@ impl<'a> Plan<'a> {
         &self.0
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is room for nothing more.
     pub(crate) fn is_full(&self) -> bool {
         self.0.len() + 1 >= MOST
@@ -127,7 +131,8 @@ impl<'s> Planner<'_, 's> {
         if self.states.get(page) == PageState::Removed && !alone {
             let region = self.region(page);
             let widest = self.fault_around.zeros(self.rules.page_size);
-            let mut window = window::of_zeros(self.states, region, page, widest);
+            let fewest = window::FEWEST_GIVEN_BACK;
+            let mut window = window::of_zeros(self.states, region, page, fewest, widest);
             if access == Access::Write && !self.rules.tracking.is_on() {
                 let widest = self.fault_around.written(self.rules.page_size);
                 let written = window::around(self.states, region, page, widest);
@@ -148,52 +153,55 @@ impl<'s> Planner<'_, 's> {
         plan
     }
 
-    /// Plans the source's bytes for `page`, with as much around it as is worth filling: first what lies
-    /// ahead of it, then what lies before it, then what a prefault was asked for nearby. Or the
-    /// pages to fetch, where the source has not got this one at hand.
+    /// Plans the source's bytes for `page`, with what lies ahead of it and is filled alike. Says what
+    /// else is worth filling [around it](Self::around), or which pages to fetch, where the source has
+    /// not got this one at hand.
     pub(crate) fn source(
         &self,
         page: PageIndex,
         access: Access,
         alone: bool,
         plan: &mut Plan<'s>,
-    ) -> Result<(), PageRange> {
+    ) -> Result<Surroundings, PageRange> {
         let run = if alone { PageRange::single(page) } else { self.run_around(page) };
-        let mut rest = PageRange { start: page, end: run.end };
+        let ahead = PageRange { start: page, end: run.end };
         let mut zeros = run;
-        match self.look(rest) {
-            Chunk::Absent(len) => return Err(first(rest, len, self.rules.page_size)),
+        let end = match self.look(ahead) {
+            Chunk::Absent(len) => return Err(first(ahead, len, self.rules.page_size)),
             Chunk::Zeros(len) => {
-                let mut pages = first(rest, len, self.rules.page_size);
-                if pages == rest && !alone {
+                let mut pages = first(ahead, len, self.rules.page_size);
+                if pages == ahead && !alone {
                     zeros = self.zeros_around(page, run);
                     let wider = PageRange { start: page, end: zeros.end };
-                    if wider != rest
+                    if wider != ahead
                         && let Chunk::Zeros(len) = self.look(wider)
                     {
                         pages = first(wider, len, self.rules.page_size);
                     }
                 }
                 plan.push(self.rules, Install { pages, fill: Fill::SourceZeros, access });
-                rest.start = pages.end;
+                pages.end
             }
             Chunk::Ready(bytes) => {
-                let pages = first(rest, bytes.len(), self.rules.page_size);
+                let pages = first(ahead, bytes.len(), self.rules.page_size);
                 plan.push(self.rules, Install { pages, fill: Fill::Bytes(bytes), access });
-                rest.start = pages.end;
+                pages.end
             }
-        }
-        if alone {
-            return Ok(());
-        }
-        self.ahead(plan, rest, Around::All);
+        };
+        Ok(Surroundings { page, run, zeros, end, wanted: !alone && self.states.is_wanted(page) })
+    }
+
+    /// Plans what is worth filling around a page that was filled: first what lies ahead of it, then
+    /// what lies before it, then what a prefault was asked for nearby.
+    pub(crate) fn around(&self, it: &Surroundings, plan: &mut Plan<'s>) {
+        let Surroundings { page, run, zeros, end, wanted } = *it;
+        self.ahead(plan, PageRange::new(end.0, run.end.0.max(end.0)), Around::All);
         self.ahead(plan, PageRange { start: run.start, end: page }, Around::All);
         self.ahead(plan, PageRange { start: zeros.start, end: run.start }, Around::Zeros);
-        if self.states.is_wanted(page) {
+        if wanted {
             let done = PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) };
             self.wanted_around(plan, page, done);
         }
-        Ok(())
     }
 
     /// What the source has at hand of the start of `pages`.
@@ -265,7 +273,8 @@ impl<'s> Planner<'_, 's> {
         }
         // The shared zero page costs no memory and hardly any time.
         let widest = self.fault_around.zeros(self.rules.page_size);
-        let window = window::of_zeros(self.states, self.region(page), page, widest);
+        let region = self.region(page);
+        let window = window::of_zeros(self.states, region, page, window::FEWEST_OF_HOLES, widest);
         let zeros = self.states.alike_around(page, window);
         PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) }
     }
@@ -278,6 +287,20 @@ impl<'s> Planner<'_, 's> {
     fn region(&self, page: PageIndex) -> PageRange {
         self.layout.region_of(page).map_or(PageRange::single(page), |region| region.pages)
     }
+}
+
+/// What is worth filling around a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings {
+    page: PageIndex,
+    /// With its bytes.
+    run: PageRange,
+    /// With zeros, where the source has zeros there.
+    zeros: PageRange,
+    /// Where what is filled with the page itself ends.
+    end: PageIndex,
+    /// A prefault was asked for it.
+    wanted: bool,
 }
 
 /// Which pages around a fault are filled.
