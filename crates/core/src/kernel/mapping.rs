@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::sync::LazyLock;
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use nix::libc;
@@ -100,6 +102,13 @@ impl FileMap {
         Bytes { start, len: len as u64, mapped: PhantomData }
     }
 
+    /// Which pages of `offset..offset + len` are in this process's page table; at most the first
+    /// [`Resident::MOST`] bytes are asked about. `None` where that cannot be known.
+    pub fn mapped(&self, offset: usize, len: usize) -> Option<Resident> {
+        let len = len.min(Resident::MOST);
+        Resident::in_page_table(self.at(offset, len), len)
+    }
+
     /// Which pages of `offset..offset + len` are in the page cache; at most the first
     /// [`Resident::MOST`] bytes are asked about. `offset` must be a multiple of 4096. Whether the
     /// answer is to be believed, [`tells_residency`](Self::tells_residency) knows.
@@ -156,7 +165,11 @@ impl FileMap {
     }
 }
 
-/// Which pages of a range were in the page cache when it was asked for.
+/// This process's own page map.
+static OWN_PAGE_MAP: LazyLock<Option<File>> =
+    LazyLock::new(|| File::open("/proc/self/pagemap").ok());
+
+/// Which pages of a range were in the page cache, or in the page table, when that was asked.
 #[derive(Debug)]
 pub struct Resident {
     pages: [u8; Self::MOST / HOST_PAGE],
@@ -182,7 +195,29 @@ impl Resident {
         (asked == 0).then_some(Self { pages, count })
     }
 
-    /// How many bytes from `offset` on, counted from the start of the range, are resident
+    /// Asks the page map (Documentation/admin-guide/mm/pagemap.rst).
+    fn in_page_table(start: NonNull<u8>, len: usize) -> Option<Self> {
+        const ENTRY: usize = size_of::<u64>();
+        let mut entries = [0; Self::MOST / HOST_PAGE * ENTRY];
+        let count = len.div_ceil(HOST_PAGE);
+        let entries = &mut entries[..count * ENTRY];
+        let first = start.as_ptr().addr() / HOST_PAGE * ENTRY;
+        OWN_PAGE_MAP.as_ref()?.read_exact_at(entries, first as u64).ok()?;
+        let mut pages = [0; Self::MOST / HOST_PAGE];
+        for (page, entry) in pages.iter_mut().zip(entries.chunks_exact(ENTRY)) {
+            // The highest bit says that the page is present.
+            let entry = u64::from_ne_bytes(entry.try_into().expect("eight bytes"));
+            *page = u8::from(entry >> 63 != 0);
+        }
+        Some(Self { pages, count })
+    }
+
+    /// Whether the page at `offset`, counted from the start of the range, was there.
+    pub fn has(&self, offset: usize) -> bool {
+        self.pages[..self.count][offset / HOST_PAGE] & 1 != 0
+    }
+
+    /// How many bytes from `offset` on, counted from the start of the range, are there
     /// without a gap, in whole pages.
     pub fn run(&self, offset: usize) -> usize {
         let pages = &self.pages[offset / HOST_PAGE..self.count];
@@ -278,6 +313,21 @@ mod tests {
             [0, 2, 1, 0]
         );
         assert_eq!(map.resident(32 * HOST_PAGE, HOST_PAGE), HOST_PAGE);
+    }
+
+    #[test]
+    fn what_is_in_the_page_table_is_told_apart_from_what_is_in_the_page_cache() {
+        let file = cold_file();
+        let map = FileMap::new(&file, LEN).unwrap();
+        file.read_exact_at(&mut [0; 32 * HOST_PAGE], 0).unwrap();
+        let mapped = |page: usize| map.mapped(page * HOST_PAGE, HOST_PAGE).unwrap().run(0) > 0;
+        assert!(!(0..64).any(mapped));
+        assert!(map.populate(8 * HOST_PAGE, 4 * HOST_PAGE));
+        assert!((8..12).all(mapped));
+        assert!(!(32..64).any(mapped), "what is not in the page cache was mapped");
+        // Cutting the file takes pages out of the table as well.
+        file.set_len(10 * HOST_PAGE as u64).unwrap();
+        assert!(mapped(9) && !mapped(10));
     }
 
     #[test]

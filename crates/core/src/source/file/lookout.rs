@@ -19,42 +19,45 @@ pub(super) struct Lookout {
     len: u64,
     /// Where it was found to end, once that is before `len`; it stays at that.
     cut_at: AtomicU64,
+    /// When its length was last looked at, in milliseconds.
+    measured: AtomicU32,
     told: AtomicBool,
-    /// When it was last looked at, in milliseconds.
-    seen: AtomicU32,
-}
-
-/// What was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// Where the bytes end that can be copied: at the file's end, in whole host pages.
-    pub(super) end: u64,
-    /// Whether the kernel tells us what is in the page cache.
-    pub(super) told: bool,
-    /// Whether the latter is new.
-    pub(super) changed: bool,
+    /// When it was last asked whether we are told.
+    asked: AtomicU32,
 }
 
 impl Lookout {
     pub(super) fn new(map: &FileMap, len: u64, now: u32) -> Self {
-        let told = AtomicBool::new(map.tells_residency());
-        Self { len, cut_at: AtomicU64::new(u64::MAX), told, seen: AtomicU32::new(now) }
+        Self {
+            len,
+            cut_at: AtomicU64::new(u64::MAX),
+            measured: AtomicU32::new(now),
+            told: AtomicBool::new(map.tells_residency()),
+            asked: AtomicU32::new(now),
+        }
     }
 
-    pub(super) fn look(&self, file: &File, map: &FileMap, now: u32) -> Seen {
-        let mut changed = false;
-        if now.wrapping_sub(self.seen.load(Ordering::Relaxed)) >= FOR_MS {
-            self.seen.store(now, Ordering::Relaxed);
+    /// Where the bytes end that can be copied: at the file's end, in whole host pages.
+    pub(super) fn end(&self, file: &File, now: u32) -> u64 {
+        if is_over(&self.measured, now) {
             // As the kernel knows it: a file server is not asked, which could take long.
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
             if let Ok(found) = statx(file, c"", flags, StatxFlags::SIZE) {
                 self.found_len(found.stx_size);
             }
-            let told = map.tells_residency();
-            changed = self.told.swap(told, Ordering::Relaxed) != told;
         }
         let end = self.cut_at().min(self.len.next_multiple_of(HOST_PAGE));
-        Seen { end: end - end % HOST_PAGE, told: self.told(), changed }
+        end - end % HOST_PAGE
+    }
+
+    /// Whether the kernel tells us what is in the page cache, and whether that is new. To be asked
+    /// before the kernel is.
+    pub(super) fn ask_told(&self, map: &FileMap, now: u32) -> (bool, bool) {
+        if !is_over(&self.asked, now) {
+            return (self.told(), false);
+        }
+        let told = map.tells_residency();
+        (told, self.told.swap(told, Ordering::Relaxed) != told)
     }
 
     /// Whether the kernel told us what is in the page cache when it was last asked.
@@ -73,4 +76,13 @@ impl Lookout {
     pub(super) fn cut_at(&self) -> u64 {
         self.cut_at.load(Ordering::Relaxed)
     }
+}
+
+/// Whether what was seen at that time is to be looked at again, which begins a new time.
+fn is_over(seen: &AtomicU32, now: u32) -> bool {
+    let over = now.wrapping_sub(seen.load(Ordering::Relaxed)) >= FOR_MS;
+    if over {
+        seen.store(now, Ordering::Relaxed);
+    }
+    over
 }

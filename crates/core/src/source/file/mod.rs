@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::{Chunk, Piece, Scratch, Source, SourceError, Want};
 use crate::kernel::{FileMap, read_cached};
 use extents::Extents;
-use lookout::{Lookout, Seen};
+use lookout::Lookout;
 use residency::Residency;
 
 /// What is read ahead around a page that a fault needs.
@@ -150,12 +150,19 @@ impl FileSource {
         self.extents.bytes()
     }
 
-    fn look(&self, now: u32) -> Seen {
-        let seen = self.lookout.look(&self.file, &self.map, now);
-        if seen.changed {
-            self.adapt(seen.told);
+    /// Whether the kernel tells us what is in the page cache.
+    fn is_told(&self, now: u32) -> bool {
+        let (told, changed) = self.lookout.ask_told(&self.map, now);
+        if changed {
+            self.adapt(told);
         }
-        seen
+        told
+    }
+
+    /// How many bytes at the start of `range`, which is data, are in our page table. Puts there what
+    /// the kernel tells to be in the page cache.
+    fn mapped(&self, range: Range<u64>, now: u32) -> u64 {
+        self.residency.map(&self.map, &self.extents, range, now, &|| self.is_told(now))
     }
 
     /// From now on the kernel tells us what is in the page cache, or does not.
@@ -244,18 +251,20 @@ impl Source for FileSource {
         }
         let len = len.min(data.end.next_multiple_of(page) - offset);
         let now = self.ms_at(scratch.now());
-        let Seen { end, told, .. } = self.look(now);
+        let end = self.lookout.end(&self.file, now);
         let there = len.min(end.saturating_sub(offset));
         let whole = |bytes: u64| bytes - bytes % page;
         let all_data = whole(there.min(data.end - offset));
-        if told && data.start <= offset && all_data > 0 {
-            let mapped =
-                self.residency.map(&self.map, &self.extents, offset..offset + all_data, now);
-            return match whole(mapped) {
-                0 => Chunk::Absent(len),
-                bytes => Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(bytes))),
-            };
+        if self.lookout.told() && data.start <= offset && all_data > 0 {
+            let bytes = whole(self.mapped(offset..offset + all_data, now));
+            if bytes > 0 {
+                return Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(bytes)));
+            }
+            if self.lookout.told() {
+                return Chunk::Absent(len);
+            }
         }
+        let told = self.is_told(now);
         // A page with holes in it is put together: copied from the mapping, each of its holes would
         // become a page in the page cache first.
         let worth_a_try = if !self.reads_cached.load(Ordering::Relaxed) || there < page {
@@ -310,14 +319,13 @@ impl Source for FileSource {
     /// What is in the page cache is put into our page table: copying it costs half as much then.
     fn prepare(&self, offset: u64, len: u64) {
         let now = self.now();
-        let Seen { end, told, .. } = self.look(now);
-        let end = end.min(offset + len);
-        if !told || offset >= end {
+        let end = self.lookout.end(&self.file, now).min(offset + len);
+        if !self.lookout.told() || offset >= end {
             return;
         }
         for part in self.extents.within(offset..end) {
             let len = part.end - part.start;
-            if self.residency.map(&self.map, &self.extents, part, now) < len {
+            if self.mapped(part, now) < len {
                 return;
             }
         }
@@ -326,10 +334,14 @@ impl Source for FileSource {
     fn copy(&self, offset: u64, room: &mut [u8]) -> usize {
         let end = offset + room.len() as u64;
         // What the kernel does not tell of is left to fetch threads, and holes to look-ups.
-        let Seen { end: cut, told, .. } = self.look(self.now());
+        let now = self.now();
         let is_data = self.extents.within(offset..end).next().is_some();
-        let can_be = told && end <= cut && is_data && self.reads_cached.load(Ordering::Relaxed);
-        if can_be && self.is_resident(offset..end) {
+        let can_be = is_data && self.reads_cached.load(Ordering::Relaxed);
+        if can_be
+            && end <= self.lookout.end(&self.file, now)
+            && self.is_told(now)
+            && self.is_resident(offset..end)
+        {
             to_usize(self.read_cached(offset, room))
         } else {
             0

@@ -11,154 +11,197 @@
 //! only worth a try: bytes are taken from the page cache by a read that does not wait.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::extents::Extents;
-use super::to_usize;
+use super::{HOST_PAGE, to_usize};
 use crate::kernel::{FileMap, Resident};
 
-/// What is asked about and remembered at once, at least. The kernel, too, maps this much around a
-/// page.
+/// What is remembered together. The kernel, too, maps this much around a page, as far as the page
+/// cache has it.
 const CHUNK: u64 = 64 << 10;
 
-/// The same where others nearby are in use, and where most are: one question and one request cost
-/// less than several. So many chunks of the 2 MiB around are to be at hand, and so much is mapped.
-const DENSE: [(usize, u64); 2] = [(12, 512 << 10), (4, 256 << 10)];
+/// Of less than this only the very pages are asked for and mapped: what the kernel maps with them
+/// is asked of the page table, which takes a third of the time.
+const NARROW: u64 = CHUNK / 2;
 
 /// For how long a chunk that was found at hand is taken to be.
 const BELIEVED_MS: u32 = 250;
 
-/// For each chunk, when it was last found at hand, in milliseconds; 0 if it is not.
+/// What is known of a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    /// A bit for each page that was found at hand.
+    pages: u16,
+    /// When that was, in milliseconds.
+    seen: u32,
+}
+
+/// For each chunk, what was last found at hand of it.
 #[derive(Debug)]
 pub(super) struct Residency {
-    chunks: Box<[AtomicU32]>,
+    chunks: Box<[AtomicU64]>,
     len: u64,
+}
+
+impl Mark {
+    const fn of(bits: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = bits.to_ne_bytes();
+        Self { seen: u32::from_ne_bytes([a, b, c, d]), pages: u16::from_ne_bytes([e, f]) }
+    }
+
+    const fn bits(self) -> u64 {
+        let ([a, b, c, d], [e, f]) = (self.seen.to_ne_bytes(), self.pages.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+    }
 }
 
 impl Residency {
     pub(super) fn new(len: u64) -> Self {
         let count = to_usize(len.div_ceil(CHUNK));
-        Self { chunks: std::iter::repeat_with(AtomicU32::default).take(count).collect(), len }
+        Self { chunks: std::iter::repeat_with(AtomicU64::default).take(count).collect(), len }
     }
 
     /// How many bytes at the start of `wanted`, which is data, are in this process's page table.
-    /// Puts there what is in the page cache: only for those who are told.
+    /// Puts there what is in the page cache, where that `is_told`, which is only asked if needed.
     pub(super) fn map(
         &self,
         map: &FileMap,
         extents: &Extents,
         wanted: Range<u64>,
         now: u32,
+        is_told: &dyn Fn() -> bool,
     ) -> u64 {
         let mut at = wanted.start;
         while at < wanted.end {
-            let known = self.end_of(at..wanted.end, |chunk| self.is_believed(chunk, now));
-            if known > at {
-                at = known;
-                continue;
-            }
-            let there = self.ask(map, extents, at..wanted.end, now);
-            let gap = there == at || !there.is_multiple_of(CHUNK);
-            at = there;
-            if gap {
+            let known = self.believed_until(at..wanted.end, now);
+            let there = if known > at {
+                known
+            } else {
+                self.ask(map, extents, at..wanted.end, now, is_told)
+            };
+            if there == at {
                 break;
             }
+            at = there;
         }
         at.min(wanted.end) - wanted.start
     }
 
-    /// Asks about all chunks of `wanted` up to one that is known, in one question, and about those
-    /// behind them that are likely to be wanted next. Answers up to where everything from the start
-    /// is mapped now, which may be further than was asked.
-    fn ask(&self, map: &FileMap, extents: &Extents, wanted: Range<u64>, now: u32) -> u64 {
+    /// Asks about what is not known of `wanted`, up to a chunk that is, and maps what is there.
+    /// Answers up to where everything from the start is mapped now, perhaps further than was asked.
+    fn ask(
+        &self,
+        map: &FileMap,
+        extents: &Extents,
+        wanted: Range<u64>,
+        now: u32,
+        is_told: &dyn Fn() -> bool,
+    ) -> u64 {
         let start = wanted.start - wanted.start % CHUNK;
-        let end = wanted.end.max(self.likely(start, now));
-        let most = end.min(start + Resident::MOST as u64);
-        let unknown = self.end_of(wanted.start..most, |chunk| !self.is_believed(chunk, now));
-        let stop = unknown.next_multiple_of(CHUNK).min(self.len);
-        let resident = map.residency(to_usize(start), to_usize(stop - start));
-        let is_there = |part: Range<u64>| {
-            resident.run(to_usize(part.start - start)) as u64 >= part.end - part.start
-        };
-        // Chunks with all of their data in the page cache. Holes never are.
-        let is_whole = |chunk: &Range<u64>| extents.within(chunk.clone()).all(is_there);
-        let whole = chunks(start..stop).take_while(is_whole).last().map_or(start, |it| it.end);
-        if whole > wanted.start {
-            // What was mapped once is in the page table still, or was out of the page cache too.
-            let is_new = |chunk: &Range<u64>| self.mark(chunk.start).load(Ordering::Relaxed) == 0;
-            let mut new = chunks(start..whole).filter(is_new);
-            let first = new.next();
-            let last = new.last().or_else(|| first.clone());
-            if let (Some(first), Some(last)) = (first, last)
-                && !populate(map, extents, first.start..last.end)
-            {
-                return wanted.start;
+        let most = wanted.end.min(start + Resident::MOST as u64);
+        let is_known = |chunk| self.is_believed(chunk..(chunk + CHUNK).min(most), now);
+        let unknown = chunks(start..most).skip(1).find(|chunk| is_known(chunk.start));
+        let end = unknown.map_or(most, |chunk| chunk.start);
+        let stop = end.next_multiple_of(CHUNK).min(self.len);
+        // Mapped once, or with others, it is in the page table still, unless the kernel took it.
+        if chunks(start..stop).any(|chunk| self.mark(chunk.start).pages != 0)
+            && let Some(table) = map.mapped(to_usize(start), to_usize(stop - start))
+        {
+            self.note_found(start..stop, &table, now);
+            let run = table.run(to_usize(wanted.start - start)) as u64;
+            if run > 0 {
+                return wanted.start + run;
             }
-            self.set(start..whole, now);
-            return whole;
         }
-        // A chunk with a gap. What is there of it up to the gap can be had.
-        let run = resident.run(to_usize(wanted.start - start)) as u64;
-        let there = wanted.start + run.min(wanted.end.min(start + CHUNK) - wanted.start);
-        self.set(start..start + 1, 0);
-        if populate(map, extents, wanted.start..there) { there } else { wanted.start }
+        if !is_told() {
+            return wanted.start;
+        }
+        let end = if end - wanted.start < NARROW { end } else { stop };
+        self.put(map, extents, wanted.start..end, now)
     }
 
-    /// The end of what is likely to be wanted together with the chunk at `start`.
-    fn likely(&self, start: u64, now: u32) -> u64 {
-        let around = block(start, Resident::MOST as u64).start..self.len;
-        let count = Resident::MOST / to_usize(CHUNK);
-        let near = chunks(around).take(count).filter(|it| self.is_believed(it.start, now)).count();
-        let wide = DENSE.into_iter().find(|(least, _)| near >= *least);
-        wide.map_or(start, |(_, size)| block(start, size).end.min(self.len))
+    /// Maps what the page cache has of the start of `range`, and says up to where that is.
+    fn put(&self, map: &FileMap, extents: &Extents, range: Range<u64>, now: u32) -> u64 {
+        let resident = map.residency(to_usize(range.start), to_usize(range.end - range.start));
+        // Holes never are.
+        let gap = extents.within(range.clone()).find_map(|data| {
+            let run = resident.run(to_usize(data.start - range.start)) as u64;
+            (run < data.end - data.start).then_some(data.start + run)
+        });
+        let there = range.start..gap.unwrap_or(range.end);
+        if there.is_empty() || !populate(map, extents, there.clone()) {
+            return range.start;
+        }
+        self.note(there.clone(), now);
+        there.end
     }
 
     /// How many bytes at the start of `range` are worth a try.
     pub(super) fn promising(&self, range: Range<u64>) -> u64 {
-        let is_promising = |chunk| self.mark(chunk).load(Ordering::Relaxed) != 0;
-        self.end_of(range.clone(), is_promising) - range.start
+        self.end_of(range.clone(), |chunk| self.mark(chunk.start).pages != 0) - range.start
     }
 
     /// A fetch thread has read these bytes.
     pub(super) fn note_read(&self, range: Range<u64>, now: u32) {
-        self.set(range, now);
+        chunks(range).for_each(|chunk| self.set(chunk.start, Mark { pages: u16::MAX, seen: now }));
     }
 
     /// Something of these bytes is not there any more.
     pub(super) fn forget(&self, range: Range<u64>) {
-        self.set(range, 0);
+        chunks(range).for_each(|chunk| self.set(chunk.start, Mark::default()));
     }
 
     /// What the marks mean is something else from now on.
     pub(super) fn forget_all(&self) {
-        self.set(0..self.len, 0);
+        self.forget(0..self.len);
     }
 
-    /// Whether the byte lies in a chunk that was at hand once.
+    /// Whether the byte lies in a chunk of which something was at hand once.
     pub(super) fn was_there(&self, offset: u64) -> bool {
-        self.mark(offset).load(Ordering::Relaxed) != 0
+        self.mark(offset).pages != 0
     }
 
-    fn is_believed(&self, offset: u64, now: u32) -> bool {
-        let seen = self.mark(offset).load(Ordering::Relaxed);
-        seen != 0 && now.wrapping_sub(seen) <= BELIEVED_MS
+    fn believed_until(&self, range: Range<u64>, now: u32) -> u64 {
+        self.end_of(range, |part| self.is_believed(part, now))
     }
 
-    /// The end of the first bytes of `range` in chunks that are `like` that, each by its start.
-    fn end_of(&self, range: Range<u64>, like: impl Fn(u64) -> bool) -> u64 {
-        let mut at = range.start;
-        while at < range.end && like(at) {
-            at = at - at % CHUNK + CHUNK;
+    /// Whether all pages of a part of a chunk are believed to be at hand.
+    fn is_believed(&self, part: Range<u64>, now: u32) -> bool {
+        let Mark { pages, seen } = self.mark(part.start);
+        now.wrapping_sub(seen) <= BELIEVED_MS && pages_of(&part) & !pages == 0
+    }
+
+    /// The end of the first bytes of `range` in parts of chunks that are `like` that.
+    fn end_of(&self, range: Range<u64>, like: impl Fn(Range<u64>) -> bool) -> u64 {
+        chunks(range.clone()).find(|part| !like(part.clone())).map_or(range.end, |it| it.start)
+    }
+
+    /// The pages of `range`, which are whole chunks, that the page table has.
+    fn note_found(&self, range: Range<u64>, table: &Resident, now: u32) {
+        for chunk in chunks(range.clone()) {
+            let pages = (chunk.start..chunk.end).step_by(to_usize(HOST_PAGE));
+            let found = pages.filter(|page| table.has(to_usize(page - range.start)));
+            let pages = found.fold(0, |pages, page| pages | pages_of(&(page..page + 1)));
+            self.set(chunk.start, Mark { pages, seen: now });
         }
-        at.min(range.end)
     }
 
-    fn mark(&self, offset: u64) -> &AtomicU32 {
-        &self.chunks[to_usize(offset / CHUNK)]
+    /// These bytes were just mapped; what was known besides is as old as it was.
+    fn note(&self, range: Range<u64>, now: u32) {
+        for part in chunks(range) {
+            let (new, before) = (pages_of(&part), self.mark(part.start));
+            let pages = if before.seen == now { before.pages | new } else { new };
+            self.set(part.start, Mark { pages, seen: now });
+        }
     }
 
-    fn set(&self, range: Range<u64>, to: u32) {
-        chunks(range).for_each(|chunk| self.mark(chunk.start).store(to, Ordering::Relaxed));
+    fn mark(&self, offset: u64) -> Mark {
+        Mark::of(self.chunks[to_usize(offset / CHUNK)].load(Ordering::Relaxed))
+    }
+
+    fn set(&self, offset: u64, mark: Mark) {
+        self.chunks[to_usize(offset / CHUNK)].store(mark.bits(), Ordering::Relaxed);
     }
 }
 
@@ -169,16 +212,16 @@ fn populate(map: &FileMap, extents: &Extents, range: Range<u64>) -> bool {
         .all(|part| map.populate(to_usize(part.start), to_usize(part.end - part.start)))
 }
 
-/// The aligned range of `size` bytes that `offset` lies in.
-const fn block(offset: u64, size: u64) -> Range<u64> {
-    let start = offset - offset % size;
-    start..start + size
-}
-
-/// The range cut into chunks.
+/// The range cut into parts of chunks.
 fn chunks(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let first = range.start / CHUNK;
     let behind = range.end.div_ceil(CHUNK);
     (first..behind)
         .map(move |chunk| (chunk * CHUNK).max(range.start)..((chunk + 1) * CHUNK).min(range.end))
+}
+
+/// The pages of a part of a chunk, a bit each.
+fn pages_of(part: &Range<u64>) -> u16 {
+    let page = |byte: u64| byte % CHUNK / HOST_PAGE;
+    (page(part.start)..=page(part.end - 1)).fold(0, |pages, page| pages | 1 << page)
 }
