@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
 use std::ffi::OsStr;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -11,19 +12,21 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
-use uffd_core::handoff::{Limits, Listener, SocketAccess};
+use uffd_core::handoff::{Handoff, Limits, Listener, SocketAccess};
 use uffd_core::kernel::Waker;
 use uffd_core::server::{Arriving, Bound, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::service_manager::{Environment, Phase, ServiceManager, Trouble};
 use uffd_core::session::{NoObserver, Observer, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
 use uffd_core::stats::Stats;
-use uffd_guest::driver::GuestBuilder;
+use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::Options;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::snapshot::{self, ZeroPages};
-use uffd_proof::{DEADLINE, SMALL, until};
+use uffd_proof::{DEADLINE, SMALL, threads_named, until};
 
 fn told_at(address: impl AsRef<OsStr>) -> Environment {
     Environment { notify_socket: Some(address.as_ref().into()), ..Environment::default() }
@@ -152,22 +155,17 @@ impl Observer for Stops {
     }
 }
 
-#[test]
-fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
-    let folder = tempfile::tempdir().unwrap();
-    let [path, file, at] = ["notify", "mem", "uffd.sock"].map(|name| folder.path().join(name));
-    let socket = UnixDatagram::bind(&path).unwrap();
+/// A guest that was handed off, and nobody serves yet.
+fn handed_off(folder: &Path) -> (Handoff, Guest, FileSource) {
+    let [file, at] = ["mem", "uffd.sock"].map(|name| folder.join(name));
     let pattern = Pattern::new(5, SMALL);
     snapshot::create(&file, &pattern, PAGES, ZeroPages::Holes).unwrap();
     let listener = Listener::bind(&at).unwrap();
     let options = Options::new(at, [PAGES], pattern);
     let guest = GuestBuilder::new(env!("CARGO_BIN_EXE_uffd-proof-guest"), options);
     let guest = std::thread::spawn(|| guest.spawn().unwrap());
-    let source = Arc::new(FileSource::open(&file).unwrap());
+    let source = FileSource::open(&file).unwrap();
     let limits = Limits::new(source.len());
-    let (stops, has_stopped) = channel();
-    let (goes_on, wait) = channel();
-    let observer = Box::new(Stops { stops, goes_on: wait });
     let mut connection = None;
     until("a guest", || {
         connection = listener.accept().unwrap();
@@ -175,9 +173,24 @@ fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
     });
     let never = Waker::new().unwrap();
     let handoff = connection.unwrap().receive(&limits, never.as_fd()).unwrap();
-    let (fetcher, options) = (Arc::new(Fetcher::new(source)), SessionOptions::default());
-    let session = Arc::new(Session::start(handoff, fetcher, options, observer).unwrap());
-    let _guest = guest.join().unwrap();
+    (handoff, guest.join().unwrap(), source)
+}
+
+fn served(handoff: Handoff, source: FileSource, observer: impl Observer) -> Arc<Session> {
+    let fetcher = Arc::new(Fetcher::new(Arc::new(source)));
+    let options = SessionOptions::default();
+    Arc::new(Session::start(handoff, fetcher, options, Box::new(observer)).unwrap())
+}
+
+#[test]
+fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let (stops, has_stopped) = channel();
+    let (goes_on, wait) = channel();
+    let (handoff, _guest, source) = handed_off(folder.path());
+    let session = served(handoff, source, Stops { stops, goes_on: wait });
 
     let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
     let manager = ServiceManager::of(&environment).unwrap();
@@ -193,6 +206,57 @@ fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
     (0..3).for_each(|_| assert_eq!(next(&socket), silent));
     drop(goes_on);
     while next(&socket) != "WATCHDOG=1" {}
+}
+
+/// An observer that looks into the memory of another guest, in the middle of a turn.
+struct Looks {
+    pid: i32,
+    base: usize,
+}
+
+impl Observer for Looks {
+    fn stats(&mut self, _: Stats) {
+        let mut byte = [0];
+        let remote = [RemoteIoVec { base: self.base, len: 1 }];
+        let _ =
+            process_vm_readv(Pid::from_raw(self.pid), &mut [IoSliceMut::new(&mut byte)], &remote);
+    }
+}
+
+/// Whoever serves the guest next would be held up as well.
+#[test]
+fn it_gets_signs_of_life_while_the_kernel_holds_a_fault_loop_up() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let path = folders[0].path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let (unserved, mut other, _) = handed_off(folders[1].path());
+    let base = usize::try_from(unserved.layout.regions()[0].base.0).unwrap();
+    let (handoff, _guest, source) = handed_off(folders[0].path());
+    let session = served(handoff, source, Looks { pid: other.pid(), base });
+    // In a wait that nothing but its end interrupts: nobody serves that fault.
+    let is_held_up = || {
+        threads_named("uffd-guest").into_iter().any(|thread| {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+            stat.is_ok_and(|stat| stat.contains(") D ")) && waits_in_userfaultfd(thread)
+        })
+    };
+    session.report(Some(DEADLINE / 60_000), false);
+    until("it to be held up", is_held_up);
+    let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
+    let manager = ServiceManager::of(&environment).unwrap();
+    let watched = Arc::clone(&session);
+    manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
+    (0..5).for_each(|_| assert_eq!(next(&socket), "WATCHDOG=1"));
+    assert!(is_held_up());
+    // Not by the end of that guest, whose memory it has a hold on.
+    drop(unserved);
+    until("it to go on", || !is_held_up());
+    other.kill().unwrap();
+}
+
+fn waits_in_userfaultfd(thread: i32) -> bool {
+    let function = std::fs::read_to_string(format!("/proc/self/task/{thread}/wchan"));
+    function.is_ok_and(|function| function.contains("userfault"))
 }
 
 #[test]

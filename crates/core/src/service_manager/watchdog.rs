@@ -18,9 +18,10 @@ pub type Sessions = Box<dyn Fn() -> Vec<Arc<Session>> + Send>;
 /// Asks all sessions three times as often as the manager wants a sign of life, so that an answer at
 /// the very end of its time is one in time still.
 pub(super) fn start(post: Arc<Post>, every: Duration, sessions: Sessions) -> io::Result<()> {
+    let ask_every = ask_every(every);
     let run = move || {
         loop {
-            let due = Instant::now() + every / 3;
+            let due = Instant::now() + ask_every;
             match is_alive(&sessions(), due) {
                 Ok(()) => post.send(Message::alive(), None),
                 Err(who) => {
@@ -33,6 +34,13 @@ pub(super) fn start(post: Arc<Post>, every: Duration, sessions: Sessions) -> io:
     };
     let builder = thread::Builder::new().name("uffd-watchdog".to_owned()).stack_size(256 << 10);
     builder.spawn(run).map(drop)
+}
+
+/// A manager that wants them within microseconds has none in time, and all the others a core.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+fn ask_every(every: Duration) -> Duration {
+    (every / 3).max(SHORTEST)
 }
 
 /// Whether each fault loop comes to the end of a turn by `due`; otherwise which does not.
@@ -58,5 +66,22 @@ fn is_alive(sessions: &[Arc<Session>], due: Instant) -> Result<(), String> {
     match silent.into_iter().flatten().find(|session| !session.is_held_up_by_the_kernel()) {
         Some(session) => Err(session.id().to_owned()),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_asked_all_the_time() {
+        let micros = |every, asked| {
+            assert_eq!(ask_every(Duration::from_micros(every)), Duration::from_micros(asked));
+        };
+        micros(30_000_000, 10_000_000);
+        micros(6_000, 2_000);
+        micros(3_000, 1_000);
+        micros(2_999, 1_000);
+        micros(1, 1_000);
     }
 }
