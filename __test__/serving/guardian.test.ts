@@ -1,4 +1,5 @@
 // Guests with a guardian: a native process that serves them while no server does.
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import test, { type ExecutionContext } from 'ava'
 import { type GuardianOptions, type Server } from '../../src/index.js'
 import { type GuestProcess } from '../support/guest.js'
 import { live, isAsItWas, pages, Place } from '../support/place.js'
+import { managerProgram } from '../support/service-manager.js'
 import { temporaryDirectory } from '../support/stage.js'
 
 interface Elsewhere {
@@ -227,6 +229,20 @@ test('a guardian that cannot be started is an error that names it, and nothing i
   const server = await place.here()
   const [process] = await Promise.all([place.guest(server.socket), server.accept()])
   t.is(await process.wrong(0, pages, 'source'), 0)
+})
+
+test('a guardian of another version keeps its guests, and is refused by name', async (t) => {
+  const place = new Place(t)
+  const { stateDir } = place
+  mkdirSync(stateDir, { mode: 0o700 })
+  const other = spawn(managerProgram, ['guardian', stateDir, '7'], { stdio: ['pipe', 'pipe', 2] })
+  t.teardown(() => other.kill('SIGKILL'))
+  await once(other.stdout, 'data')
+  await t.throwsAsync(place.here({ guardian: true }), {
+    code: 'ERR_UFFD_GUARDIAN_VERSION',
+    message: /version 7/,
+  })
+  t.is(other.exitCode, null)
 })
 
 test('it writes a log where that is wanted, and is refused without a state directory', async (t) => {

@@ -9,7 +9,9 @@ import { deadlineMs } from './guest.js'
 import { temporaryDirectory } from './stage.js'
 
 const target = process.env['CARGO_TARGET_DIR'] ?? '../../target'
-const program = fileURLToPath(new URL(`${target}/debug/uffd-manager`, import.meta.url))
+export const managerProgram = fileURLToPath(
+  new URL(`${target}/debug/uffd-manager`, import.meta.url),
+)
 
 /** What a manager has, as crates/manager/src/orders.rs has it. */
 interface Options {
@@ -49,7 +51,7 @@ export class ServiceManager {
     t.timeout(2 * deadlineMs)
     this.notify = notify ?? join(temporaryDirectory(t), 'notify')
     const options = JSON.stringify({ notify: this.notify, store, ...more })
-    this.#child = spawn(program, [options], { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#child = spawn(managerProgram, [options], { stdio: ['pipe', 'pipe', 'inherit'] })
     t.teardown(async () => {
       if (this.#over) return
       this.#child.stdin!.end()

@@ -3,8 +3,11 @@
 //! own where it is told what becomes of the service (`sd_notify(3)`, `sd_listen_fds(3)`).
 //!
 //! It is asked by a line of JSON each, and tells what happens by lines of JSON.
+//!
+//! `uffd-manager guardian DIR VERSION` plays a guardian of another version instead.
 
 mod activation;
+mod guardian;
 mod orders;
 mod store;
 mod voice;
@@ -23,6 +26,10 @@ fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((word, program)) if word == "exec" => activation::become_service(program),
+        Some((word, [dir, version])) if word == "guardian" => match version.parse() {
+            Ok(version) => guardian::stand_in(dir.as_ref(), version).map_err(Into::into),
+            Err(_) => Err(format!("{version} is no version").into()),
+        },
         Some((options, [])) => manage(options),
         _ => Err("usage: uffd-manager OPTIONS, as one object of JSON".into()),
     };
