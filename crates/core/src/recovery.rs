@@ -219,6 +219,29 @@ pub struct Prospect {
     shown: Option<bool>,
 }
 
+/// What it means that a ledger which nobody has the lock on has no name any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfUnnamed {
+    /// Its guest has ended.
+    HasEnded,
+    /// That is not known yet: whoever has let go of it will say.
+    IsUnknown,
+    /// It was removed by somebody who was not asked to: for whoever was told of the guest, and not
+    /// told that it has ended. Nobody else finds it any more.
+    IsLeft,
+}
+
+impl LedgerError {
+    /// Whether it can be tried again to have the guest.
+    fn passes(&self, unnamed: IfUnnamed) -> bool {
+        match self {
+            Self::Owned => true,
+            Self::Gone => unnamed == IfUnnamed::IsUnknown,
+            _ => false,
+        }
+    }
+}
+
 /// Why a prospect did not become ours.
 #[derive(Debug)]
 pub enum NotTaken<S = Box<Prospect>> {
@@ -302,21 +325,16 @@ impl Prospect {
     /// Takes the guest over, if whoever served it is gone or has let go of it. From then on it is
     /// ours: dropped, it is left again.
     pub fn take(self) -> Result<Left, NotTaken> {
-        self.take_named_or(false)
+        self.take_if(IfUnnamed::HasEnded)
     }
 
-    /// The same, also where the ledger was removed by somebody who was not asked to: for whoever was
-    /// told of the guest, and not told that it has ended. Nobody else finds it any more.
-    pub fn take_even_unnamed(self) -> Result<Left, NotTaken> {
-        self.take_named_or(true)
-    }
-
-    fn take_named_or(self, unnamed: bool) -> Result<Left, NotTaken> {
+    /// The same; `unnamed` says what it means where the ledger is there no more.
+    pub fn take_if(self, unnamed: IfUnnamed) -> Result<Left, NotTaken> {
         let Self { file, path, header, ledger, layout, process, uffd, look, mut shown } = self;
         let not = |why| NotTaken::Not(NotRecovered { path: path.clone(), why });
-        let file = match file.own(unnamed) {
+        let file = match file.own(unnamed == IfUnnamed::IsLeft) {
             Ok(file) => file,
-            Err((Some(file), LedgerError::Owned)) => {
+            Err((Some(file), error)) if error.passes(unnamed) => {
                 let it = Self { file, path, header, ledger, layout, process, uffd, look, shown };
                 return Err(NotTaken::Served(Box::new(it)));
             }

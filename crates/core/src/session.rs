@@ -23,8 +23,8 @@ use crate::fault_loop::{FaultLoop, Setup};
 use crate::handoff::{Handoff, Peer};
 use crate::identity::Identity;
 pub use crate::identity::Owner;
-use crate::kernel::Process;
 pub use crate::kernel::ProcessFacts;
+use crate::kernel::{Process, run_for_a_moment_at_a_time};
 use crate::layout::Layout;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
@@ -540,6 +540,8 @@ impl Runner {
     /// Serves the guest on this thread until its end.
     pub(crate) fn run(mut self) {
         self.on_this_thread();
+        // Where that may not be asked for, the guest waits a little longer on a busy host.
+        let _ = run_for_a_moment_at_a_time();
         let Some(mut fault_loop) = self.fault_loop.take() else { return };
         let run = catch_unwind(AssertUnwindSafe(|| fault_loop.run()));
         let end = run.unwrap_or_else(|panic| {

@@ -19,6 +19,8 @@ pub(crate) struct Guest {
     pub(crate) copy: Option<OwnedFd>,
     /// It is being looked at.
     pub(crate) is_looked_at: bool,
+    /// What is found by that is of no use any more: it is to be looked at again.
+    pub(crate) is_seen_too_early: bool,
     /// What was found of it, while its snapshot is not open yet.
     pub(crate) prospect: Option<Prospect>,
     /// All it takes to serve it but the lock.
@@ -35,6 +37,8 @@ pub(crate) struct Guest {
     pub(crate) is_awaited: bool,
     /// The server has entrusted it, and has not said that it has ended.
     pub(crate) is_entrusted: bool,
+    /// The server has said that it is none of the guardian's, and nothing else since.
+    pub(crate) is_forgotten: bool,
     /// The server has entrusted it, and was not told yet whether it is in good hands.
     pub(crate) is_unanswered: bool,
     /// What was in the way the last time, so that it is told once.
@@ -47,6 +51,7 @@ impl Guest {
             path,
             copy: None,
             is_looked_at: false,
+            is_seen_too_early: false,
             prospect: None,
             standby: None,
             is_ordered: false,
@@ -55,6 +60,7 @@ impl Guest {
             is_wanted: false,
             is_awaited: false,
             is_entrusted: false,
+            is_forgotten: false,
             is_unanswered: false,
             obstacle: None,
         }
@@ -78,6 +84,11 @@ pub(crate) struct Watch {
 }
 
 impl Observer for Watch {
+    /// The next server has it from the ledger, and its guest waits for this thread's core.
+    fn wants_last_trace(&self) -> bool {
+        false
+    }
+
     fn ended(&mut self, end: &End, _: Stats) {
         self.bell.ring(Event::Ended { id: std::mem::take(&mut self.id), end: end.clone() });
     }

@@ -43,6 +43,10 @@ impl Bell {
     }
 }
 
+/// To look at a guest takes the longer the more memory it has, and it is being served meanwhile. A
+/// third of what others get of a core that is wanted by all.
+const AFTER_OTHERS: i32 = 5;
+
 /// A guest to get ready for.
 #[derive(Debug)]
 struct Job {
@@ -63,6 +67,8 @@ impl Ready {
         let (jobs, receiver) = unbounded::<Job>();
         let looks = bell.clone();
         thread::Builder::new().name("uffd-ready".to_owned()).spawn(move || {
+            // Before guests and those who serve them, who want the same cores.
+            let _ = rustix::process::nice(AFTER_OTHERS);
             for Job { id, path, copy } in receiver {
                 let mut spares: Spares = copy.map(|copy| (id.clone(), copy)).into_iter().collect();
                 let found = Prospect::find(&path, &mut spares).map(Box::new);

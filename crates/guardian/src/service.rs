@@ -13,7 +13,7 @@ use uffd_core::guardian::{
 };
 use uffd_core::kernel::{Process, Waker};
 use uffd_core::ledger::{LedgerError, StateDir};
-use uffd_core::recovery::{NotRecovered, Obstruction, Prospect};
+use uffd_core::recovery::{IfUnnamed, NotRecovered, Obstruction, Prospect};
 use uffd_core::session::{End, SessionError, Standby, Taken};
 
 use super::failure::Failure;
@@ -28,6 +28,10 @@ const FIRST_COMES_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before it is tried again to take a guest that somebody has; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a server may take to let go of a guest that it is about to leave, before it is asked for
+/// again later.
+const LETS_GO_WITHIN: Duration = Duration::from_millis(20);
 
 /// How often it is tried to send what there was no room for.
 const SEND_EVERY: Duration = Duration::from_millis(20);
@@ -251,25 +255,35 @@ impl Service {
                 let guest = self.guest(&id);
                 guest.copy = fd.or(guest.copy.take());
                 (guest.is_entrusted, guest.is_unanswered) = (true, true);
+                guest.is_forgotten = false;
                 if guest.session.is_none() {
                     // Of what was seen before nothing need be true any more.
                     (guest.prospect, guest.standby) = (None, None);
+                    guest.is_seen_too_early = guest.is_looked_at;
                     self.look_at(&id);
                 }
             }
             Request::Forget { id } => {
                 if let Some(guest) = self.guests.get_mut(&id) {
                     (guest.is_entrusted, guest.is_wanted) = (false, false);
-                    if !guest.may_be_served() {
-                        self.guests.remove(&id);
-                        self.close_unused_snapshots();
-                    }
+                    guest.is_forgotten = true;
+                    self.drop_if_forgotten(&id);
                 }
             }
-            Request::Left { id } => {
-                self.guest(&id).is_wanted = true;
+            Request::Left { id, soon } => {
+                let guest = self.guest(&id);
+                guest.is_forgotten = false;
+                if guest.session.is_some() {
+                    // It was told before that it is about to be left.
+                    return;
+                }
+                guest.is_wanted = true;
                 self.hurry();
-                self.serve(&id);
+                if soon {
+                    self.begin(&id, IfUnnamed::IsUnknown, LETS_GO_WITHIN);
+                } else {
+                    self.serve(&id);
+                }
             }
             Request::Copies => {
                 let copies = self.guests.iter().filter_map(|(id, guest)| {
@@ -317,6 +331,11 @@ impl Service {
             Event::Looked { id, found } => {
                 let Some(guest) = self.guests.get_mut(&id) else { return };
                 guest.is_looked_at = false;
+                if std::mem::take(&mut guest.is_seen_too_early) {
+                    // It was entrusted meanwhile, and a copy of its userfaultfd came with it.
+                    self.look_at(&id);
+                    return;
+                }
                 match found {
                     Ok(prospect) => self.is_ready(&id, *prospect),
                     Err(error) if is_over(&error) => drop(self.guests.remove(&id)),
@@ -457,6 +476,13 @@ impl Service {
 
     /// Serves a guest here, if it is free and all is at hand. What comes of it is told later.
     fn serve(&mut self, id: &str) {
+        let is_entrusted = self.guests.get(id).is_some_and(|guest| guest.is_entrusted);
+        let unnamed = if is_entrusted { IfUnnamed::IsLeft } else { IfUnnamed::HasEnded };
+        self.begin(id, unnamed, Duration::ZERO);
+    }
+
+    /// The same if it is free within so long; what it means where its ledger is there no more.
+    fn begin(&mut self, id: &str, unnamed: IfUnnamed, within: Duration) {
         let Some(guest) = self.guests.get_mut(id).filter(|guest| !guest.may_be_served()) else {
             return;
         };
@@ -465,8 +491,9 @@ impl Service {
         };
         guest.is_ordered = true;
         let ordered = id.to_owned();
-        standby
-            .begin(guest.is_entrusted, move |taken| bell.ring(Event::Taken { id: ordered, taken }));
+        standby.begin(unnamed, within, move |taken| {
+            bell.ring(Event::Taken { id: ordered, taken });
+        });
     }
 
     /// Something is still missing that it takes to serve a guest.
@@ -508,6 +535,17 @@ impl Service {
                 self.cannot_serve(id, &error);
             }
             _ => self.soon(),
+        }
+        self.drop_if_forgotten(id);
+    }
+
+    /// Nothing is kept ready for a guest that the server has said to be none of the guardian's, unless
+    /// it is the guardian's by now.
+    fn drop_if_forgotten(&mut self, id: &str) {
+        let is_meant = |guest: &Guest| guest.is_forgotten && !guest.may_be_served();
+        if self.guests.get(id).is_some_and(is_meant) {
+            self.guests.remove(id);
+            self.close_unused_snapshots();
         }
     }
 

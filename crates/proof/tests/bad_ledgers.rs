@@ -209,7 +209,7 @@ fn what_nobody_can_have_written_is_refused() {
     let scene = Scene::new();
     let (note, _) = ends(&scene.good);
     let (live, count, events) = (note + 512, note + 4096 - 64, note + 4096);
-    let (states, entries) = (note + 8192, note + 12_288);
+    let states = note + 8192;
     let words = |words: [u64; 4]| words.map(u64::to_ne_bytes).concat();
     for (what, at, bytes) in [
         ("a note of too many", note, words([17, 2, 3, 0])),
@@ -223,12 +223,37 @@ fn what_nobody_can_have_written_is_refused() {
         ("a state there is not", states + 3, vec![6]),
         ("a trace of more than all", count, words([PAGES + 1, 0, 0, 0])),
         ("a trace with something else", count + 8, vec![1]),
-        ("a trace of a page there is not", entries, words([PAGES, 0, 0, 0])),
-        ("a trace of a filling there is not", entries + 7, vec![8]),
     ] {
         let mut bad = scene.good.clone();
         bad[at..at + bytes.len()].copy_from_slice(&bytes);
         scene.is_refused(what, &bad, LEDGER);
+    }
+    scene.is_served_on();
+}
+
+/// Nobody is hung for the sake of a trace.
+#[test]
+fn what_nobody_can_have_noted_of_the_trace_costs_its_order_alone() {
+    let scene = Scene::new();
+    let entries = ends(&scene.good).0 + 12_288;
+    let trace = |bytes: &[u8]| {
+        scene.put(bytes);
+        let mut keeper = scene.keeping.keeper();
+        assert_eq!(keeper.recovered(), 1, "{:?}", keeper.left());
+        let trace = keeper.trace();
+        keeper.kill();
+        trace
+    };
+    let mut trace_of_all = trace(&scene.good);
+    assert!(trace_of_all.len() > 1, "{trace_of_all:?}");
+    trace_of_all.rotate_left(1);
+    for (what, at, bytes) in [
+        ("a page there is not", entries, PAGES.to_ne_bytes().to_vec()),
+        ("a filling there is not", entries + 7, vec![8]),
+    ] {
+        let mut bad = scene.good.clone();
+        bad[at..at + bytes.len()].copy_from_slice(&bytes);
+        assert_eq!(trace(&bad), trace_of_all, "{what}");
     }
     scene.is_served_on();
 }

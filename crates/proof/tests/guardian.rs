@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -17,14 +17,16 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send,
+    sendmsg, socket,
 };
 use nix::unistd::Pid;
 use uffd_core::guardian::{self, Answer, Client, GuardianError, News, Post};
 use uffd_core::ledger::{Claim, StateDir};
+use uffd_core::recovery::{Prospect, Spares};
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
-use uffd_guest::protocol::Expect;
+use uffd_guest::protocol::{Bench, Expect};
 use uffd_proof::killing::Killing;
 use uffd_proof::{Cast, Frozen, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads};
 
@@ -313,31 +315,57 @@ fn a_guardian_has_nothing_of_whoever_started_it() {
     assert!(has_it(keeper.pid()) && !has_it(guardian));
 }
 
-/// A guardian of a directory without guests, whose server this process is.
+/// A guardian of a directory, whose server this process is.
 struct Alone {
     process: Child,
     dir: Arc<StateDir>,
     claim: Option<Claim>,
     /// As long as it is there the guardian stays.
     connection: OwnedFd,
-    folder: tempfile::TempDir,
 }
 
 impl Alone {
-    fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap())
+    /// Of a directory without guests.
+    fn start(folder: &tempfile::TempDir) -> Self {
+        Self::by(&folder.path().join("state"), guardian_of)
     }
 
-    fn start_in(folder: tempfile::TempDir) -> Self {
-        let dir = Arc::new(StateDir::open(&folder.path().join("state")).unwrap());
+    fn by(dir: &Path, command: impl FnOnce(&Path) -> Command) -> Self {
+        let dir = Arc::new(StateDir::open(dir).unwrap());
         let claim = Some(dir.claim(false).unwrap());
-        let process = guardian_of(dir.path()).spawn().unwrap();
+        let process = command(dir.path()).spawn().unwrap();
         let mut connection = None;
         until("it to listen", || {
             connection = connected(&dir).ok();
             connection.is_some()
         });
-        Self { process, dir, claim, connection: connection.unwrap(), folder }
+        Self { process, dir, claim, connection: connection.unwrap() }
+    }
+
+    fn pid(&self) -> i32 {
+        self.process.id().cast_signed()
+    }
+
+    /// Says something, with a descriptor.
+    fn say(&self, message: &str, fd: Option<&OwnedFd>) {
+        let fds: Vec<_> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if fds.is_empty() { &[] } else { &rights[..] };
+        let bytes = [IoSlice::new(message.as_bytes())];
+        let socket = self.connection.as_raw_fd();
+        sendmsg::<()>(socket, &bytes, rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    }
+
+    /// The next that it says.
+    fn hear(&self) -> Answer {
+        let mut bytes = [0; 4096];
+        let len = recv(self.connection.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+        serde_json::from_slice(&bytes[..len]).unwrap()
+    }
+
+    fn greet(&self) {
+        self.say(r#"{"hello":{"version":1}}"#, None);
+        assert_eq!(self.hear(), Answer::Welcome { version: 1 });
     }
 
     /// What it answers to a message.
@@ -380,7 +408,8 @@ fn guardian_of(dir: &Path) -> Command {
 /// Being of the same user is not enough: it takes the claim of the directory.
 #[test]
 fn whoever_is_not_the_server_is_not_heard() {
-    let mut alone = Alone::start();
+    let folder = tempfile::tempdir().unwrap();
+    let mut alone = Alone::start(&folder);
     alone.claim = None;
     let hello = r#"{"hello":{"version":1}}"#;
     assert_eq!(Alone::ask(&connected(&alone.dir).unwrap(), hello), []);
@@ -412,12 +441,13 @@ fn another_user_is_not_heard() {
         assert_eq!(Alone::ask(&socket, r#"{"hello":{"version":1}}"#), []);
         return;
     }
-    let alone = Alone::start();
+    let folder = tempfile::tempdir().unwrap();
+    let alone = Alone::start(&folder);
     let path = alone.dir.path().join("guardian.sock");
-    for (path, mode) in [(alone.folder.path(), 0o755), (alone.dir.path(), 0o755), (&*path, 0o666)] {
+    for (path, mode) in [(folder.path(), 0o755), (alone.dir.path(), 0o755), (&*path, 0o666)] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     }
-    let program = alone.folder.path().join("test");
+    let program = folder.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let output = Command::new(program)
         .args(["--exact", name, "--test-threads=1"])
@@ -432,14 +462,16 @@ fn another_user_is_not_heard() {
 
 #[test]
 fn a_server_of_another_version_is_refused_by_name() {
-    let alone = Alone::start();
+    let folder = tempfile::tempdir().unwrap();
+    let alone = Alone::start(&folder);
     let answers = Alone::ask(&alone.connection, r#"{"hello":{"version":99,"more":[]}}"#);
     let [Answer::Welcome { version: 1 }, Answer::Refused { why }] = &answers[..] else {
         panic!("{answers:?}")
     };
     assert!(why.contains("version 99") && why.contains("version 1"), "{why}");
     for strange in ["", "{", r#"{"copies":{}}"#, r#"{"left":{"id":"a"}}"#, r#"{"what":1}"#] {
-        assert_eq!(Alone::ask(&Alone::start().connection, strange), [], "{strange}");
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Alone::ask(&Alone::start(&folder).connection, strange), [], "{strange}");
     }
 }
 
@@ -494,7 +526,7 @@ fn what_a_dead_guardian_left_is_replaced_and_there_is_one_at_a_time() {
     let dir = StateDir::open(&folder.path().join("state")).unwrap();
     // As a dead one leaves it.
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("guardian.sock")).unwrap());
-    let first = Alone::start_in(folder);
+    let first = Alone::start(&folder);
     let mut second = guardian_of(first.dir.path()).spawn().unwrap();
     assert_eq!(second.wait().unwrap().code(), Some(1));
     let mut said = String::new();
@@ -584,4 +616,111 @@ fn another_guardian_is_told_of_guests_that_the_server_has_given_up() {
     let touched = guest.thread(0).start_touch(5, 1);
     drop(held);
     touched.get().unwrap();
+}
+
+/// How many guests a process has a thread for.
+fn guest_threads(pid: i32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "uffd-guest").count()
+}
+
+/// What is ready for it has a copy of its userfaultfd, a thread and a mapping.
+#[test]
+fn nothing_is_kept_for_a_guest_that_is_forgotten_while_it_is_waited_for() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let id = keeper.ask("id");
+    keeper.kill();
+    let held = hold_the_ledger(&keeping);
+    let alone = Alone::by(keeping.state_dir(), guardian_of);
+    alone.greet();
+    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
+    // It gives itself its name.
+    until("its thread", || guest_threads(alone.pid()) == 1);
+    // Both are there when it looks.
+    let frozen = Frozen::new(alone.pid());
+    alone.say(&format!(r#"{{"left":{{"id":"{id}","soon":true}}}}"#), None);
+    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    drop(frozen);
+    until("its thread to end", || guest_threads(alone.pid()) == 0);
+    drop((held, guest));
+}
+
+/// The first look finds no userfaultfd, which comes with the message.
+#[test]
+fn a_guest_that_is_entrusted_while_it_is_looked_at_is_looked_at_again() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let id = keeper.ask("id");
+    let ledger = StateDir::open(keeping.state_dir()).unwrap().finished(&id);
+    let copy = Prospect::find(&ledger, &mut Spares::new()).unwrap().userfaultfd().unwrap();
+    keeper.kill();
+    let alone = Alone::by(keeping.state_dir(), |dir| {
+        // It may not take one from the guest's process.
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]);
+        command.args([ROLE, "guardian", "--state-dir"]).arg(dir);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    });
+    alone.greet();
+    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    assert!(matches!(alone.hear(), Answer::Unguarded { .. }));
+    // Both are there when it looks.
+    let frozen = Frozen::new(alone.pid());
+    alone.say(&format!(r#"{{"left":{{"id":"{id}"}}}}"#), None);
+    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), Some(&copy));
+    drop(frozen);
+    assert_eq!(alone.hear(), Answer::Guarded { id });
+    holds(&guest, 0..0, 0);
+}
+
+/// A guardian is told that a guest is about to be left before it is, and then it may end all the same.
+#[test]
+fn a_guest_that_is_stopped_while_it_is_about_to_be_left_is_not_served_again() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let mut left = Vec::new();
+    loop {
+        let guest = keeping.guest(&keeper, |_| {});
+        let guardian = guarded(&mut keeper);
+        let id = keeper.ask("id");
+        // Whichever is sooner.
+        keeper.tell("hand over");
+        match keeper.ask("stop").as_str() {
+            "end HandedOver" => left.push(guest),
+            "end Stopped" => {
+                until("the guardian to forget it", || guest_threads(guardian) == left.len());
+                let log = log(&keeping);
+                assert!(!log.contains(&format!("serves guest {id}")), "{log}");
+                break;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    left.iter().for_each(|guest| holds(guest, 0..0, 0));
+}
+
+/// More than the server reads in one turn, so that there is no news of the rest of them.
+#[test]
+fn more_faults_at_once_than_are_read_in_a_turn_are_all_served() {
+    const THREADS: u64 = 64 * 128 + 200;
+    let pattern = Pattern::new(71, SMALL);
+    let keeping = Keeping::new(Cast::new(ROLE), GUEST, pattern, &[THREADS], Some(false));
+    let keeping = keeping.fill_alone();
+    let keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let frozen = keeper.freeze();
+    let threads = u32::try_from(THREADS).unwrap();
+    let bench = Bench { threads, count: Some(THREADS), ..Bench::default() };
+    let touches = guest.thread(0).start_bench(bench);
+    until("all to wait", || waiting_threads(guest.pid()) == threads as usize);
+    drop(frozen);
+    assert_eq!(touches.get().unwrap().touches, THREADS);
+    assert_eq!(guest.thread(0).verify(0, THREADS, &[Expect::Source]).unwrap().wrong, 0);
 }

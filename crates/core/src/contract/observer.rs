@@ -52,6 +52,12 @@ pub trait Observer: Send + 'static {
         entries.len()
     }
 
+    /// Whether the whole trace is wanted at the end: to put it together takes the longer the more
+    /// pages were touched.
+    fn wants_last_trace(&self) -> bool {
+        true
+    }
+
     /// The whole trace, right before [`ended`](Self::ended): there is no later chance to take any
     /// of it. The first `told` entries were handed out before, or are not wanted.
     fn last_trace(&mut self, entries: Vec<TraceEntry>, told: usize) {

@@ -88,10 +88,8 @@ impl FaultLoop {
                 self.release.installed(&mut self.guest, &report);
             }
             Command::HandOver => {
-                if self.is_kept() {
-                    return Err(Halt::HandedOver);
-                }
-                return Err(Halt::Stopped);
+                let Some(kept) = &self.kept else { return Err(Halt::Stopped) };
+                self.leaving.begin(kept.ward.as_ref())?;
             }
             Command::Stop => return Err(Halt::Stopped),
         }

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashSet;
-
 use super::clock::Clock;
 use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
@@ -16,7 +14,7 @@ use crate::metrics::{Ahead, FaultClass};
 use crate::states::PageState;
 use crate::stats::{LatencyHistogram, Stats};
 use crate::trace::{FilledWith, TraceEntry};
-use crate::units::PageRange;
+use crate::units::{PageIndex, PageRange};
 use crate::view::View;
 
 /// First touches are handed on after at most this long.
@@ -160,14 +158,17 @@ impl Journal {
         let (Some(is_traced), Some(touches)) = (self.predecessors.take(), &self.touches) else {
             return;
         };
-        let mut noted = FxHashSet::default();
         // Everything since was noted there as well, where there was room.
         let own = std::mem::take(&mut self.trace);
-        self.trace =
-            touches.entries().chain(own).filter(|entry| noted.insert(entry.page())).collect();
+        let layout = Arc::clone(self.view.layout());
+        let mut noted = Pages::none_of(layout.page_end());
+        self.trace = touches
+            .entries(&layout)
+            .chain(own)
+            .filter(|entry| noted.insert(entry.page()))
+            .collect();
         let Some(memory) = memory.filter(|_| is_traced) else { return };
         let time = self.since.elapsed();
-        let layout = Arc::clone(memory.layout());
         for page in layout.regions().iter().flat_map(|region| region.pages.pages()) {
             if memory.states.is_touched(page) && noted.insert(page) {
                 let filled = filled_as(memory.states.get(page));
@@ -268,8 +269,13 @@ impl Journal {
         }
     }
 
-    /// The last of the trace, once the guest has ended.
-    pub(super) fn report_rest(&mut self) {
+    /// The last of the trace, once the guest has ended; `memory` as in
+    /// [`complete_trace`](Self::complete_trace).
+    pub(super) fn report_rest(&mut self, memory: Option<&GuestMemory>) {
+        if !self.observer.wants_last_trace() {
+            return;
+        }
+        self.complete_trace(memory);
         let trace = std::mem::take(&mut self.trace);
         let told = if self.tells_trace { self.sent } else { trace.len() };
         self.observer.last_trace(trace, told);
@@ -277,6 +283,23 @@ impl Journal {
 
     pub(super) fn ended(mut self, end: &End, stats: Stats) {
         self.observer.ended(end, stats);
+    }
+}
+
+/// A set of pages: there are so many in a trace that it is felt how long one takes.
+struct Pages(Vec<u64>);
+
+impl Pages {
+    /// Pages before `end`.
+    fn none_of(end: PageIndex) -> Self {
+        Self(vec![0; usize::try_from(end.0.div_ceil(64)).unwrap_or_default()])
+    }
+
+    /// Whether `page` was not there before, and can be.
+    fn insert(&mut self, page: PageIndex) -> bool {
+        let word = usize::try_from(page.0 / 64).ok().and_then(|at| self.0.get_mut(at));
+        let bit = 1 << (page.0 % 64);
+        word.is_some_and(|word| std::mem::replace(word, *word | bit) & bit == 0)
     }
 }
 

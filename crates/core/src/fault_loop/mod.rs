@@ -22,6 +22,7 @@ mod hand;
 mod idle;
 mod intake;
 mod journal;
+mod leaving;
 mod next;
 mod pause;
 mod prefaults;
@@ -51,6 +52,7 @@ use fetches::Fetches;
 use guest::Guest;
 use idle::Idle;
 use intake::Intake;
+use leaving::Leaving;
 use next::Next;
 use prefaults::Prefaults;
 use release::Release;
@@ -91,6 +93,7 @@ pub(crate) struct FaultLoop {
     prefaults: Prefaults,
     commands: Commands,
     release: Release,
+    leaving: Leaving,
     /// Where it was asked for.
     collapses: Option<Collapses>,
     idle: Idle,
@@ -131,6 +134,7 @@ impl FaultLoop {
         self.prefault()?;
         self.collapse();
         self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
+        self.leaving.step()?;
         if self.kept.is_some() {
             self.live.note(&self.guest.memory.counters);
         }
@@ -158,6 +162,7 @@ impl FaultLoop {
             .or(|| self.commands.next(&self.guest))
             .or(|| self.prefaults.next())
             .or(|| self.release.next(&self.guest))
+            .or(|| self.leaving.next())
             .or(|| self.collapses.as_ref().map_or(Next::Never, |it| it.next(&self.guest)))
             .or(|| self.guest.journal.next())
             .or(|| self.ahead.next())
@@ -205,6 +210,8 @@ impl FaultLoop {
             // Whoever takes the guest over wakes its threads when it can serve them: nobody is told
             // of anything before it can.
             self.let_ledger_go(false);
+            // Whoever has it by now may wait for this core, and so may the guest.
+            std::thread::yield_now();
             return;
         }
         if matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure {
@@ -270,8 +277,7 @@ impl FaultLoop {
     /// The last of the trace, once the guest has ended.
     pub(crate) fn report_rest(&mut self) {
         let memory = self.kept.is_some().then_some(&self.guest.memory);
-        self.guest.journal.complete_trace(memory);
-        self.guest.journal.report_rest();
+        self.guest.journal.report_rest(memory);
     }
 
     /// Tells the observer how it ended. Consumes the loop: this happens once.

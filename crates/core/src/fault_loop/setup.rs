@@ -16,6 +16,7 @@ use super::hand::Hand;
 use super::idle::Idle;
 use super::intake::Intake;
 use super::journal::Journal;
+use super::leaving::Leaving;
 use super::pause::CHANGING;
 use super::prefaults::Prefaults;
 use super::release::Release;
@@ -200,6 +201,7 @@ impl Setup {
             prefaults: Prefaults::default(),
             collapses,
             release: Release::new(mailbox),
+            leaving: Leaving::default(),
             commands,
             idle,
             live: ledger.live(),

@@ -122,10 +122,18 @@ impl Client {
         self.0.say(&mut state, &Request::Forget { id: id.to_owned() }, None);
     }
 
+    /// The guest is about to be let go of: the guardian is to stand ready, and learns by the lock
+    /// when that is. Whether there was a guardian to tell.
+    pub(crate) fn announce(&self, id: &str) -> bool {
+        let mut state = self.0.lock();
+        self.0.say(&mut state, &Request::Left { id: id.to_owned(), soon: true }, None)
+    }
+
     /// The guest is to be served by the guardian.
     pub(crate) fn leave(&self, id: &str) {
         let mut state = self.0.lock();
-        let is_told = self.0.say(&mut state, &Request::Left { id: id.to_owned() }, None);
+        let is_told =
+            self.0.say(&mut state, &Request::Left { id: id.to_owned(), soon: false }, None);
         match state.wards.get_mut(id) {
             Some(_) if is_told => drop(state.wards.remove(id)),
             Some(ward) => ward.left = true,
@@ -151,6 +159,11 @@ pub struct Ward {
 }
 
 impl Ward {
+    /// The guest is about to be let go of; whether there was a guardian to tell.
+    pub(crate) fn announce(&self) -> bool {
+        self.client.announce(&self.id)
+    }
+
     /// The guest has ended, or needs no handler any more.
     pub(crate) fn forget(mut self) {
         self.client.forget(&std::mem::take(&mut self.id));

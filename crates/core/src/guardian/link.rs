@@ -224,12 +224,12 @@ impl Link {
             channel.send(&Request::Entrust { id: id.clone() }, Some(copy))?;
             (ward.answered, ward.guarded) = (false, false);
             if ward.left {
-                channel.send(&Request::Left { id: id.clone() }, None)?;
+                channel.send(&Request::Left { id: id.clone(), soon: false }, None)?;
             }
         }
         state.wards.retain(|_, ward| !ward.left);
         for id in &state.left {
-            channel.send(&Request::Left { id: id.clone() }, None)?;
+            channel.send(&Request::Left { id: id.clone(), soon: false }, None)?;
         }
         state.connection = Some(Connection {
             channel,
@@ -347,7 +347,7 @@ impl Link {
             Answer::Given { id } => {
                 // It took too long, and nobody waits any more: somebody has to serve the guest.
                 if !state.wanted.remove(&id) {
-                    self.say(state, &Request::Left { id }, None);
+                    self.say(state, &Request::Left { id, soon: false }, None);
                 }
             }
         }

@@ -29,6 +29,10 @@ pub enum Request {
     Left {
         /// The guest's id.
         id: String,
+        /// Or is about to, and says so again when it has. A version that does not know this tries at
+        /// once, and again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        soon: bool,
     },
     /// The userfaultfds of all guests are wanted, for a server that cannot take them itself.
     Copies,

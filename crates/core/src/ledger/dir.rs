@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
@@ -228,7 +230,11 @@ impl StateDir {
                         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                         .open(&path);
                     let Ok(file) = file else { continue };
-                    if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
+                    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+                    // Its maker may have given it the name of a ledger, or made another one.
+                    if let Ok(lock) = lock
+                        && is_at(&lock, &path)
+                    {
                         let _ = fs::remove_file(&path);
                     }
                 }
@@ -254,8 +260,43 @@ impl AsFd for StateDir {
     }
 }
 
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+/// How often a file is made again that somebody has swept.
+const TRIES: u32 = 1000;
+
+/// Makes a file that nobody has, and locks it. Between the one and the other it looks like what a dead
+/// process left, which [`StateDir::ledgers`] removes.
+pub(super) fn create(path: &Path) -> io::Result<Flock<File>> {
+    let mut swept = 0;
+    loop {
+        match create_once(path) {
+            Ok(Some(file)) => return Ok(file),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || swept == TRIES => {
+                return Err(error);
+            }
+            // Whoever sweeps it has its lock, and will have removed it in a moment.
+            Ok(None) | Err(_) => {}
+        }
+        swept += 1;
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// None if it was swept meanwhile.
+fn create_once(path: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) if is_at(&lock, path) => Ok(Some(lock)),
+        Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+/// Whether `file` is what has the name `path` now.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let there = fs::symlink_metadata(path);
+    file.metadata().is_ok_and(|about| {
+        there.is_ok_and(|now| (now.dev(), now.ino()) == (about.dev(), about.ino()))
+    })
 }
 
 /// Gives `file` these bytes, in blocks that are really there: writing to a mapping of a file on a
@@ -312,11 +353,34 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = StateDir::open(parent.path()).unwrap();
         let (mine, dead) = (dir.unfinished("mine"), dir.unfinished("dead"));
-        let lock = Flock::lock(create(&mine).unwrap(), FlockArg::LockExclusive).unwrap();
-        create(&dead).unwrap();
-        create(&dir.finished("done")).unwrap();
+        let lock = create(&mine).unwrap();
+        drop(create(&dead).unwrap());
+        drop(create(&dir.finished("done")).unwrap());
         assert_eq!(dir.ledgers().unwrap(), [dir.finished("done")]);
         assert!(mine.exists() && !dead.exists());
         drop(lock);
+    }
+
+    #[test]
+    fn what_is_being_made_beside_whoever_sweeps_is_made_all_the_same() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let path = dir.unfinished("mine");
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(dir.ledgers().unwrap(), Vec::<PathBuf>::new());
+                }
+            });
+            let lost = (0..5_000).filter(|_| {
+                let made = create(&path).is_ok_and(|lock| is_at(&lock, &path));
+                let _ = fs::remove_file(&path);
+                !made
+            });
+            let lost = lost.count();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
     }
 }

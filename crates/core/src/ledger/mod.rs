@@ -123,7 +123,7 @@ impl Ledger {
                 "trace of first touches",
                 self.touches
                     .as_ref()
-                    .is_some_and(|(count, entries)| Touches::is_sound(count, entries, layout)),
+                    .is_some_and(|(count, entries)| Touches::is_sound(count, entries)),
             ),
         ];
         match parts.iter().find(|(_, sound)| !sound) {
@@ -209,9 +209,7 @@ impl LedgerFile {
         let len = (start.len() + kept) as u64;
         let (unfinished, path) = (dir.unfinished(&header.id), dir.finished(&header.id));
         let file = dir::create(&unfinished)?;
-        let make = |file: File| {
-            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-                .map_err(|(_, errno)| io::Error::from(errno))?;
+        let make = |lock: Flock<File>| {
             crate::kill_point!("ledger made");
             dir::reserve(&lock, 0..len)?;
             lock.set_len(len + entries as u64)?;
@@ -237,6 +235,11 @@ impl LedgerFile {
             // The kernel takes an event off its queue before it writes it here.
             events.lock()?;
         }
+        if recovered && let Some(states) = &ledger.states {
+            // Whoever takes the guest over has them in its page table by then: nothing of them is
+            // read or written by this. Where it cannot be done, that takes longer.
+            let _ = states.populate(0..pages);
+        }
         Ok(ledger)
     }
 
@@ -246,12 +249,9 @@ impl LedgerFile {
         let io = |doing| move |cause| LedgerError::Io { doing, cause };
         let len = self.lock.metadata().map_err(io("cannot look at it"))?.len();
         let entries = Extent::of(layout).map_err(io("cannot map it"))?.entries as u64;
-        let noted = ledger.touches.as_ref().and_then(|(count, all)| Touches::len(count, all));
         // A copy may have holes, and room for them may be wanting only when they are written to.
-        let start = len.saturating_sub(entries);
-        for bytes in [0..start, start..start + noted.unwrap_or_default() as u64] {
-            dir::reserve(&self.lock, bytes).map_err(io("cannot fill its holes"))?;
-        }
+        let kept = 0..len.saturating_sub(entries);
+        dir::reserve(&self.lock, kept).map_err(io("cannot fill its holes"))?;
         ledger.check(layout)
     }
 
@@ -350,12 +350,9 @@ impl UnownedFile {
             }
         };
         // Its last owner may have removed it before the lock was ours.
-        let is_there = |about: fs::Metadata| {
-            fs::symlink_metadata(&path)
-                .is_ok_and(|now| (now.dev(), now.ino()) == (about.dev(), about.ino()))
-        };
-        if !unnamed && !lock.metadata().is_ok_and(is_there) {
-            return Err((None, LedgerError::Gone));
+        if !unnamed && !dir::is_at(&lock, &path) {
+            let unlocked = lock.unlock().ok().map(|file| Self { file, path, header });
+            return Err((unlocked, LedgerError::Gone));
         }
         Ok(LedgerFile { lock, path, stays: true })
     }

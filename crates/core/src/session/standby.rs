@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::{STACK, Session};
 use crate::contract::{Observer, SessionError, SessionOptions};
 use crate::fault_loop::Setup;
-use crate::recovery::{Keep, Left, NotRecovered, NotTaken, Prospect};
+use crate::kernel::run_for_a_moment_at_a_time;
+use crate::recovery::{IfUnnamed, Keep, Left, NotRecovered, NotTaken, Prospect};
 use crate::source::Fetcher;
 
 /// Tries in a row to have the lock, each after a turn of whoever else can run.
@@ -40,8 +41,7 @@ pub enum Taken {
 
 #[derive(Debug)]
 struct Order {
-    /// Also where its ledger has no name any more.
-    unnamed: bool,
+    unnamed: IfUnnamed,
     /// How long whoever has it may take to let go of it.
     within: Duration,
     answer: Answer,
@@ -77,6 +77,8 @@ impl Standby {
             .stack_size(STACK)
             .spawn(move || {
                 let _held = held;
+                wake_on_time();
+                let _ = run_for_a_moment_at_a_time();
                 wait(prospect, setup, keep.as_ref(), &received);
             })
             .map_err(|error| {
@@ -86,17 +88,21 @@ impl Standby {
         Ok(Self { orders, path })
     }
 
-    /// Has the guest taken over, also where its ledger was removed by somebody who was not asked to,
-    /// if `unnamed`: for whoever was told of the guest, and not told that it has ended. Returns at
-    /// once; `told` is called once, on the guest's thread before it serves, and must return at once.
-    pub fn begin(&self, unnamed: bool, told: impl FnOnce(Taken) + Send + 'static) {
-        self.order(unnamed, Duration::ZERO, Box::new(told));
+    /// Has the guest taken over once whoever has it lets go of it, within so long. Returns at once;
+    /// `told` is called once, on the guest's thread before it serves, and must return at once.
+    pub fn begin(
+        &self,
+        unnamed: IfUnnamed,
+        within: Duration,
+        told: impl FnOnce(Taken) + Send + 'static,
+    ) {
+        self.order(unnamed, within, Box::new(told));
     }
 
     /// Takes the guest over once whoever has it lets go of it, within so long.
     pub fn take(self, within: Duration) -> Result<Session, NotTaken<Self>> {
         let (sender, answer) = crossbeam_channel::bounded(1);
-        self.order(false, within, Box::new(move |taken| drop(sender.send(taken))));
+        self.order(IfUnnamed::HasEnded, within, Box::new(move |taken| drop(sender.send(taken))));
         match answer.recv().unwrap_or_else(|_| Taken::Not(ended(self.path.clone()))) {
             Taken::Served(session) => Ok(session),
             Taken::ByOther => Err(NotTaken::Served(self)),
@@ -104,7 +110,7 @@ impl Standby {
         }
     }
 
-    fn order(&self, unnamed: bool, within: Duration, told: Told) {
+    fn order(&self, unnamed: IfUnnamed, within: Duration, told: Told) {
         let answer = Answer { told: Some(told), path: self.path.clone() };
         // If the thread has ended, the order is dropped, and that answers it.
         let _ = self.orders.send(Order { unnamed, within, answer });
@@ -137,10 +143,15 @@ fn wait(mut prospect: Prospect, setup: Setup, keep: Option<&Keep>, orders: &Rece
     }
 }
 
-fn take(mut prospect: Prospect, unnamed: bool, within: Duration) -> Result<Left, NotTaken> {
+/// A pause of microseconds is to take no more: by default the kernel adds up to 50.
+fn wake_on_time() {
+    let _ = nix::sys::prctl::set_timerslack(1_000);
+}
+
+fn take(mut prospect: Prospect, unnamed: IfUnnamed, within: Duration) -> Result<Left, NotTaken> {
     let (begun, mut tries) = (Instant::now(), 0);
     loop {
-        match if unnamed { prospect.take_even_unnamed() } else { prospect.take() } {
+        match prospect.take_if(unnamed) {
             Err(NotTaken::Served(back)) if begun.elapsed() < within => prospect = *back,
             taken => return taken,
         }
