@@ -151,6 +151,19 @@ impl Keeping {
         })
     }
 
+    /// Waits until a keeper waits for the one that has the state directory.
+    pub fn is_waited_for(&self) {
+        let lock = fs::metadata(self.state_dir().join("server.lock")).expect("a lock").ino();
+        let end = format!(":{lock}");
+        until("a keeper to wait for another one", || {
+            let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+            locks
+                .lines()
+                .filter(|line| line.contains("-> FLOCK"))
+                .any(|line| line.split_whitespace().any(|word| word.ends_with(&end)))
+        });
+    }
+
     /// Where the guardian writes what it does.
     pub fn guardian_log(&self) -> PathBuf {
         self.kept.guardian_log()

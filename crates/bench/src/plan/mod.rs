@@ -4,7 +4,7 @@ mod handler;
 mod script;
 
 pub(crate) use handler::{Handler, Plain};
-pub(crate) use script::{Ahead, Disturbance, Interruption, Placement, Script};
+pub(crate) use script::{Ahead, Disturbance, Interruption, Pace, Placement, Script};
 
 /// A guest, whoever serves it, and what it does meanwhile: one bar of a chart.
 #[derive(Clone, Debug)]

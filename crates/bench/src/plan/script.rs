@@ -36,7 +36,7 @@ pub(crate) enum Script {
     Together { guests: u64, bench: Bench },
     /// So many guests of servers in processes of their own touch so many pages at once, again and
     /// again, and whoever serves them is interrupted in the middle.
-    Outlive { guests: u64, times: u64, touches: u64, by: Interruption },
+    Outlive { guests: u64, pace: Pace, times: u64, touches: u64, by: Interruption },
     /// So many guests touch a few pages, then none does anything for so long.
     Idle { guests: u64, millis: u64 },
 }
@@ -95,6 +95,15 @@ pub(crate) enum Interruption {
     Kill,
     /// It hands over to the guardian, which gives back to the next server.
     HandOver,
+}
+
+/// What a guest does between its touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It computes for 5 µs.
+    Work,
+    /// It sleeps for 4 ms.
+    Pause,
 }
 
 /// Where threads stay.

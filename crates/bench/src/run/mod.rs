@@ -33,8 +33,8 @@ pub(crate) fn run(
     if let Script::Idle { guests, millis } = contender.script {
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
-    if let Script::Outlive { guests, times, touches, by } = contender.script {
-        return outlive::run(contender, guests, times, touches, by);
+    if let Script::Outlive { guests, pace, times, touches, by } = contender.script {
+        return outlive::run(contender, (guests, pace), times, touches, by, pinned);
     }
     let ahead = touch::ahead(contender, snapshots)?;
     let ready = Ready::open(contender, snapshots, &ahead)?;

@@ -6,23 +6,34 @@ use uffd_guest::protocol::Bench;
 use uffd_proof::{Cast, Keeper, Keeping, until};
 
 use crate::Result;
+use crate::host::{Cores, pin};
 use crate::measure::{Measure, Metric};
-use crate::plan::{Contender, Interruption};
+use crate::plan::{Contender, Interruption, Pace};
 
-/// Of computing before each touch, in nanoseconds, so that an interruption falls into the touches.
-const WORK: u64 = 5_000;
-
-/// From the first touch to the interruption.
-const MIDDLE: Duration = Duration::from_millis(4);
+impl Pace {
+    /// Touches, and when in the middle of them it is.
+    fn touches(self) -> (Bench, Duration) {
+        match self {
+            Self::Work => (Bench { work: 5_000, ..Bench::default() }, Duration::from_millis(4)),
+            Self::Pause => {
+                (Bench { pause: 4_000_000, ..Bench::default() }, Duration::from_millis(100))
+            }
+        }
+    }
+}
 
 /// Interrupts so many times, and measures the longest touch of each guest around each.
 pub(super) fn run(
     contender: &Contender,
-    guests: u64,
+    (guests, pace): (u64, Pace),
     times: u64,
     touches: u64,
     by: Interruption,
+    pinned: bool,
 ) -> Result<Measure> {
+    // What is started from here stays where this thread is, and so does what that starts.
+    let starts = |cores: Cores| if pinned { pin(0, cores) } else { Ok(()) };
+    starts(Cores::First)?;
     let snapshot = contender.snapshot;
     let cast = Cast::new(std::env::current_exe()?);
     let keeping = Keeping::by(cast, snapshot.pattern(), &[snapshot.pages], None)
@@ -30,23 +41,27 @@ pub(super) fn run(
         .in_memory()
         .guarded();
     let mut keeper = keeping.keeper();
+    starts(Cores::Others)?;
     let guests: Vec<_> = (0..guests).map(|_| keeping.guest(&keeper, |_| {})).collect();
+    starts(Cores::First)?;
     let mut longest = Vec::new();
     for time in 0..times {
         are_guarded(&mut keeper, guests.len());
-        let bench =
-            Bench { page: time * touches, count: Some(touches), work: WORK, ..Bench::default() };
+        let (bench, middle) = pace.touches();
+        let bench = Bench { page: time * touches, count: Some(touches), ..bench };
+        // As it is deployed: whoever takes over is there before the other one leaves.
+        let mut next = (by == Interruption::HandOver).then(|| {
+            let next = keeping.begin_keeper(|_| {});
+            keeping.is_waited_for();
+            next
+        });
         let benches: Vec<_> =
             guests.iter().map(|guest| guest.thread(0).start_bench(bench.clone())).collect();
-        std::thread::sleep(MIDDLE);
+        std::thread::sleep(middle);
         match by {
             Interruption::Nothing => {}
             Interruption::Kill => keeper.kill(),
-            Interruption::HandOver => {
-                keeper.ask("hand over");
-                keeper.kill();
-                keeper = keeping.keeper();
-            }
+            Interruption::HandOver => keeper.tell("leave"),
         }
         for bench in benches {
             longest.push(bench.get()?.latency.max);
@@ -54,7 +69,12 @@ pub(super) fn run(
         if by == Interruption::Kill {
             keeper = keeping.keeper();
         }
+        if let Some(mut next) = next.take() {
+            assert!(next.gets_ready(), "a keeper gets ready");
+            keeper = next;
+        }
     }
+    starts(Cores::All)?;
     Ok(figures(longest))
 }
 

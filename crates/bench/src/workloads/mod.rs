@@ -50,5 +50,6 @@ pub(crate) const ALL: &[Workload] = &[
     outlive::LEDGER,
     outlive::KILL,
     outlive::KILL_OF_MANY,
+    outlive::KILL_OF_MANY_AT_WORK,
     cost::IDLE,
 ];

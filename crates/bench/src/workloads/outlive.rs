@@ -2,7 +2,7 @@
 
 use super::common::{Scale, Workload, random, touching};
 use super::names::{HANDED_OVER, KEPT, KILLED, ONE_PAGE, UNDISTURBED};
-use crate::plan::{Contender, Handler, Interruption, Script, Snapshot};
+use crate::plan::{Contender, Handler, Interruption, Pace, Script, Snapshot};
 
 pub(super) const KILL: Workload = Workload {
     name: "killed",
@@ -10,7 +10,7 @@ pub(super) const KILL: Workload = Workload {
     contenders: |scale, _| {
         outlive(
             scale.of(40),
-            1,
+            (1, Pace::Work),
             2_000,
             [
                 (UNDISTURBED, Interruption::Nothing),
@@ -23,16 +23,20 @@ pub(super) const KILL: Workload = Workload {
 
 pub(super) const KILL_OF_MANY: Workload = Workload {
     name: "killed-64",
-    about: "the same for 64 guests of one server, all at work, 12 times (quick: 3)",
-    contenders: |scale, _| {
-        outlive(
-            scale.of(12),
-            64,
-            200,
-            [(UNDISTURBED, Interruption::Nothing), (KILLED, Interruption::Kill)],
-        )
-    },
+    about: "the same for 64 guests of one server that touch a page every 4 ms, 12 times (quick: 3)",
+    contenders: |scale, _| of_many(scale, Pace::Pause, 50),
 };
+
+pub(super) const KILL_OF_MANY_AT_WORK: Workload = Workload {
+    name: "killed-64-at-work",
+    about: "the same for 64 guests that want more than all cores",
+    contenders: |scale, _| of_many(scale, Pace::Work, 200),
+};
+
+fn of_many(scale: Scale, pace: Pace, touches: u64) -> Vec<Contender> {
+    let by = [(UNDISTURBED, Interruption::Nothing), (KILLED, Interruption::Kill)];
+    outlive(scale.of(12), (64, pace), touches, by)
+}
 
 pub(super) const LEDGER: Workload = Workload {
     name: "ledger",
@@ -49,7 +53,7 @@ pub(super) const LEDGER: Workload = Workload {
 /// Guests that touch other pages each time.
 fn outlive<const N: usize>(
     times: u64,
-    guests: u64,
+    (guests, pace): (u64, Pace),
     touches: u64,
     interruptions: [(&'static str, Interruption); N],
 ) -> Vec<Contender> {
@@ -59,7 +63,7 @@ fn outlive<const N: usize>(
             snapshot: Snapshot::small((times * touches).next_power_of_two()),
             cold: false,
             handler: Handler::one_page(),
-            script: Script::Outlive { guests, times, touches, by },
+            script: Script::Outlive { guests, pace, times, touches, by },
         })
         .into()
 }

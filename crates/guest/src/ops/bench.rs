@@ -35,6 +35,9 @@ pub(super) fn touches(guest: &Guest, bench: &Bench) -> Result<BenchReport, Refus
                     guest.about_to_touch(page);
                     let writes = random.below(1000) < bench.write_per_mille;
                     let stamp = bench.stamp.filter(|_| writes);
+                    if bench.pause > 0 {
+                        thread::sleep(Duration::from_nanos(bench.pause));
+                    }
                     work(bench.work);
                     let start = Instant::now();
                     touch(guest, page, stamp)?;

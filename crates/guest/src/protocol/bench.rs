@@ -22,6 +22,8 @@ pub struct Bench {
     pub write_per_mille: u64,
     /// Nanoseconds of computing before each touch, as a guest does that has something to do.
     pub work: u64,
+    /// Nanoseconds of sleep before each touch, as a guest does that has little to do.
+    pub pause: u64,
 }
 
 impl Default for Bench {
@@ -35,6 +37,7 @@ impl Default for Bench {
             stamp: None,
             write_per_mille: 1000,
             work: 0,
+            pause: 0,
         }
     }
 }

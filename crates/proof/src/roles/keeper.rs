@@ -26,10 +26,10 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
         setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
     }
     let dir = Arc::new(StateDir::open(&role.state_dir)?);
-    let _claim = dir.claim(true)?;
     let source = Arc::new(FileSource::open(&role.snapshot)?);
     let snapshot = SnapshotPlace::of(&source)?;
     let fetcher = Arc::new(Fetcher::new(source));
+    let mut claim = Some(dir.claim(true)?);
     let sessions = Arc::new(Sessions::default());
     let heard = Listener::default();
     let launch = role.guardian.as_ref().map(|program| Launch {
@@ -46,11 +46,17 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
     bound.take_over(&mut Spares::new())?;
     let recovered = sessions.count();
-    let _server = bound.open();
+    let mut server = Some(bound.open());
     say(&format!("ready {recovered}"));
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         match line.as_str() {
             "hoard" => hoard(),
+            "leave" => {
+                sessions.leave();
+                drop(server.take());
+                drop(claim.take());
+                say("left");
+            }
             "guardian" => say(&serde_json::to_string(&*heard.lock())?),
             line => sessions.obey(line),
         }
@@ -95,6 +101,13 @@ impl Sessions {
 
     fn count(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Leaves all guests to the next.
+    fn leave(&self) {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().for_each(Session::begin_hand_over);
+        sessions.iter().for_each(|session| drop(session.wait()));
     }
 
     fn obey(&self, line: &str) {
