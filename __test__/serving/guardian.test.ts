@@ -237,7 +237,7 @@ test('a guardian of another version keeps its guests, and is refused by name', a
   mkdirSync(stateDir, { mode: 0o700 })
   const other = spawn(managerProgram, ['guardian', stateDir, '7'], { stdio: ['pipe', 'pipe', 2] })
   t.teardown(() => other.kill('SIGKILL'))
-  await once(other.stdout, 'data')
+  await once(other.stdout!, 'data')
   await t.throwsAsync(place.here({ guardian: true }), {
     code: 'ERR_UFFD_GUARDIAN_VERSION',
     message: /version 7/,

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -143,7 +142,6 @@ fn busy_elsewhere() -> Duration {
 /// Some of the cores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cores {
-    All,
     First,
     Others,
     FirstTwo,
@@ -151,15 +149,11 @@ pub(crate) enum Cores {
 
 /// Keeps a thread on these cores, where there are others.
 pub(crate) fn pin(tid: i32, to: Cores) -> Result<()> {
-    // As many as there were before anything was pinned.
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let cores = *CORES;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if cores == 1 {
         return Ok(());
     }
     let allowed = match to {
-        Cores::All => 0..cores,
         Cores::First => 0..1,
         Cores::Others => 1..cores,
         Cores::FirstTwo => 0..2,

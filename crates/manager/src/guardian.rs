@@ -19,7 +19,7 @@ pub(crate) fn stand_in(dir: &Path, version: u32) -> io::Result<()> {
     let lock = File::create(dir.join("guardian.lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
-    bind(&socket, &SocketAddrUnix::new(&dir.join("guardian.sock"))?)?;
+    bind(&socket, &SocketAddrUnix::new(dir.join("guardian.sock"))?)?;
     listen(&socket, 1)?;
     say(&json!({ "started": std::process::id() }));
     let welcome = json!({ "welcome": { "version": version } }).to_string();

@@ -34,7 +34,7 @@ pub(crate) fn run(
         return idle::run(contender, guests, Duration::from_millis(millis), snapshots);
     }
     if let Script::Outlive { guests, pace, times, touches, by } = contender.script {
-        return outlive::run(contender, (guests, pace), times, touches, by, pinned);
+        return outlive::run(contender, (guests, pace), times, touches, by);
     }
     let ahead = touch::ahead(contender, snapshots)?;
     let ready = Ready::open(contender, snapshots, &ahead)?;

@@ -6,7 +6,6 @@ use uffd_guest::protocol::Bench;
 use uffd_proof::{Cast, Keeper, Keeping, until};
 
 use crate::Result;
-use crate::host::{Cores, pin};
 use crate::measure::{Measure, Metric};
 use crate::plan::{Contender, Interruption, Pace};
 
@@ -29,11 +28,7 @@ pub(super) fn run(
     times: u64,
     touches: u64,
     by: Interruption,
-    pinned: bool,
 ) -> Result<Measure> {
-    // What is started from here stays where this thread is, and so does what that starts.
-    let starts = |cores: Cores| if pinned { pin(0, cores) } else { Ok(()) };
-    starts(Cores::First)?;
     let snapshot = contender.snapshot;
     let cast = Cast::new(std::env::current_exe()?);
     let keeping = Keeping::by(cast, snapshot.pattern(), &[snapshot.pages], None)
@@ -41,9 +36,7 @@ pub(super) fn run(
         .in_memory()
         .guarded();
     let mut keeper = keeping.keeper();
-    starts(Cores::Others)?;
     let guests: Vec<_> = (0..guests).map(|_| keeping.guest(&keeper, |_| {})).collect();
-    starts(Cores::First)?;
     let mut longest = Vec::new();
     for time in 0..times {
         are_guarded(&mut keeper, guests.len());
@@ -74,7 +67,6 @@ pub(super) fn run(
             keeper = next;
         }
     }
-    starts(Cores::All)?;
     Ok(figures(longest))
 }
 

@@ -18,7 +18,9 @@ struct Attributes {
     period: u64,
 }
 
-const SIZE: u32 = size_of::<Attributes>() as u32;
+const SIZE: u32 = 48;
+
+const _: () = assert!(size_of::<Attributes>() == SIZE as usize);
 
 /// The least that can be asked for.
 const SHORTEST: u64 = 100_000;
