@@ -1,18 +1,29 @@
 // Has the compiler check the native part for another processor and another C library: their types
 // differ, and a release is late to find that out.
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { root, run } from './run.js'
-import { command } from './stage.js'
+import { command, StageError } from './stage.js'
 
-/** Where rustup, or what it would download, is not to be had, it says that it tried nothing. */
+/** Where the standard library of that target is not installed, it says that it tried nothing. */
 export async function checkFarthest() {
   const { napi } = JSON.parse(readFileSync(`${root}/package.json`, 'utf8'))
-  const { output } = await run('rustc', ['--version', '--verbose'], { quiet: true })
-  const target = farthest(/^host: (\S+)$/m.exec(output)?.[1] ?? '', napi.targets)
-  const { status } = await run('rustup', ['target', 'add', target])
-  if (status !== 0) return console.log(`tried nothing: rustup cannot add ${target}`)
+  const target = farthest(
+    /^host: (\S+)$/m.exec(await ask('--version', '--verbose'))[1],
+    napi.targets,
+  )
+  const installed = join((await ask('--print', 'sysroot')).trim(), 'lib/rustlib', target, 'lib')
+  if (!existsSync(installed)) {
+    return console.log(`tried nothing: \`rustup target add ${target}\` has this checked`)
+  }
   const packages = ['--package', 'uffd-node', '--package', 'uffd-guardian']
   await command('cargo', 'check', '--locked', ...packages, '--target', target)()
+}
+
+async function ask(...args) {
+  const { status, output } = await run('rustc', args, { quiet: true })
+  if (status === 0) return output
+  throw new StageError(`\`rustc ${args.join(' ')}\` ended with ${status}`)
 }
 
 /** The target with which a host has least in common: what only one difference shows, it shows too. */
