@@ -248,10 +248,10 @@ fn it_gets_signs_of_life_while_the_kernel_holds_a_fault_loop_up() {
     manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
     (0..5).for_each(|_| assert_eq!(next(&socket), "WATCHDOG=1"));
     assert!(is_held_up());
-    // Not by the end of that guest, whose memory it has a hold on.
+    // Both have the userfaultfd, and the loop has a hold on the memory.
     drop(unserved);
-    until("it to go on", || !is_held_up());
     other.kill().unwrap();
+    until("it to go on", || !is_held_up());
 }
 
 fn waits_in_userfaultfd(thread: i32) -> bool {
