@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use uffd_core::ledger::SnapshotPlace;
-use uffd_core::recovery::Prospect;
+use uffd_core::recovery::{IfUnnamed, Prospect};
 use uffd_core::session::{End, Observer, Session, Standby};
 use uffd_core::stats::Stats;
 
@@ -35,6 +35,8 @@ pub(crate) struct Guest {
     pub(crate) is_wanted: bool,
     /// The server waits until it is let go of.
     pub(crate) is_awaited: bool,
+    /// The server is about to leave it, and has not said that it has.
+    pub(crate) is_being_left: bool,
     /// The server has entrusted it, and has not said that it has ended.
     pub(crate) is_entrusted: bool,
     /// The server has said that it is none of the guardian's, and nothing else since.
@@ -59,6 +61,7 @@ impl Guest {
             session: None,
             is_wanted: false,
             is_awaited: false,
+            is_being_left: false,
             is_entrusted: false,
             is_forgotten: false,
             is_unanswered: false,
@@ -69,6 +72,17 @@ impl Guest {
     /// Whether there is anything to wait for.
     pub(crate) const fn is_pending(&self) -> bool {
         self.session.is_some() || self.is_wanted || self.is_ordered
+    }
+
+    /// What it means that its ledger is there no more.
+    pub(crate) const fn if_unnamed(&self) -> IfUnnamed {
+        if self.is_being_left {
+            IfUnnamed::IsUnknown
+        } else if self.is_entrusted {
+            IfUnnamed::IsLeft
+        } else {
+            IfUnnamed::HasEnded
+        }
     }
 
     /// Whether it is served here, or will be in a moment if it is free.

@@ -13,7 +13,7 @@ use uffd_core::guardian::{
 };
 use uffd_core::kernel::{Process, Waker};
 use uffd_core::ledger::{LedgerError, StateDir};
-use uffd_core::recovery::{IfUnnamed, NotRecovered, Obstruction, Prospect};
+use uffd_core::recovery::{NotRecovered, Obstruction, Prospect};
 use uffd_core::session::{End, SessionError, Standby, Taken};
 
 use super::failure::Failure;
@@ -255,7 +255,7 @@ impl Service {
                 let guest = self.guest(&id);
                 guest.copy = fd.or(guest.copy.take());
                 (guest.is_entrusted, guest.is_unanswered) = (true, true);
-                guest.is_forgotten = false;
+                (guest.is_forgotten, guest.is_being_left) = (false, false);
                 if guest.session.is_none() {
                     // Of what was seen before nothing need be true any more.
                     (guest.prospect, guest.standby) = (None, None);
@@ -272,18 +272,16 @@ impl Service {
             }
             Request::Left { id, soon } => {
                 let guest = self.guest(&id);
-                guest.is_forgotten = false;
+                (guest.is_forgotten, guest.is_being_left) = (false, soon);
                 if guest.session.is_some() {
-                    // It was told before that it is about to be left.
+                    // It was told before that it is about to be left. Or it was given back and entrusted
+                    // again, and how that session of ours ended is still to be learned.
+                    guest.is_wanted = guest.is_unanswered;
                     return;
                 }
                 guest.is_wanted = true;
                 self.hurry();
-                if soon {
-                    self.begin(&id, IfUnnamed::IsUnknown, LETS_GO_WITHIN);
-                } else {
-                    self.serve(&id);
-                }
+                self.begin(&id, if soon { LETS_GO_WITHIN } else { Duration::ZERO });
             }
             Request::Copies => {
                 let copies = self.guests.iter().filter_map(|(id, guest)| {
@@ -295,8 +293,8 @@ impl Service {
                 self.say(&Answer::AllCopies, None);
             }
             Request::Give { id } => match self.guests.get_mut(&id) {
-                Some(Guest { session: Some(session), is_awaited, .. }) => {
-                    *is_awaited = true;
+                Some(Guest { session: Some(session), is_awaited, is_wanted, .. }) => {
+                    (*is_awaited, *is_wanted) = (true, false);
                     session.begin_hand_over();
                 }
                 // It is known in a moment whether there is anything to give.
@@ -439,7 +437,10 @@ impl Service {
         }
         self.hurry();
         // First those that all is at hand for.
-        self.guests.values_mut().for_each(|guest| guest.is_wanted = true);
+        self.guests.values_mut().for_each(|guest| {
+            // Nobody will say any more whether it was.
+            (guest.is_wanted, guest.is_being_left) = (true, false);
+        });
         self.those_that(|_| true).iter().for_each(|id| self.serve(id));
         match self.dir.ledgers() {
             Ok(paths) => {
@@ -476,13 +477,11 @@ impl Service {
 
     /// Serves a guest here, if it is free and all is at hand. What comes of it is told later.
     fn serve(&mut self, id: &str) {
-        let is_entrusted = self.guests.get(id).is_some_and(|guest| guest.is_entrusted);
-        let unnamed = if is_entrusted { IfUnnamed::IsLeft } else { IfUnnamed::HasEnded };
-        self.begin(id, unnamed, Duration::ZERO);
+        self.begin(id, Duration::ZERO);
     }
 
-    /// The same if it is free within so long; what it means where its ledger is there no more.
-    fn begin(&mut self, id: &str, unnamed: IfUnnamed, within: Duration) {
+    /// The same if it is free within so long.
+    fn begin(&mut self, id: &str, within: Duration) {
         let Some(guest) = self.guests.get_mut(id).filter(|guest| !guest.may_be_served()) else {
             return;
         };
@@ -490,6 +489,7 @@ impl Service {
             return self.get_ready(id);
         };
         guest.is_ordered = true;
+        let unnamed = guest.if_unnamed();
         let ordered = id.to_owned();
         standby.begin(unnamed, within, move |taken| {
             bell.ring(Event::Taken { id: ordered, taken });

@@ -680,30 +680,89 @@ fn a_guest_that_is_entrusted_while_it_is_looked_at_is_looked_at_again() {
     holds(&guest, 0..0, 0);
 }
 
-/// A guardian is told that a guest is about to be left before it is, and then it may end all the same.
+/// Whoever hands over and then ends has left its guests, and not stopped them a moment later.
 #[test]
-fn a_guest_that_is_stopped_while_it_is_about_to_be_left_is_not_served_again() {
+fn a_guest_that_is_being_left_is_not_stopped_any_more() {
     let keeping = keeping();
     let mut keeper = keeping.keeper();
-    let mut left = Vec::new();
-    loop {
+    for _ in 0..8 {
         let guest = keeping.guest(&keeper, |_| {});
-        let guardian = guarded(&mut keeper);
-        let id = keeper.ask("id");
-        // Whichever is sooner.
+        guarded(&mut keeper);
         keeper.tell("hand over");
-        match keeper.ask("stop").as_str() {
-            "end HandedOver" => left.push(guest),
-            "end Stopped" => {
-                until("the guardian to forget it", || guest_threads(guardian) == left.len());
-                let log = log(&keeping);
-                assert!(!log.contains(&format!("serves guest {id}")), "{log}");
-                break;
-            }
-            other => panic!("{other}"),
-        }
+        assert_eq!(keeper.ask("stop"), "end HandedOver");
+        holds(&guest, 0..0, 0);
     }
-    left.iter().for_each(|guest| holds(guest, 0..0, 0));
+}
+
+/// How often the main thread of a process was let run.
+fn turns(pid: i32) -> u64 {
+    runs(pid.cast_unsigned())
+}
+
+/// A server may take its time between what it says before and what it says afterwards, and have stopped
+/// the guest in between.
+#[test]
+fn a_guest_that_has_ended_long_after_it_was_to_be_left_is_not_served_again() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let id = keeper.ask("id");
+    keeper.kill();
+    let held = hold_the_ledger(&keeping);
+    let alone = Alone::by(keeping.state_dir(), guardian_of);
+    alone.greet();
+    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
+    alone.say(&format!(r#"{{"left":{{"id":"{id}","soon":true}}}}"#), None);
+    let tried_from = |turns_before| {
+        until("it to try again", || turns(alone.pid()) > turns_before + 8);
+    };
+    tried_from(turns(alone.pid()));
+    // As a session ends: the server says so next.
+    std::fs::remove_file(alone.dir.finished(&id)).unwrap();
+    let mut file = Some(held.unlock().unwrap());
+    tried_from(turns(alone.pid()));
+    until("nobody to have it", || {
+        match Flock::lock(file.take().unwrap(), FlockArg::LockExclusiveNonblock) {
+            Ok(_) => true,
+            Err((back, _)) => {
+                file = Some(back);
+                false
+            }
+        }
+    });
+    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    until("its thread to end", || guest_threads(alone.pid()) == 0);
+    drop(guest);
+}
+
+/// All of it may be there before the guardian has heard from its own thread that the guest is served
+/// by it no more.
+#[test]
+fn a_guest_that_was_given_back_and_left_again_at_once_is_served() {
+    for soon in [false, true] {
+        let keeping = unguarded();
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |_| {});
+        let id = keeper.ask("id");
+        keeper.kill();
+        let alone = Alone::by(keeping.state_dir(), guardian_of);
+        alone.greet();
+        let entrust = format!(r#"{{"entrust":{{"id":"{id}"}}}}"#);
+        let left = |soon| format!(r#"{{"left":{{"id":"{id}","soon":{soon}}}}}"#);
+        alone.say(&entrust, None);
+        assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
+        alone.say(&left(false), None);
+        guest.thread(0).read(0, 1).unwrap();
+        let frozen = Frozen::new(alone.pid());
+        alone.say(&format!(r#"{{"give":{{"id":"{id}"}}}}"#), None);
+        alone.say(&entrust, None);
+        alone.say(&left(soon), None);
+        drop(frozen);
+        assert_eq!(alone.hear(), Answer::Given { id: id.clone() });
+        assert_eq!(alone.hear(), Answer::Guarded { id });
+        holds(&guest, 0..0, 0);
+    }
 }
 
 /// More than the server reads in one turn, so that there is no news of the rest of them.

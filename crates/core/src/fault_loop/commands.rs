@@ -91,6 +91,8 @@ impl FaultLoop {
                 let Some(kept) = &self.kept else { return Err(Halt::Stopped) };
                 self.leaving.begin(kept.ward.as_ref())?;
             }
+            // Asked for before, and nobody takes it amiss that it is served on.
+            Command::Stop if self.leaving.has_begun() => return Err(Halt::HandedOver),
             Command::Stop => return Err(Halt::Stopped),
         }
         Ok(())

@@ -27,6 +27,10 @@ impl Leaving {
         Ok(())
     }
 
+    pub(super) const fn has_begun(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(super) fn next(&self) -> Next {
         self.0.into()
     }
