@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,13 +23,21 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 use uffd_core::guardian::{self, Answer, Client, GuardianError, News, Post};
-use uffd_core::ledger::{Claim, StateDir};
-use uffd_core::recovery::{Prospect, Spares};
-use uffd_guest::driver::Guest;
+use uffd_core::ledger::{Claim, SnapshotPlace, StateDir};
+use uffd_core::recovery::{Keep, Prospect, Spares};
+use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
+use uffd_core::session::Observer;
+use uffd_core::source::{Fetcher, FileSource};
+use uffd_core::view::View;
+use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::options::Options;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::{Bench, Expect};
+use uffd_guest::snapshot::{self, ZeroPages};
 use uffd_proof::killing::Killing;
-use uffd_proof::{Cast, Frozen, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads};
+use uffd_proof::{
+    Cast, DEADLINE, Frozen, HUGE, Keeper, Keeping, KeptMode, SMALL, until, waiting_threads,
+};
 
 const GUEST: &str = env!("CARGO_BIN_EXE_uffd-proof-guest");
 const ROLE: &str = env!("CARGO_BIN_EXE_uffd-proof-role");
@@ -733,6 +742,75 @@ fn a_guest_that_has_ended_long_after_it_was_to_be_left_is_not_served_again() {
     });
     alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
     until("its thread to end", || guest_threads(alone.pid()) == 0);
+    drop(guest);
+}
+
+/// A server that has all ready for its guest, and gets no further until it may.
+struct Slow {
+    refused: Mutex<Sender<Refusal>>,
+    may: Mutex<Option<Receiver<()>>>,
+}
+
+struct OfGuest(Receiver<()>);
+
+impl Observer for OfGuest {
+    fn begins(&mut self, _: &Arc<View>) {
+        self.0.recv().unwrap();
+    }
+}
+
+impl ServerObserver for Slow {
+    fn arriving(&self) -> Arriving {
+        let may = self.may.lock().unwrap().take().unwrap();
+        Arriving { observer: Box::new(OfGuest(may)), served: Box::new(|_| panic!("is served")) }
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.refused.lock().unwrap().send(refusal).unwrap();
+    }
+}
+
+/// Tells all news.
+struct Told(Mutex<Sender<News>>);
+
+impl guardian::Observer for Told {
+    fn heard(&self, news: News) {
+        let _ = self.0.lock().unwrap().send(news);
+    }
+}
+
+/// Its ledger goes, so that no other server would find it, nor another guardian.
+#[test]
+fn a_guest_that_is_refused_while_its_server_closes_is_not_served_by_the_guardian() {
+    let (folder, pattern) = (tempfile::tempdir().unwrap(), Pattern::new(71, SMALL));
+    let [socket, memory] = ["uffd.sock", "mem"].map(|name| folder.path().join(name));
+    snapshot::create(&memory, &pattern, PAGES, ZeroPages::Holes).unwrap();
+    let dir = Arc::new(StateDir::open(&folder.path().join("state")).unwrap());
+    let _claim = dir.claim(false).unwrap();
+    let launch = guardian::Launch { program: ROLE.into(), cgroup: None, log: None };
+    let ((tells, news), (refuses, refused), (go_on, may)) = (channel(), channel(), channel());
+    let told = Box::new(Told(Mutex::new(tells)));
+    let client = Client::start(Arc::clone(&dir), Some(launch), told).unwrap();
+    let Ok(News::Met { pid }) = news.recv_timeout(DEADLINE) else { panic!("it was met") };
+    let source = Arc::new(FileSource::open(&memory).unwrap());
+    let snapshot = SnapshotPlace::of(&source).unwrap();
+    let guardian = Some(Arc::clone(&client));
+    let keep = Some(Keep { dir: Arc::clone(&dir), snapshot, guardian, manager: None });
+    let options = ServerOptions { keep, ..ServerOptions::default() };
+    let observer = Arc::new(Slow { refused: Mutex::new(refuses), may: Mutex::new(Some(may)) });
+    let server = Server::start(&socket, Arc::new(Fetcher::new(source)), options, observer).unwrap();
+    let guest = GuestBuilder::new(GUEST, Options::new(socket, [PAGES], pattern)).spawn().unwrap();
+    let guarded = news.recv_timeout(DEADLINE);
+    assert!(matches!(guarded, Ok(News::Guarded { .. })), "{guarded:?}");
+    server.stop();
+    assert_eq!(refused.recv_timeout(DEADLINE).unwrap().code(), "ERR_UFFD_HANDOFF_CANCELLED");
+    go_on.send(()).unwrap();
+    drop(server);
+    until("its thread to end", || Arc::strong_count(&client) == 1);
+    assert_eq!(dir.ledgers().unwrap(), Vec::<std::path::PathBuf>::new());
+    drop(client);
+    // It would stay for a guest.
+    has_ended(pid);
     drop(guest);
 }
 

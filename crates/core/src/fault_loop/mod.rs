@@ -110,6 +110,17 @@ struct Kept {
     stored: Option<Stored>,
 }
 
+impl Drop for Kept {
+    /// A guest that has ended, or was refused before anybody served it, is nobody's: others hear so
+    /// before they could have its ledger.
+    fn drop(&mut self) {
+        if !self.file.stays() {
+            self.ward.take().into_iter().for_each(Ward::forget);
+            self.stored.take().into_iter().for_each(Stored::forget);
+        }
+    }
+}
+
 impl FaultLoop {
     /// Serves the guest until it ends, and says why it did.
     pub(crate) fn run(&mut self) -> End {
@@ -222,15 +233,11 @@ impl FaultLoop {
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
     fn let_ledger_go(&mut self, remove: bool) {
-        let Some(Kept { file, ward, stored }) = self.kept.take() else { return };
+        let Some(mut kept) = self.kept.take() else { return };
         if remove {
-            file.remove();
-            ward.into_iter().for_each(Ward::forget);
-            stored.into_iter().for_each(Stored::forget);
-        } else {
-            drop(file);
-            drop(ward);
+            kept.file.ended();
         }
+        drop(kept);
         crate::kill_point!("let go");
     }
 

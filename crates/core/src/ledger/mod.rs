@@ -265,6 +265,16 @@ impl LedgerFile {
         self.stays = true;
     }
 
+    /// Its guest has ended: it is removed with this.
+    pub(crate) const fn ended(&mut self) {
+        self.stays = false;
+    }
+
+    /// Whether it is there for others when this is gone.
+    pub(crate) const fn stays(&self) -> bool {
+        self.stays
+    }
+
     /// The guest needs no ledger any more.
     pub(crate) fn remove(mut self) {
         self.stays = false;
