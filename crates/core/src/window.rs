@@ -52,8 +52,8 @@ pub(crate) fn around(
 /// The widest window of zeros, in bytes: they cost no memory and hardly any time.
 const WIDEST_ZEROS: u64 = 2 << 20;
 
-/// The widest window of pages that were given back and are written again, in bytes: each takes up
-/// memory that the guest has just given back.
+/// The widest window of pages that were given back and get memory of their own, since they are
+/// written again or their zeros have to be protected, in bytes: the guest has just given it back.
 const WIDEST_WRITTEN: u64 = 64 << 10;
 
 /// The fewest pages that are filled at once of memory that was given back: it may be written next.
@@ -99,7 +99,7 @@ pub(crate) const fn widest(page_size: PageSize) -> u64 {
     WIDEST >> page_size.shift()
 }
 
-/// The widest window of pages that were given back and are written again, in pages.
+/// The widest window of pages that were given back and get memory of their own, in pages.
 pub(crate) const fn widest_of_written(page_size: PageSize) -> u64 {
     WIDEST_WRITTEN >> page_size.shift()
 }

@@ -2,6 +2,7 @@
 //! end, and no page map whether a huge page is there.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
+use uffd_core::session::DirtyTracking;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
 use uffd_proof::{
@@ -48,6 +49,33 @@ fn a_guest_in_another_pid_namespace_is_served_and_its_end_is_seen() {
             assert_eq!(guest.end().0, Ending::GuestExited);
         }
     }
+}
+
+/// Without a page map zeros are copied to be protected: what was given back is not all taken again
+/// for one page of it.
+#[test]
+fn reading_of_what_was_given_back_takes_memory_for_few_pages() {
+    const PAGES: u64 = 1024;
+    let (guest, pattern) = (env!("CARGO_BIN_EXE_uffd-proof-guest"), Pattern::new(5, SMALL));
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let apart = Apart { sight: Sight::OtherNamespace, ..Apart::default() };
+    let stage = StageBuilder::new(guest, pattern, &[PAGES])
+        .session(|options| options.dirty_tracking = DirtyTracking::On)
+        .open_apart(&cast, apart);
+    let guest = stage.guest();
+    let thread = guest.thread(0);
+    assert_eq!(thread.verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
+    // Of each 2 MiB a part stays in use.
+    thread.madvise(100, 400).unwrap();
+    thread.madvise(612, 400).unwrap();
+    let zeros = || guest.figures().get().unwrap().zero_pages;
+    assert_eq!(zeros(), 0);
+    assert_eq!(thread.verify(300, 1, &[Expect::Zeros]).unwrap().wrong, 0);
+    guest.settle().get().unwrap();
+    assert!((1..=16).contains(&zeros()), "{} pages for one", zeros());
+    thread.write(800, 1, 9).unwrap();
+    guest.settle().get().unwrap();
+    assert!((2..=32).contains(&zeros()), "{} pages for two", zeros());
 }
 
 /// EEXIST means that a huge page is there, or that there is none to be had. Without a page map the

@@ -52,7 +52,8 @@ impl FaultAround {
         self.at_most(crate::window::widest_of_zeros(page_size))
     }
 
-    /// The most pages to fill at once with zeros of the guest's own, which are about to be written.
+    /// The most pages to fill at once with zeros of the guest's own: they are about to be written, or
+    /// have to be protected.
     pub(crate) fn written(self, page_size: PageSize) -> u64 {
         self.at_most(crate::window::widest_of_written(page_size))
     }

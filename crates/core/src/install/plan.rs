@@ -7,7 +7,7 @@ use crate::contract::FaultAround;
 use crate::kernel::Bytes;
 use crate::layout::Layout;
 use crate::ledger::Filling;
-use crate::policy::{Access, Rules};
+use crate::policy::{Access, Method, Rules};
 use crate::source::{Chunk, Scratch, Source, Want};
 use crate::states::{PageState, PageStates};
 use crate::trace::FilledWith;
@@ -130,7 +130,10 @@ impl<'s> Planner<'_, 's> {
         let (mut run, mut fill) = (PageRange::single(page), Fill::Zeros);
         if self.states.get(page) == PageState::Removed && !alone {
             let region = self.region(page);
-            let widest = self.fault_around.zeros(self.rules.page_size);
+            let widest = match self.zeros_are_free() {
+                true => self.fault_around.zeros(self.rules.page_size),
+                false => self.fault_around.written(self.rules.page_size),
+            };
             let fewest = window::FEWEST_GIVEN_BACK;
             let mut window = window::of_zeros(self.states, region, page, fewest, widest);
             if access == Access::Write && !self.rules.tracking.is_on() {
@@ -267,16 +270,21 @@ impl<'s> Planner<'_, 's> {
 
     /// The unfaulted pages that are filled together with `page` where they are zeros like it.
     fn zeros_around(&self, page: PageIndex, run: PageRange) -> PageRange {
-        let free = !self.rules.tracking.is_on() || self.rules.unprotected_zeros();
-        if self.rules.page_size == PageSize::Huge || !free {
+        if !self.zeros_are_free() {
             return run;
         }
-        // The shared zero page costs no memory and hardly any time.
         let widest = self.fault_around.zeros(self.rules.page_size);
         let region = self.region(page);
         let window = window::of_zeros(self.states, region, page, window::FEWEST_OF_HOLES, widest);
         let zeros = self.states.alike_around(page, window);
         PageRange { start: zeros.start.min(run.start), end: zeros.end.max(run.end) }
+    }
+
+    /// Whether pages of zeros that nobody waits for are the shared zero page, which costs no memory
+    /// and hardly any time. Where they have to be protected they are copies.
+    fn zeros_are_free(&self) -> bool {
+        let (method, _) = self.rules.plan(Access::Ahead, true);
+        matches!(method, Method::ZeroPage)
     }
 
     /// The pages around `page` that may be filled together with it.
