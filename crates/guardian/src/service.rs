@@ -588,6 +588,8 @@ impl Service {
                 } else if is_unanswered {
                     // It has the guest, and has entrusted it already.
                     self.look_at(id);
+                } else {
+                    self.drop_if_forgotten(id);
                 }
             }
             end => {

@@ -814,6 +814,34 @@ fn a_guest_that_is_refused_while_its_server_closes_is_not_served_by_the_guardian
     drop(guest);
 }
 
+/// By a server that has no guardian for its own guests.
+#[test]
+fn nothing_is_kept_for_a_guest_that_is_forgotten_while_it_is_given_back() {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let id = keeper.ask("id");
+    keeper.kill();
+    let alone = Alone::by(keeping.state_dir(), guardian_of);
+    alone.greet();
+    alone.say(&format!(r#"{{"left":{{"id":"{id}"}}}}"#), None);
+    guest.thread(0).read(0, 1).unwrap();
+    assert!(userfaultfds(alone.pid()) > 0);
+    let frozen = Frozen::new(alone.pid());
+    alone.say(&format!(r#"{{"give":{{"id":"{id}"}}}}"#), None);
+    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    drop(frozen);
+    assert_eq!(alone.hear(), Answer::Given { id });
+    until("its userfaultfds to be closed", || userfaultfds(alone.pid()) == 0);
+}
+
+/// How many userfaultfds a process has.
+fn userfaultfds(pid: i32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links.filter(|link| link.as_os_str() == "anon_inode:[userfaultfd]").count()
+}
+
 /// All of it may be there before the guardian has heard from its own thread that the guest is served
 /// by it no more.
 #[test]
