@@ -55,7 +55,9 @@ fn stage() -> StageBuilder {
 fn sessions_come_and_go_and_leave_nothing_behind() {
     // Whatever is made once and kept is made by the first.
     let first = stage().open();
-    drop(first.guest());
+    let guest = first.guest();
+    assert_eq!(guest.thread(0).verify(0, 32, &[Expect::Source]).unwrap().wrong, 0);
+    drop(guest);
     drop(first);
     until("its threads to end", || threads_named("uffd-guest").is_empty());
     until("its helpers to end", || threads() == 2);
