@@ -374,8 +374,12 @@ mod tests {
                 }
             });
             let lost = (0..5_000).filter(|_| {
-                let made = create(&path).is_ok_and(|lock| is_at(&lock, &path));
-                let _ = fs::remove_file(&path);
+                // As a maker does, who lets go of the name first and of the lock then.
+                let made = create(&path).is_ok_and(|lock| {
+                    let made = is_at(&lock, &path);
+                    let _ = fs::remove_file(&path);
+                    made
+                });
                 !made
             });
             let lost = lost.count();
