@@ -47,8 +47,8 @@ fn costs_two_system_calls(tracking: DirtyTracking, write: bool) {
         tid.is_some()
     });
     let [tid] = tid.unwrap();
-    let traced = Traced::start(tid);
     let start = Instant::now();
+    let traced = Traced::start(tid);
     match write {
         true => drop(thread.write_word(BEFORE, FAULTS, 1, 0).unwrap()),
         false => drop(thread.touch(BEFORE, FAULTS).unwrap()),
