@@ -142,9 +142,11 @@ impl Residency {
         self.end_of(range.clone(), |chunk| self.mark(chunk.start).pages != 0) - range.start
     }
 
-    /// A fetch thread has read these bytes.
+    /// A fetch thread has read these bytes. They are worth a try, and nobody is to believe that they
+    /// are mapped, should we be told from now on.
     pub(super) fn note_read(&self, range: Range<u64>, now: u32) {
-        chunks(range).for_each(|chunk| self.set(chunk.start, Mark { pages: u16::MAX, seen: now }));
+        let seen = now.wrapping_sub(BELIEVED_MS + 1);
+        chunks(range).for_each(|chunk| self.set(chunk.start, Mark { pages: u16::MAX, seen }));
     }
 
     /// Something of these bytes is not there any more.

@@ -290,6 +290,17 @@ fn whoever_is_not_told_takes_only_what_can_be_read_without_waiting() {
     });
 }
 
+/// A fetch thread may have looked whether we are told just before we were.
+#[test]
+fn what_was_read_is_not_taken_to_be_mapped() {
+    let snapshot = Snapshot::of(16);
+    let source = snapshot.open();
+    snapshot.evict();
+    source.residency.note_read(0..16 * PAGE, source.now());
+    assert!(source.residency.was_there(0));
+    assert_eq!(look(&source, small(0, 1)), ('a', 1));
+}
+
 #[test]
 fn a_file_system_that_cannot_read_without_waiting_has_everything_fetched() {
     let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
