@@ -351,6 +351,13 @@ impl Alone {
         Self { process, dir, claim, connection: connection.unwrap() }
     }
 
+    /// One that hears of the guests there from the test alone.
+    fn of(keeping: &Keeping) -> Self {
+        let alone = Self::by(keeping.state_dir(), guardian_of);
+        alone.greet();
+        alone
+    }
+
     fn pid(&self) -> i32 {
         self.process.id().cast_signed()
     }
@@ -363,6 +370,14 @@ impl Alone {
         let bytes = [IoSlice::new(message.as_bytes())];
         let socket = self.connection.as_raw_fd();
         sendmsg::<()>(socket, &bytes, rights, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    }
+
+    fn tell(&self, what: &str, id: &str) {
+        self.say(&format!(r#"{{"{what}":{{"id":"{id}"}}}}"#), None);
+    }
+
+    fn tell_left(&self, id: &str, soon: bool) {
+        self.say(&format!(r#"{{"left":{{"id":"{id}","soon":{soon}}}}}"#), None);
     }
 
     /// The next that it says.
@@ -556,6 +571,16 @@ fn a_state_directory_that_was_removed_costs_no_guest_its_guardian() {
     holds(&guest, 3..4, 9);
 }
 
+/// A guest whose server was killed, and its id.
+fn orphan() -> (Keeping, Guest, String) {
+    let keeping = unguarded();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let id = keeper.ask("id");
+    keeper.kill();
+    (keeping, guest, id)
+}
+
 /// Takes the lock on the only ledger there is, whose owner has ended.
 fn hold_the_ledger(keeping: &Keeping) -> Flock<File> {
     let dir = StateDir::open(keeping.state_dir()).unwrap();
@@ -638,22 +663,17 @@ fn guest_threads(pid: i32) -> usize {
 /// What is ready for it has a copy of its userfaultfd, a thread and a mapping.
 #[test]
 fn nothing_is_kept_for_a_guest_that_is_forgotten_while_it_is_waited_for() {
-    let keeping = unguarded();
-    let mut keeper = keeping.keeper();
-    let guest = keeping.guest(&keeper, |_| {});
-    let id = keeper.ask("id");
-    keeper.kill();
+    let (keeping, guest, id) = orphan();
     let held = hold_the_ledger(&keeping);
-    let alone = Alone::by(keeping.state_dir(), guardian_of);
-    alone.greet();
-    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    let alone = Alone::of(&keeping);
+    alone.tell("entrust", &id);
     assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
     // It gives itself its name.
     until("its thread", || guest_threads(alone.pid()) == 1);
     // Both are there when it looks.
     let frozen = Frozen::new(alone.pid());
-    alone.say(&format!(r#"{{"left":{{"id":"{id}","soon":true}}}}"#), None);
-    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    alone.tell_left(&id, true);
+    alone.tell("forget", &id);
     drop(frozen);
     until("its thread to end", || guest_threads(alone.pid()) == 0);
     drop((held, guest));
@@ -678,11 +698,11 @@ fn a_guest_that_is_entrusted_while_it_is_looked_at_is_looked_at_again() {
         command
     });
     alone.greet();
-    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    alone.tell("entrust", &id);
     assert!(matches!(alone.hear(), Answer::Unguarded { .. }));
     // Both are there when it looks.
     let frozen = Frozen::new(alone.pid());
-    alone.say(&format!(r#"{{"left":{{"id":"{id}"}}}}"#), None);
+    alone.tell("left", &id);
     alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), Some(&copy));
     drop(frozen);
     assert_eq!(alone.hear(), Answer::Guarded { id });
@@ -712,17 +732,12 @@ fn turns(pid: i32) -> u64 {
 /// the guest in between.
 #[test]
 fn a_guest_that_has_ended_long_after_it_was_to_be_left_is_not_served_again() {
-    let keeping = unguarded();
-    let mut keeper = keeping.keeper();
-    let guest = keeping.guest(&keeper, |_| {});
-    let id = keeper.ask("id");
-    keeper.kill();
+    let (keeping, guest, id) = orphan();
     let held = hold_the_ledger(&keeping);
-    let alone = Alone::by(keeping.state_dir(), guardian_of);
-    alone.greet();
-    alone.say(&format!(r#"{{"entrust":{{"id":"{id}"}}}}"#), None);
+    let alone = Alone::of(&keeping);
+    alone.tell("entrust", &id);
     assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
-    alone.say(&format!(r#"{{"left":{{"id":"{id}","soon":true}}}}"#), None);
+    alone.tell_left(&id, true);
     let tried_from = |turns_before| {
         until("it to try again", || turns(alone.pid()) > turns_before + 8);
     };
@@ -740,7 +755,7 @@ fn a_guest_that_has_ended_long_after_it_was_to_be_left_is_not_served_again() {
             }
         }
     });
-    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    alone.tell("forget", &id);
     until("its thread to end", || guest_threads(alone.pid()) == 0);
     drop(guest);
 }
@@ -817,19 +832,14 @@ fn a_guest_that_is_refused_while_its_server_closes_is_not_served_by_the_guardian
 /// By a server that has no guardian for its own guests.
 #[test]
 fn nothing_is_kept_for_a_guest_that_is_forgotten_while_it_is_given_back() {
-    let keeping = unguarded();
-    let mut keeper = keeping.keeper();
-    let guest = keeping.guest(&keeper, |_| {});
-    let id = keeper.ask("id");
-    keeper.kill();
-    let alone = Alone::by(keeping.state_dir(), guardian_of);
-    alone.greet();
-    alone.say(&format!(r#"{{"left":{{"id":"{id}"}}}}"#), None);
+    let (keeping, guest, id) = orphan();
+    let alone = Alone::of(&keeping);
+    alone.tell("left", &id);
     guest.thread(0).read(0, 1).unwrap();
     assert!(userfaultfds(alone.pid()) > 0);
     let frozen = Frozen::new(alone.pid());
-    alone.say(&format!(r#"{{"give":{{"id":"{id}"}}}}"#), None);
-    alone.say(&format!(r#"{{"forget":{{"id":"{id}"}}}}"#), None);
+    alone.tell("give", &id);
+    alone.tell("forget", &id);
     drop(frozen);
     assert_eq!(alone.hear(), Answer::Given { id });
     until("its userfaultfds to be closed", || userfaultfds(alone.pid()) == 0);
@@ -847,23 +857,16 @@ fn userfaultfds(pid: i32) -> usize {
 #[test]
 fn a_guest_that_was_given_back_and_left_again_at_once_is_served() {
     for soon in [false, true] {
-        let keeping = unguarded();
-        let mut keeper = keeping.keeper();
-        let guest = keeping.guest(&keeper, |_| {});
-        let id = keeper.ask("id");
-        keeper.kill();
-        let alone = Alone::by(keeping.state_dir(), guardian_of);
-        alone.greet();
-        let entrust = format!(r#"{{"entrust":{{"id":"{id}"}}}}"#);
-        let left = |soon| format!(r#"{{"left":{{"id":"{id}","soon":{soon}}}}}"#);
-        alone.say(&entrust, None);
+        let (keeping, guest, id) = orphan();
+        let alone = Alone::of(&keeping);
+        alone.tell("entrust", &id);
         assert_eq!(alone.hear(), Answer::Guarded { id: id.clone() });
-        alone.say(&left(false), None);
+        alone.tell_left(&id, false);
         guest.thread(0).read(0, 1).unwrap();
         let frozen = Frozen::new(alone.pid());
-        alone.say(&format!(r#"{{"give":{{"id":"{id}"}}}}"#), None);
-        alone.say(&entrust, None);
-        alone.say(&left(soon), None);
+        alone.tell("give", &id);
+        alone.tell("entrust", &id);
+        alone.tell_left(&id, soon);
         drop(frozen);
         assert_eq!(alone.hear(), Answer::Given { id: id.clone() });
         assert_eq!(alone.hear(), Answer::Guarded { id });
