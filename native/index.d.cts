@@ -465,7 +465,7 @@ export interface PrefaultReport {
   failed: number
   /** Pages not reached: the prefault was aborted, or the guest ended. */
   skipped: number
-  /** The first page that could not be had, where there is one. */
+  /** The lowest page that could not be had, where there is one. */
   firstFailed?: number
 }
 

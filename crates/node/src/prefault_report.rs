@@ -18,7 +18,7 @@ pub struct PrefaultReport {
     pub failed: f64,
     /// Pages not reached: the prefault was aborted, or the guest ended.
     pub skipped: f64,
-    /// The first page that could not be had, where there is one.
+    /// The lowest page that could not be had, where there is one.
     pub first_failed: Option<f64>,
 }
 

@@ -22,7 +22,7 @@ pub struct PrefaultReport {
     pub failed: u64,
     /// Pages not reached: the prefault was cancelled, or the session ended.
     pub skipped: u64,
-    /// The first page that could not be had.
+    /// The lowest page that could not be had.
     pub first_failed: Option<PageIndex>,
     /// What it lacked.
     pub first_lack: Option<Lack>,
@@ -93,7 +93,7 @@ pub enum NotReleased {
     Failed {
         /// How many.
         pages: u64,
-        /// The first of them.
+        /// The lowest of them.
         first: PageIndex,
         /// What it lacked.
         lack: Lack,

@@ -243,8 +243,10 @@ impl Prefault {
             return;
         }
         self.report.failed += run.len();
-        self.report.first_failed.get_or_insert(run.start);
-        self.report.first_lack.get_or_insert(lack);
+        // Fetches of several parts end in any order.
+        if self.report.first_failed.is_none_or(|first| run.start < first) {
+            (self.report.first_failed, self.report.first_lack) = (Some(run.start), Some(lack));
+        }
     }
 
     /// Takes the first pages off what is left.
@@ -641,6 +643,18 @@ mod tests {
             Reply::new(|_| {}),
         );
         assert!(Blocked::again(&mut prefaults.blocked, NO_MEMORY) >= before);
+    }
+
+    #[test]
+    fn the_first_page_that_failed_is_the_lowest_in_whatever_order_they_fail() {
+        let mut prefaults = one_prefault();
+        let prefault = prefaults.get(PrefaultId(1)).unwrap();
+        prefault.failed(PageRange::new(6, 8), Lack::Memory);
+        prefault.failed(PageRange::new(2, 3), Lack::Source);
+        prefault.failed(PageRange::new(4, 5), Lack::Memory);
+        let PrefaultReport { failed, first_failed, first_lack, .. } = prefault.report;
+        assert_eq!((failed, first_failed), (4, Some(PageIndex(2))));
+        assert_eq!(first_lack, Some(Lack::Source));
     }
 
     /// What stood in the way of a page in the middle is dealt with, and nothing else is lost.
