@@ -35,6 +35,23 @@ in_all_modes!(
 
 const PAGES: u64 = 8;
 
+/// The kernel unregisters nothing of a range in which it finds memory of another kind.
+#[test]
+fn a_release_leaves_nothing_registered_beside_what_was_mapped_over_pages() {
+    let guest = env!("CARGO_BIN_EXE_uffd-proof-guest");
+    let setting = Case { guest, page_size: SMALL, tracking: false }.open(PAGES);
+    let guest = setting.guest();
+    let thread = guest.thread(0);
+    thread.touch(0, PAGES).unwrap();
+    thread.cover(3, 1).unwrap();
+    assert_eq!(guest.session.release(false).unwrap(), Ok(()));
+    assert_eq!(guest.end().0, End::Released);
+    for page in [0, 2, 4, 7] {
+        thread.madvise(page, 1).unwrap();
+        assert_eq!(thread.read_page(page).unwrap(), Content::Zeros);
+    }
+}
+
 fn a_guest_that_exits_ends_its_session(case: Case) {
     let setting = case.open(PAGES);
     let mut guest = setting.guest();

@@ -13,8 +13,9 @@ use super::{Halt, Turn};
 use crate::contract::{
     Command, Mailbox, Message, NotReleased, PrefaultId, PrefaultReport, ReleaseProgress, Reply,
 };
-use crate::kernel::Outcome;
+use crate::kernel::{Outcome, Uffd};
 use crate::ledger::Live;
+use crate::units::{GuestAddr, PageSize};
 
 /// How long threads that give memory back may take to go on, once nothing is registered any more.
 const LAST_REMOVES: Duration = Duration::from_secs(10);
@@ -122,16 +123,8 @@ impl Release {
         let layout = guest.memory.layout().clone();
         for region in layout.regions() {
             crate::kill_point!("release");
-            let len = region.size(layout.page_size());
-            match guest.memory.uffd().unregister(region.base, len) {
-                // Nothing is registered there any more: a predecessor saw to it.
-                Outcome::Done(_) | Outcome::Unmapped | Outcome::Refused(_) => {}
-                Outcome::Gone => return Err(Halt::GuestExited),
-                other => {
-                    let refused = format!("unregister the region at {}: {other:?}", region.base);
-                    return Err(super::intake::failed(refused));
-                }
-            }
+            let pages = region.pages.len();
+            unregister(guest.memory.uffd(), region.base, pages, layout.page_size())?;
         }
         crate::kill_point!("released");
         // A thread that began to give memory back before that waits for its event to be read.
@@ -146,6 +139,25 @@ impl Release {
             reply.send(Ok(()));
         }
         Err(Halt::Released)
+    }
+}
+
+/// Unregisters all that is registered of so many pages.
+fn unregister(uffd: &Uffd, start: GuestAddr, pages: u64, page_size: PageSize) -> Turn {
+    match uffd.unregister(start, pages * page_size.bytes()) {
+        Outcome::Done(_) | Outcome::Unmapped => Ok(()),
+        // Somewhere in it is memory of another kind, or none: that is no reason to leave the rest.
+        Outcome::Refused(_) if pages > 1 => {
+            let half = pages / 2;
+            unregister(uffd, start, half, page_size)?;
+            let middle = GuestAddr(start.0 + half * page_size.bytes());
+            unregister(uffd, middle, pages - half, page_size)
+        }
+        Outcome::Refused(_) => Ok(()),
+        Outcome::Gone => Err(Halt::GuestExited),
+        other => {
+            Err(super::intake::failed(format!("unregister the pages from {start}: {other:?}")))
+        }
     }
 }
 

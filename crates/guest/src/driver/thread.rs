@@ -65,6 +65,8 @@ ops! {
     calm, start_calm() -> u64 = Op::Calm;
     /// Unmaps pages.
     unmap, start_unmap(page: u64, count: u64) -> () = Op::Unmap { page, count };
+    /// Maps a file over pages.
+    cover, start_cover(page: u64, count: u64) -> () = Op::Cover { page, count };
     /// Write-protects pages, absent ones too where that was negotiated.
     protect, start_protect(page: u64, count: u64) -> () = Op::Protect { page, count };
     /// Does many things in a row.

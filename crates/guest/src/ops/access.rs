@@ -150,6 +150,15 @@ pub(super) fn unmap(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal>
     Ok(())
 }
 
+pub(super) fn cover(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
+    let program = File::open("/proc/self/exe")?;
+    for (page, count) in guest.memory.spans(page, count)? {
+        let (mapping, offset) = guest.memory.mapped(page)?;
+        mapping.cover_part(offset, bytes(count * guest.memory.page_size), &program)?;
+    }
+    Ok(())
+}
+
 pub(super) fn protect(guest: &Guest, page: u64, count: u64) -> Result<(), Refusal> {
     for (page, count) in guest.memory.spans(page, count)? {
         let (address, len) = (guest.memory.address(page)?, bytes(count * guest.memory.page_size));

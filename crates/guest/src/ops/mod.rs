@@ -41,6 +41,7 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         }
         Op::Free { page, count } => answer(&access::free(guest, *page, *count)?),
         Op::Unmap { page, count } => answer(&access::unmap(guest, *page, *count)?),
+        Op::Cover { page, count } => answer(&access::cover(guest, *page, *count)?),
         Op::Protect { page, count } => answer(&access::protect(guest, *page, *count)?),
         Op::Barrier { name, parties } => answer(&guest.meet(name, *parties)?),
         Op::Calm => {

@@ -99,6 +99,14 @@ pub enum Op {
         #[serde(default = "one", skip_serializing_if = "is_one")]
         count: u64,
     },
+    /// Maps the program's own file over pages: memory that no userfaultfd can have. Small pages only.
+    Cover {
+        /// The first page.
+        page: u64,
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        count: u64,
+    },
     /// Write-protects pages, absent ones too where the features have `wp-unpopulated`: what a VMM
     /// does that starts to look for dirty pages anew.
     Protect {

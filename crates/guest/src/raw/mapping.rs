@@ -131,6 +131,16 @@ impl Mapping {
         unsafe { munmap(self.at(offset, len), len) }
     }
 
+    /// Maps the start of `file` over a part.
+    pub(crate) fn cover_part(self, offset: usize, len: usize, file: impl AsFd) -> nix::Result<()> {
+        let start = NonZeroUsize::new(self.at(offset, len).as_ptr() as usize);
+        let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
+        // SAFETY: only a part of this mapping is replaced, whose users expect it to change at any
+        // time.
+        unsafe { mmap(start, len, ProtFlags::PROT_READ, flags, file, 0).map(drop) }
+    }
+
     fn at(self, offset: usize, len: usize) -> NonNull<c_void> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
         assert!(inside, "{len} bytes at {offset} are not in a mapping of {} bytes", self.len);
