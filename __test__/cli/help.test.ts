@@ -60,12 +60,29 @@ for (const args of [
   })
 }
 
-test('help is a command too', async (t) => {
-  for (const name of ['', 'restore', 'trace show']) {
+test('help is a command too, and an option with a command after it', async (t) => {
+  for (const name of ['', 'restore', 'trace', 'trace show']) {
     const words = name.split(' ').filter(Boolean)
-    const { status, stdout } = await runCommand(t, 'help', ...words)
-    t.is(status, 0)
-    t.is(stdout, (await runCommand(t, ...words, '--help')).stdout)
+    const { stdout: expected } = await runCommand(t, ...words, '--help')
+    for (const asked of [
+      ['help', ...words],
+      ['--help', ...words],
+      ['-h', ...words],
+    ]) {
+      const { status, stdout } = await runCommand(t, ...asked)
+      t.is(status, 0, asked.join(' '))
+      t.is(stdout, expected, asked.join(' '))
+    }
+  }
+  t.is((await runCommand(t, 'help', 'help')).status, 0)
+})
+
+test('what follows -- is no option', async (t) => {
+  for (const word of ['--help', '--version', '--demo']) {
+    const { status, stdout, stderr } = await runCommand(t, 'trace', 'show', '--', word)
+    t.is(status, 1, word)
+    t.is(stdout, '')
+    t.regex(stderr, new RegExp(`${word}.*No such file`), word)
   }
 })
 
@@ -88,6 +105,38 @@ test("an option that only the package judges has the command's name", async (t) 
 })
 
 for (const [args, message] of [
+  [['help', 'status', 'extra'], /help takes a command and no more, not extra\nSee /],
+  [['--help', 'status', 'extra'], /no more, not extra$/m],
+  [['help', 'trace', 'shw'], /There is no command trace shw: give trace show,/],
+  [['help', 'status', '--json'], /no more, not --json$/m],
+  [['help', 'nothing'], /There is no command nothing: give /],
+  [['--demo', '--demo'], /There is no option --demo\nSee uffd-rs-serve demo --help$/m],
+  [['--demo', 'status'], /Unexpected argument status$/m],
+  [['status', 'now', '--socket', '/s'], /Unexpected argument now$/m],
+  [['dump', '1', '--socket', '/s'], /Unexpected argument 1$/m],
+  [['stop', 'now', '--socket', '/s'], /Unexpected argument now$/m],
+  [
+    ['status', '--socket', '/s', '--control', '/c'],
+    /give either --socket PATH or --control PATH$/m,
+  ],
+  [['doctor', 'now'], /Unexpected argument now$/m],
+  [['demo', '--fast'], /There is no option --fast$/m],
+  [['configure', 'me', '--api-socket', '/s', '--template', '/t'], /Unexpected argument me$/m],
+  [['restore', 'vm', '--api-socket', '/s'], /Unexpected argument vm$/m],
+  [['completion', 'bash', 'zsh'], /Unexpected argument zsh$/m],
+  [['report', '/t', '/u', '--into', '/x.html'], /Unexpected argument \/u$/m],
+  [['trace', 'show', '/t', '/u'], /Unexpected argument \/u$/m],
+  [['trace', 'check', '/t', '/u'], /Unexpected argument \/u$/m],
+  [['trace', 'show'], /trace show takes FILE, and was given nothing$/m],
+  [
+    ['trace', 'merge', '/t', '--into', '/u'],
+    /trace merge takes FILE FILE\.\.\., and was given \/t$/m,
+  ],
+  [['--socket', '/s', '--snapshot', '/m', 'now'], /Unexpected argument now$/m],
+  [
+    ['--socket', '/s', '--snapshot', '/m', '--max-guests', '3'],
+    /There is no option --max-guests\nSee /,
+  ],
   [['sevre'], /There is no command sevre: give restore, status, .* or completion$/m],
   [['docter'], /There is no command docter; did you mean doctor\?$/m],
   [

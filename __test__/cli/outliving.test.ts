@@ -126,13 +126,17 @@ test('released guests need no command', async (t) => {
   t.is(await process.wrong(0, pages, 'source'), 0)
 })
 
-test('options that contradict each other are a wrong command line', async (t) => {
+test('options that contradict each other, or would change nothing, are a wrong command line', async (t) => {
   const { args } = place(t)
   const [socket, snapshot] = [args.slice(0, 2), args.slice(2, 4)]
   for (const [more, why] of [
     [['--hand-over'], /--hand-over leaves guests in a state directory/],
     [['--guardian'], /--guardian serves the guests of a state directory/],
     [['--guardian-log', '/tmp/log'], /--guardian-log .* give --guardian too/],
+    [['--guardian-cgroup', '/c'], /--guardian-cgroup .* give --guardian too/],
+    [['--state-dir-wait'], /--state-dir-wait .* give --state-dir too/],
+    [['--prefetch-mode', 'fetch'], /--prefetch-mode .* give --prefetch too/],
+    [['--http-guests'], /--http-guests .* give --http too/],
     [['--release', '--dirty-tracking', 'on'], /--release would end the tracking/],
   ] as const) {
     const { status, stderr } = await runCommand(t, ...socket, ...snapshot, ...more)

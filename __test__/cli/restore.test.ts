@@ -45,6 +45,13 @@ test('it restores, serves, saves the trace and ends with the guest', async (t) =
   t.regex(stdout, /^Guest 1: prefetched /m)
 })
 
+test('an option about a trace that is not given is a wrong command line', async (t) => {
+  const args = ['--api-socket', '/a', '--snapshot-state', '/s', '--snapshot', '/m']
+  const { status, stderr } = await runCommand(t, 'restore', ...args, '--prefetch-first', '1s')
+  t.is(status, 2)
+  t.regex(stderr, /--prefetch-first .* give --prefetch too$/m)
+})
+
 test('it is looked into and stopped over the control socket beside its own', async (t) => {
   const { firecracker, args } = await place(t)
   const command = new CommandProcess(t, ...args)

@@ -25,21 +25,18 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 async function obey(given: readonly string[]): Promise<number> {
-  // `help restore` is `restore --help`.
-  const [first, ...others] = given
-  const args = first === 'help' ? [...others, '--help'] : given
-  if (args.includes('--version')) {
+  if (asks(given, '--version')) {
     print(`${version()}\n`)
-    return exitStatus.ok
-  }
-  const family = familyOf(args)
-  if (family !== undefined && asksForHelp(args)) {
-    print(familyHelp(family))
     return exitStatus.ok
   }
   let of: Command | undefined
   try {
-    const { command, rest } = find(args.includes('--demo') ? demoIn(args) : args)
+    const named = helpIsAskedFor(given)
+    if (named !== undefined) return explain(named)
+    const args = asks(given, '--demo') ? demoIn(given) : given
+    const family = familyOf(args)
+    if (family !== undefined && asksForHelp(args)) return explain(args.slice(0, 1))
+    const { command, rest } = find(args)
     of = command
     return await carryOut(command, rest)
   } catch (error) {
@@ -58,7 +55,36 @@ function complaint(error: unknown, of: Command | undefined): string | undefined 
   return isInvalid ? errorText(error, of?.options) : undefined
 }
 
-const asksForHelp = (args: readonly string[]) => args.includes('--help') || args.includes('-h')
+/** Whether the option is given; what follows `--` is none. */
+function asks(args: readonly string[], option: string): boolean {
+  const end = args.indexOf('--')
+  return (end === -1 ? args : args.slice(0, end)).includes(option)
+}
+
+const asksForHelp = (args: readonly string[]) => asks(args, '--help') || asks(args, '-h')
+
+/** The words of the command whose help a line asks for: `help restore`, or `--help restore`. */
+function helpIsAskedFor([first, ...words]: readonly string[]): readonly string[] | undefined {
+  if (first === 'help') return words.filter((word) => word !== '--help' && word !== '-h')
+  const isNamed = words[0]?.startsWith('-') === false
+  return (first === '--help' || first === '-h') && isNamed ? words : undefined
+}
+
+/** Prints the help of a command, which has to be all that is named. */
+function explain(words: readonly string[]): number {
+  const [first, second] = words
+  const family = second === undefined ? familyOf(words) : undefined
+  if (family !== undefined) {
+    print(familyHelp(family))
+    return exitStatus.ok
+  }
+  const { command, rest } = find(first === 'help' ? words.slice(1) : words)
+  const [tooMuch] = rest
+  if (tooMuch !== undefined)
+    throw new UsageError(`help takes a command and no more, not ${tooMuch}`)
+  print(help(command))
+  return exitStatus.ok
+}
 
 async function carryOut(command: Command, rest: readonly string[]): Promise<number> {
   if (asksForHelp(rest)) {
@@ -68,11 +94,15 @@ async function carryOut(command: Command, rest: readonly string[]): Promise<numb
   const { values, words } = parse(rest, command.options)
   const { names, least, most } = command.words ?? { names: '', least: 0, most: 0 }
   if (words.length > most) throw new UsageError(`Unexpected argument ${words[most]}`)
-  if (words.length < least) throw new UsageError(`${names} is missing`)
+  if (words.length < least) {
+    const found = words.length === 0 ? 'nothing' : words.join(' ')
+    throw new UsageError(`${command.name} takes ${names}, and was given ${found}`)
+  }
   return await command.run(values, words)
 }
 
 /** `--demo` is the command `demo` for those who look for an option. */
 function demoIn(args: readonly string[]): readonly string[] {
-  return ['demo', ...args.filter((arg) => arg !== '--demo')]
+  const at = args.indexOf('--demo')
+  return ['demo', ...args.slice(0, at), ...args.slice(at + 1)]
 }

@@ -28,7 +28,7 @@ export const help = flag({ help: 'Prints this.' })
 /** The path of the control socket that is meant. */
 export function controlPath({ socket, control }: Values<typeof whichServer>): string {
   if ((socket === undefined) === (control === undefined)) {
-    throw new UsageError('Say which server is meant: give --socket PATH or --control PATH')
+    throw new UsageError('Say which server is meant: give either --socket PATH or --control PATH')
   }
   return socket === undefined
     ? localSocket(control!.replace(/^unix:/, ''), place().field('control'))

@@ -5,6 +5,7 @@ import {
   type RestoreOptions,
   type RestoredVm,
 } from '../../index.js'
+import { requireCompanion } from '../arguments/companion.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { exitStatus } from '../exit-status.js'
 import type { Output } from '../output/output.js'
@@ -19,6 +20,12 @@ import type { RestoreValues } from './options.js'
 
 /** Restores a microVM and serves it to its end; resolves with the exit status. */
 export async function restoreAndServe(values: RestoreValues): Promise<number> {
+  requireCompanion(
+    values,
+    'prefetch-first',
+    'prefetch',
+    'has the guest wait for the pages of a trace',
+  )
   const options = await restoreOptionsOf(values)
   let isRestored = false
   const status = await serving(values, options.snapshot, async (serve) => {

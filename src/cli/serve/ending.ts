@@ -1,22 +1,22 @@
 import type { Server } from '../../index.js'
+import { requireCompanion } from '../arguments/companion.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import type { ServingValues } from './options.js'
 
-/** Refuses options that contradict each other. */
+type Companions = readonly (readonly [keyof ServingValues, keyof ServingValues, string])[]
+
+/** Refuses options that contradict each other, and those that would change nothing. */
 export function checkServing(values: ServingValues): void {
-  if (values['hand-over'] && values['state-dir'] === undefined) {
-    throw new UsageError('--hand-over leaves guests in a state directory: give --state-dir too')
-  }
-  if (values.guardian && values['state-dir'] === undefined) {
-    throw new UsageError('--guardian serves the guests of a state directory: give --state-dir too')
-  }
-  for (const name of ['guardian-cgroup', 'guardian-log'] as const) {
-    if (values[name] !== undefined && !values.guardian) {
-      throw new UsageError(`--${name} says how the guardian is started: give --guardian too`)
-    }
-  }
+  const need: Companions = [
+    ['hand-over', 'state-dir', 'leaves guests in a state directory'],
+    ['state-dir-wait', 'state-dir', 'waits for a state directory'],
+    ['guardian', 'state-dir', 'serves the guests of a state directory'],
+    ['guardian-cgroup', 'guardian', 'says how the guardian is started'],
+    ['guardian-log', 'guardian', 'says how the guardian is started'],
+  ]
+  for (const [option, companion, does] of need) requireCompanion(values, option, companion, does)
   if (values.release && values['dirty-tracking'] === 'on') {
     throw new UsageError('--release would end the tracking of dirty pages: give one of both')
   }

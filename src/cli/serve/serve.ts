@@ -1,6 +1,6 @@
 import { whileAtWork } from '../../abort.js'
 import { listen, type Server } from '../../index.js'
-import { UsageError } from '../arguments/usage-error.js'
+import { requireCompanion } from '../arguments/companion.js'
 import { several } from '../../numbers.js'
 import type { Output } from '../output/output.js'
 import { openControl } from './control.js'
@@ -17,9 +17,8 @@ import type { Tally } from './tally.js'
 /** Serves guests until it is told to end; resolves with the exit status. */
 export async function serveGuests(values: ServeValues): Promise<number> {
   const { snapshot, once, 'prefetch-mode': mode } = values
-  if (values['http-guests'] && values.http === undefined) {
-    throw new UsageError('--http-guests says what --http tells of: give --http too')
-  }
+  requireCompanion(values, 'http-guests', 'http', 'says what --http tells of')
+  requireCompanion(values, 'prefetch-mode', 'prefetch', 'says what is done with a trace')
   return await serving(values, snapshot, async (serve) => {
     const { output, tally, service, prefetch, ending, stop } = serve
     const server = await whileAtWork(
