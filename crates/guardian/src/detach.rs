@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{dup2_stderr, dup2_stdout, setsid};
 use uffd_core::kernel::pass_on_nothing;
 
-use super::failure::Failure;
+use super::failure::{Failure, NAMED};
 use super::options::{LEFT_BEHIND, Options};
 
 /// What it says once it listens.
@@ -30,17 +30,26 @@ pub(crate) fn leave_behind(options: &Options) -> Result<(), Failure> {
             command.arg(name).arg(path);
         }
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    if let Some(stdout) = &mut child.stdout {
-        stdout.read_to_string(&mut said)?;
-    }
-    if said == LISTENS {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if heard(child.stdout.take())? == LISTENS {
         return Ok(());
     }
+    let why = heard(child.stderr.take())?;
     let status = child.wait()?;
-    // It has said why on the standard error that both have.
-    Err(format!("it did not stay: {status}").into())
+    Err(match why.trim() {
+        "" => format!("it did not stay: {status}").into(),
+        why => why.strip_prefix(NAMED).unwrap_or(why).into(),
+    })
+}
+
+/// What is said until the end.
+fn heard(from: Option<impl Read>) -> io::Result<String> {
+    let mut said = Vec::new();
+    if let Some(mut from) = from {
+        from.read_to_end(&mut said)?;
+    }
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// In the process that stays: no terminal, nobody's directory, a name that says what it is.

@@ -29,7 +29,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uffd_core::guardian::Post;
 use uffd_core::ledger::StateDir;
 
-use failure::Failure;
+use failure::{Failure, NAMED};
 use log::Log;
 use options::{Command, HELP, Options, Way};
 use service::Service;
@@ -51,14 +51,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Way::Here => guard(&options),
         },
         Err(error) => {
-            eprintln!("uffd-rs-guardian: {error}");
+            eprintln!("{NAMED}{error}");
             return ExitCode::from(2);
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("uffd-rs-guardian: {error}");
+            eprintln!("{NAMED}{error}");
             ExitCode::FAILURE
         }
     }

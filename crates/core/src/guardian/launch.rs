@@ -63,12 +63,13 @@ impl Launch {
         if status.success() {
             return Ok(());
         }
-        let mut text = String::new();
+        let mut text = Vec::new();
         let _ = said.rewind();
-        let _ = said.take(MOST_SAID).read_to_string(&mut text);
-        let said = match text.trim() {
+        let _ = said.take(MOST_SAID).read_to_end(&mut text);
+        let said = match String::from_utf8_lossy(&text).trim() {
             "" => status.to_string(),
-            text => text.to_owned(),
+            // The error names the program already.
+            text => text.strip_prefix("uffd-rs-guardian: ").unwrap_or(text).to_owned(),
         };
         Err(GuardianError::GaveUp { program: self.program.clone(), said })
     }
