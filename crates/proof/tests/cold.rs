@@ -17,8 +17,8 @@ use uffd_guest::pattern::Content;
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Gate, Kept, Remote};
 use uffd_proof::{
-    Case, HUGE, HugePages, Served, Setting, Stage, StageBuilder, as_another_user, in_all_modes,
-    until,
+    Case, HUGE, HugePages, Served, Serving, Setting, Stage, StageBuilder, as_another_user,
+    in_all_modes, until,
 };
 
 in_all_modes!(
@@ -230,4 +230,29 @@ fn a_fault_that_finds_no_room_for_want_of_memory_says_so() {
     }
     settled(&guest);
     until("what was fetched to be dropped", || kept.now() == 0);
+}
+
+/// What was fetched ahead and cannot be installed is given up in the end, and once: the guest is
+/// served on.
+#[test]
+fn a_prefault_of_what_is_not_in_memory_says_what_it_could_not_get() {
+    const PAGES: u64 = 6;
+    for tracking in [false, true] {
+        let case = Case { guest: GUEST, page_size: HUGE, tracking };
+        let (setting, _, kept) = remote(case, PAGES, 0..0, |options| {
+            options.fault_deadline = Duration::from_millis(50);
+        });
+        setting.pool().unwrap().resize(2).unwrap();
+        let guest = setting.guest();
+        let asked = guest.prefault(vec![PageRange::new(0, PAGES)]);
+        let report = asked.get().unwrap();
+        assert_eq!((report.installed, report.failed), (2, PAGES - 2), "{report:?}");
+        settled(&guest);
+        until("what was fetched to be dropped", || kept.now() == 0);
+        // Ahead again: a fault may not wait for as long as a busy host takes.
+        setting.pool().unwrap().resize(PAGES).unwrap();
+        let report = guest.prefault(vec![PageRange::new(0, PAGES)]).get().unwrap();
+        assert_eq!((report.installed, report.present), (PAGES - 2, 2), "{report:?}");
+        assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
+    }
 }

@@ -144,7 +144,9 @@ impl Arrived {
                 Blocked::again(&mut self.blocked, pauses);
                 return Ok(false);
             }
-            Answer::NoMemory => return Ok(!self.wait_for_memory(guest, prefaults)),
+            Answer::NoMemory if self.wait_for_memory(guest, prefaults) => return Ok(false),
+            // Whoever comes to them asks for them again.
+            Answer::NoMemory => self.pages.start = self.pages.end,
             Answer::Singly => self.singly = true,
             Answer::LetGo | Answer::Read => {
                 guest.memory.wake(one.start);
