@@ -515,15 +515,12 @@ fn new_id() -> Result<String, SessionError> {
 }
 
 impl Runner {
-    /// Runs on a thread of its own, which holds something until it ends.
+    /// Runs on a thread of its own, which holds something until the guest has ended.
     fn start(self, held: impl Send + 'static) -> Result<(), SessionError> {
         thread::Builder::new()
             .name("uffd-guest".to_owned())
             .stack_size(STACK)
-            .spawn(move || {
-                let _held = held;
-                self.run();
-            })
+            .spawn(move || self.run(held))
             .map(drop)
             .map_err(|error| SessionError::Resources {
                 what: "a thread for its faults",
@@ -537,8 +534,9 @@ impl Runner {
         let _ = self.ending.thread_number.set(nix::unistd::gettid().as_raw());
     }
 
-    /// Serves the guest on this thread until its end.
-    pub(crate) fn run(mut self) {
+    /// Serves the guest on this thread until its end. What it has `held` is let go of before anybody
+    /// is told: whoever hears that the guest has ended may want just that.
+    pub(crate) fn run(mut self, held: impl Send) {
         self.on_this_thread();
         // Where that may not be asked for, the guest waits a little longer on a busy host.
         let _ = run_for_a_moment_at_a_time();
@@ -551,6 +549,7 @@ impl Runner {
         });
         // An observer or a reply that panics must not keep the end from whoever waits for it.
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.clean_up(&end)));
+        drop(held);
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.report_rest()));
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));
         self.ending.set(end);

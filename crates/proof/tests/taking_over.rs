@@ -9,14 +9,15 @@ use uffd_core::kernel::Process;
 use uffd_core::ledger::{SnapshotPlace, StateDir};
 use uffd_core::recovery::{Keep, Spares};
 use uffd_core::server::{Arriving, Bound, Refusal, Server, ServerObserver, ServerOptions};
-use uffd_core::session::{End, NoObserver, Session};
+use uffd_core::session::{End, NoObserver, Observer, Session};
 use uffd_core::source::{Fetcher, FileSource};
+use uffd_core::stats::Stats;
 use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::Options;
 use uffd_guest::pattern::Pattern;
 use uffd_guest::protocol::Expect;
 use uffd_guest::snapshot::{self, ZeroPages};
-use uffd_proof::{DEADLINE, Peer, SMALL, until};
+use uffd_proof::{DEADLINE, Peer, SMALL};
 
 const PAGES: u64 = 8;
 
@@ -31,24 +32,73 @@ enum Told {
 struct Telling(Mutex<Sender<Told>>);
 
 impl Telling {
-    fn tell(&self, told: fn(Session) -> Told) -> Arriving {
+    fn tell(&self, told: fn(Session) -> Told, observer: Box<dyn Observer>) -> Arriving {
         let sender = self.0.lock().unwrap().clone();
         let served = move |session| sender.send(told(session)).unwrap_or_default();
-        Arriving { observer: Box::new(NoObserver), served: Box::new(served) }
+        Arriving { observer, served: Box::new(served) }
     }
 }
 
 impl ServerObserver for Telling {
     fn arriving(&self) -> Arriving {
-        self.tell(Told::Arrived)
+        self.tell(Told::Arrived, Box::new(NoObserver))
     }
 
     fn recovering(&self) -> Arriving {
-        self.tell(Told::Recovered)
+        self.tell(Told::Recovered, Box::new(NoObserver))
     }
 
     fn refused(&self, refusal: Refusal) {
         self.0.lock().unwrap().send(Told::Refused(refusal)).unwrap_or_default();
+    }
+}
+
+/// Says that a guest is about to be taken over.
+struct Expecting(Telling, Mutex<Sender<()>>);
+
+impl ServerObserver for Expecting {
+    fn arriving(&self) -> Arriving {
+        self.0.arriving()
+    }
+
+    fn recovering(&self) -> Arriving {
+        self.1.lock().unwrap().send(()).unwrap_or_default();
+        self.0.recovering()
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.0.refused(refusal);
+    }
+}
+
+/// Whose guests' sessions tell their end, and go no further until they are told to.
+struct Halting {
+    telling: Telling,
+    ended: Sender<End>,
+    go_on: Mutex<Option<Receiver<()>>>,
+}
+
+struct HaltedAtItsEnd {
+    ended: Sender<End>,
+    go_on: Option<Receiver<()>>,
+}
+
+impl ServerObserver for Halting {
+    fn arriving(&self) -> Arriving {
+        let go_on = self.go_on.lock().unwrap().take();
+        let observer = HaltedAtItsEnd { ended: self.ended.clone(), go_on };
+        self.telling.tell(Told::Arrived, Box::new(observer))
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.telling.refused(refusal);
+    }
+}
+
+impl Observer for HaltedAtItsEnd {
+    fn ended(&mut self, end: &End, _: Stats) {
+        self.ended.send(end.clone()).unwrap_or_default();
+        let _ = self.go_on.take().map(|go_on| go_on.recv_timeout(DEADLINE));
     }
 }
 
@@ -66,6 +116,12 @@ impl Place {
     }
 
     fn bind(&self) -> (Bound, Receiver<Told>) {
+        let (sender, told) = channel();
+        let observer = Arc::new(Telling(Mutex::new(sender)));
+        (self.bind_for(observer, None), told)
+    }
+
+    fn bind_for(&self, observer: Arc<dyn ServerObserver>, max_guests: Option<usize>) -> Bound {
         let source = Arc::new(FileSource::open(&self.dir.path().join("mem")).unwrap());
         let dir = Arc::new(StateDir::open(&self.dir.path().join("state")).unwrap());
         let keep = Some(Keep {
@@ -74,12 +130,10 @@ impl Place {
             guardian: None,
             manager: None,
         });
-        let options = ServerOptions { keep, ..ServerOptions::default() };
-        let (sender, told) = channel();
-        let observer = Arc::new(Telling(Mutex::new(sender)));
+        let options = ServerOptions { keep, max_guests, ..ServerOptions::default() };
         let socket = self.dir.path().join("uffd.sock");
         let fetcher = Arc::new(Fetcher::new(source));
-        (Server::bind(&socket, fetcher, options, observer).unwrap(), told)
+        Server::bind(&socket, fetcher, options, observer).unwrap()
     }
 
     fn guest(&self) -> Guest {
@@ -164,7 +218,68 @@ fn a_guest_that_was_taken_over_is_not_served_twice() {
 
     // Once its session has ended it may be handed off again.
     taken.stop();
-    until("its thread to end", || !matches!(hand_off(), Told::Refused(_)));
+    assert!(matches!(hand_off(), Told::Arrived(_)));
+}
+
+/// As a server in a worker that was terminated has it, for a moment.
+#[test]
+fn a_guest_that_another_server_of_this_process_is_leaving_is_waited_for() {
+    let place = Place::new();
+    let (bound, told) = place.bind();
+    let server = bound.open();
+    let guest = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    server.stop();
+
+    let ((sender, told), (expected, expects)) = (channel(), channel());
+    let telling = Telling(Mutex::new(sender));
+    let bound = place.bind_for(Arc::new(Expecting(telling, Mutex::new(expected))), None);
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| bound.take_over(&mut Spares::new()));
+        expects.recv_timeout(DEADLINE).unwrap();
+        session.begin_hand_over();
+        taken.join().unwrap().unwrap();
+    });
+    let Told::Recovered(_taken) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    is_whole(&guest);
+}
+
+/// Its session's thread has some steps left when that is told, and may not come to them for long.
+#[test]
+fn what_a_guest_had_is_free_when_its_end_is_told() {
+    let place = Place::new();
+    let halting = || {
+        let ((sender, told), (ended, ends), (go_on, halted)) = (channel(), channel(), channel());
+        let telling = Telling(Mutex::new(sender));
+        let observer = Arc::new(Halting { telling, ended, go_on: Mutex::new(Some(halted)) });
+        (observer, told, ends, go_on)
+    };
+    let (observer, told, ends, go_on) = halting();
+    let server = place.bind_for(observer, None).open();
+    let guest = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    session.begin_hand_over();
+    assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::HandedOver);
+    server.stop();
+    // For a server of this very process, which takes it over.
+    let (bound, recovered) = place.bind();
+    bound.take_over(&mut Spares::new()).unwrap();
+    let Told::Recovered(taken) = recovered.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    is_whole(&guest);
+    go_on.send(()).unwrap();
+    drop((taken, bound));
+
+    // And for another guest, where there is room for one alone.
+    let (observer, told, ends, go_on) = halting();
+    let _server = place.bind_for(observer, Some(1)).open();
+    let _first = place.guest();
+    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    session.begin_stop();
+    assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::Stopped);
+    let second = place.guest();
+    let Told::Arrived(_session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+    is_whole(&second);
+    go_on.send(()).unwrap();
 }
 
 /// The guest's own, as a VMM keeps one.

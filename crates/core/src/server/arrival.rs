@@ -42,7 +42,7 @@ impl Arrival {
             let preparing = shared.gate.enter().ok_or(HandoffError::Cancelled)?;
             Ok((admission, preparing))
         });
-        let (_admission, preparing) = match admitted {
+        let (admission, preparing) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 observer.refused(refusal);
@@ -59,10 +59,14 @@ impl Arrival {
             Ok((session, runner)) => {
                 runner.on_this_thread();
                 if preparing.tell(|| (guest.served)(session)) {
-                    runner.run();
+                    runner.run(admission);
                 }
             }
-            Err(refusal) => drop(preparing.tell(|| observer.refused(refusal))),
+            Err(refusal) => {
+                // Whoever hears of it may hand off again at once.
+                drop(admission);
+                preparing.tell(|| observer.refused(refusal));
+            }
         }
     }
 }

@@ -5,13 +5,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::guests::Expected;
 use super::{Arriving, Server, ServerObserver, ServerOptions};
 use crate::recovery::{Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
 use crate::session::{Session, Standby};
 use crate::source::Fetcher;
 
-/// All that a guest waits for is that it is let go of; then somebody takes its session.
-type Ready = (Standby, Box<dyn FnOnce(Session)>);
+/// All that a guest waits for is that it is let go of, perhaps by a server of this very process; then
+/// somebody takes its session.
+type Ready = (Standby, Expected, Box<dyn FnOnce(Session)>);
 
 /// A server whose socket is bound and that accepts nobody yet. Dropped, it is stopped; guests it has
 /// taken over go on being served.
@@ -39,13 +41,18 @@ impl Bound {
         let Some(keep) = &self.options.keep else { return Ok(()) };
         let ready = |prospect| self.stand_by(keep, prospect);
         let others =
-            take_over(keep, spares, ready, |(standby, served): Ready, within| {
+            take_over(keep, spares, ready, |(standby, expected, served): Ready, within| {
+                if !expected.readmit() {
+                    return Err(NotTaken::Served((standby, expected, served)));
+                }
                 match standby.take(within) {
                     Ok(session) => {
                         served(session);
                         Ok(())
                     }
-                    Err(NotTaken::Served(standby)) => Err(NotTaken::Served((standby, served))),
+                    Err(NotTaken::Served(standby)) => {
+                        Err(NotTaken::Served((standby, expected, served)))
+                    }
                     Err(NotTaken::Not(error)) => Err(NotTaken::Not(error)),
                 }
             })?;
@@ -56,13 +63,14 @@ impl Bound {
     fn stand_by(&self, keep: &Keep, prospect: Prospect) -> Result<Ready, NotRecovered> {
         let guests = &self.server.shared.guests;
         let (process, uffd) = (prospect.process(), prospect.uffd().as_fd());
-        let admission = guests
-            .readmit(process.as_fd(), process.pid(), uffd)
+        let expected = guests
+            .expect(process.as_fd(), process.pid(), uffd)
             .map_err(|why| NotRecovered { path: prospect.path().to_owned(), why })?;
         let Arriving { observer, served } = self.observer.recovering();
         let (options, keep) = (self.options.session, Some(keep.clone()));
-        let standby = Standby::with(prospect, &self.fetcher, options, observer, keep, admission)?;
-        Ok((standby, served))
+        let held = expected.held();
+        let standby = Standby::with(prospect, &self.fetcher, options, observer, keep, held)?;
+        Ok((standby, expected, served))
     }
 
     /// Starts to accept, those first who came meanwhile.

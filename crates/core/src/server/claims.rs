@@ -26,20 +26,35 @@ pub(super) enum ClaimError {
 impl Claim {
     /// Claims a userfaultfd that nobody serves.
     pub(super) fn new(uffd: BorrowedFd<'_>) -> Result<Self, ClaimError> {
-        let copy = Arc::new(uffd.try_clone_to_owned().map_err(ClaimError::Shortage)?);
+        let copy = Claimable::of(uffd).map_err(ClaimError::Shortage)?;
+        copy.claim().map_err(ClaimError::Refused)
+    }
+}
+
+/// A copy of a userfaultfd, for whoever may claim it later.
+#[derive(Debug)]
+pub(super) struct Claimable(Arc<OwnedFd>);
+
+impl Claimable {
+    pub(super) fn of(uffd: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self(Arc::new(uffd.try_clone_to_owned()?)))
+    }
+
+    /// Claims it, unless somebody serves it.
+    pub(super) fn claim(&self) -> Result<Claim, AdmissionError> {
+        let Self(copy) = self;
         let mut claimed = lock();
         for other in claimed.iter() {
             match is_same_file(copy.as_fd(), other.as_fd()) {
                 Ok(false) => {}
-                Ok(true) => return Err(ClaimError::Refused(AdmissionError::Twice)),
+                Ok(true) => return Err(AdmissionError::Twice),
                 Err(errno) => {
-                    let cause = errno.to_string();
-                    return Err(ClaimError::Refused(AdmissionError::NotToldApart { cause }));
+                    return Err(AdmissionError::NotToldApart { cause: errno.to_string() });
                 }
             }
         }
-        claimed.push(Arc::clone(&copy));
-        Ok(Self(copy))
+        claimed.push(Arc::clone(copy));
+        Ok(Claim(Arc::clone(copy)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::claims::{Claim, ClaimError};
+use super::claims::{Claim, ClaimError, Claimable};
 use super::{AdmissionError, Refusal};
 use crate::handoff::Handoff;
 use crate::kernel::ProcessId;
@@ -76,26 +76,64 @@ impl Guests {
         Ok(Admission { guests: Arc::clone(self), process, _claim: claim })
     }
 
-    /// Counts a guest that was left by a server which had let it in.
-    pub(super) fn readmit(
+    /// Has all it takes to count a guest that is left by a server which had let it in.
+    pub(super) fn expect(
         self: &Arc<Self>,
         pidfd: BorrowedFd<'_>,
         pid: i32,
         uffd: BorrowedFd<'_>,
-    ) -> Result<Admission, Obstruction> {
+    ) -> Result<Expected, Obstruction> {
         let process = ProcessId::of(pidfd, pid)
             .map_err(|error| shortage("a descriptor of its process", error))?;
-        let process = Some(Arc::new(process));
-        let claim = Claim::new(uffd).map_err(|error| match error {
-            ClaimError::Refused(_) => Obstruction::Served,
-            ClaimError::Shortage(error) => shortage("a copy of its userfaultfd", error).into(),
-        })?;
-        self.lock().push(process.clone());
-        Ok(Admission { guests: Arc::clone(self), process, _claim: claim })
+        let uffd =
+            Claimable::of(uffd).map_err(|error| shortage("a copy of its userfaultfd", error))?;
+        let admission = Arc::default();
+        Ok(Expected { guests: Arc::clone(self), process: Arc::new(process), uffd, admission })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<Arc<ProcessId>>>> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest that a server of this process may still have, before it is left.
+#[derive(Debug)]
+pub(super) struct Expected {
+    guests: Arc<Guests>,
+    process: Arc<ProcessId>,
+    uffd: Claimable,
+    admission: Arc<Mutex<Option<Admission>>>,
+}
+
+/// The admission of a guest that is expected, once it has one.
+#[derive(Debug)]
+pub(super) struct Readmitted(Arc<Mutex<Option<Admission>>>);
+
+impl Expected {
+    /// What whoever serves it holds for as long as it lives.
+    pub(super) fn held(&self) -> Readmitted {
+        Readmitted(Arc::clone(&self.admission))
+    }
+
+    /// Counts the guest from now on; whether nobody has it any more.
+    pub(super) fn readmit(&self) -> bool {
+        let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        if admission.is_none()
+            && let Ok(claim) = self.uffd.claim()
+        {
+            let process = Some(Arc::clone(&self.process));
+            self.guests.lock().push(process.clone());
+            let guests = Arc::clone(&self.guests);
+            *admission = Some(Admission { guests, process, _claim: claim });
+        }
+        admission.is_some()
+    }
+}
+
+impl Drop for Readmitted {
+    fn drop(&mut self) {
+        let admission = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(admission);
     }
 }
 

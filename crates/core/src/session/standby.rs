@@ -59,7 +59,7 @@ impl Standby {
     }
 
     /// The same with whom the guest is entrusted to once it is served, and with something that is
-    /// held until the thread ends.
+    /// held until it has ended, or is not taken over.
     pub(crate) fn with(
         prospect: Prospect,
         fetcher: &Fetcher,
@@ -76,10 +76,9 @@ impl Standby {
             .name("uffd-guest".to_owned())
             .stack_size(STACK)
             .spawn(move || {
-                let _held = held;
                 wake_on_time();
                 let _ = run_for_a_moment_at_a_time();
-                wait(prospect, setup, keep.as_ref(), &received);
+                wait(prospect, setup, keep.as_ref(), &received, held);
             })
             .map_err(|error| {
                 let what = "a thread for its faults";
@@ -118,7 +117,13 @@ impl Standby {
 }
 
 /// Waits for orders, and serves the guest once it is taken over.
-fn wait(mut prospect: Prospect, setup: Setup, keep: Option<&Keep>, orders: &Receiver<Order>) {
+fn wait(
+    mut prospect: Prospect,
+    setup: Setup,
+    keep: Option<&Keep>,
+    orders: &Receiver<Order>,
+    held: impl Send,
+) {
     for Order { unnamed, within, answer } in orders {
         let left = match take(prospect, unnamed, within) {
             Ok(left) => left,
@@ -127,17 +132,23 @@ fn wait(mut prospect: Prospect, setup: Setup, keep: Option<&Keep>, orders: &Rece
                 answer.tell(Taken::ByOther);
                 continue;
             }
-            Err(NotTaken::Not(error)) => return answer.tell(Taken::Not(error)),
+            Err(NotTaken::Not(error)) => {
+                drop(held);
+                return answer.tell(Taken::Not(error));
+            }
         };
         let path = left.path().to_owned();
         match Session::take_over(left, setup, keep) {
             Ok((session, runner)) => {
                 runner.on_this_thread();
                 answer.tell(Taken::Served(session));
-                runner.run();
+                runner.run(held);
             }
             // It is left again.
-            Err(error) => answer.tell(Taken::Not(NotRecovered { path, why: error.into() })),
+            Err(error) => {
+                drop(held);
+                answer.tell(Taken::Not(NotRecovered { path, why: error.into() }));
+            }
         }
         return;
     }
