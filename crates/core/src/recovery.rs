@@ -23,6 +23,7 @@ use crate::ledger::{
 };
 use crate::look::Look;
 use crate::service_manager::ServiceManager;
+use crate::units::GuestAddr;
 
 pub use crate::ledger::Spares;
 
@@ -352,13 +353,7 @@ impl Prospect {
             // Some of it is registered with nobody any more, as it is meant to be.
             shown = None;
         } else {
-            // What was seen in advance may have been seen too early.
-            let seen = if shown == Some(false) { is_shown(&process, &layout) } else { Ok(shown) };
-            let checked = seen.and_then(|seen| {
-                check(&process, &layout, &uffd, seen)?;
-                Ok(seen)
-            });
-            match checked {
+            match check(&process, &layout, &uffd, shown) {
                 Ok(seen) => shown = seen,
                 // Its memory is gone before its end can be seen.
                 Err(why) if why.is_ended() || is_gone(&process) => {
@@ -634,41 +629,81 @@ fn descriptor(
 /// Whether the guest's memory is the process's, and registered, as far as that can be seen. Reads
 /// what the process has mapped, which takes the longer the more that is.
 fn is_shown(process: &Process, layout: &Layout) -> Result<Option<bool>, Obstruction> {
-    let size = layout.page_size();
-    let regions: Vec<_> =
-        layout.regions().iter().map(|region| (region.base, region.end(size))).collect();
-    match process.has_registered(&regions, Registration::Missing) {
+    match process.has_registered(&ranges(layout), Registration::Missing) {
         Ok(shown) => Ok(Some(shown)),
         Err(error) if is_shortage(&error) => Err(shortage("a look at its memory", &error)),
         Err(_) => Ok(None),
     }
 }
 
-/// Whether the guest's memory is registered with this very userfaultfd.
+/// Makes sure that the guest's memory is registered with this very userfaultfd; what is `shown` of it
+/// then.
+///
+/// A part may have been unmapped, or something else mapped over it, of which a session does not hear
+/// either: that is no reason to leave those who wait for the rest. But most of it has to be there.
 fn check(
     process: &Process,
     layout: &Layout,
     uffd: &Uffd,
     shown: Option<bool>,
-) -> Result<(), Obstruction> {
-    let pid = process.pid();
-    let wrong = |cause: String| Obstruction::NotItsMemory { pid, cause };
-    let size = layout.page_size();
-    // Where the process may not be looked into, the descriptor came from whoever had it before.
-    if shown == Some(false) {
-        return Err(wrong("/proc/PID/smaps shows other mappings there".to_owned()));
-    }
-    for region in layout.regions() {
-        match uffd.register_missing(region.base, region.size(size)) {
-            Outcome::Done(_) => {}
-            Outcome::Gone => return Err(Obstruction::Ended { pid }),
-            Outcome::Refused(errno) => {
-                return Err(wrong(io::Error::from_raw_os_error(errno).to_string()));
-            }
-            other => return Err(wrong(format!("{other:?}"))),
+) -> Result<Option<bool>, Obstruction> {
+    let wrong = |cause: String| Obstruction::NotItsMemory { pid: process.pid(), cause };
+    let all = ranges(layout);
+    let page_size = layout.page_size().bytes();
+    let mut refused = "/proc/PID/smaps shows other mappings there".to_owned();
+    if shown != Some(false) {
+        // The ioctl that tells registers what is not registered, so that only a page of each region is
+        // asked about. Where the process may not be looked into, the descriptor came from whoever
+        // had it before.
+        let asked = if shown.is_none() { u64::MAX } else { page_size };
+        match is_registered(process, uffd, &all, asked)? {
+            None => return Ok(shown),
+            Some(why) => refused = why,
         }
     }
-    Ok(())
+    // What was seen in advance may have been seen too early.
+    let parts = match process.registered(&all, Registration::Missing) {
+        Ok(parts) => parts,
+        Err(error) if is_shortage(&error) => return Err(shortage("a look at its memory", &error)),
+        Err(_) => return Err(wrong(refused)),
+    };
+    let size = |ranges: &[(GuestAddr, GuestAddr)]| -> u64 {
+        ranges.iter().map(|(start, end)| end.0 - start.0).sum()
+    };
+    if size(&parts) < size(&all).div_ceil(2) {
+        return Err(wrong(refused));
+    }
+    match is_registered(process, uffd, &parts, page_size)? {
+        None => Ok(Some(true)),
+        Some(why) => Err(wrong(why)),
+    }
+}
+
+/// Whether the start of each range, up to so many bytes, is registered with this very userfaultfd; why
+/// not, if it is not.
+fn is_registered(
+    process: &Process,
+    uffd: &Uffd,
+    ranges: &[(GuestAddr, GuestAddr)],
+    asked: u64,
+) -> Result<Option<String>, Obstruction> {
+    for (start, end) in ranges {
+        match uffd.register_missing(*start, asked.min(end.0 - start.0)) {
+            Outcome::Done(_) => {}
+            Outcome::Gone => return Err(Obstruction::Ended { pid: process.pid() }),
+            Outcome::Refused(errno) => {
+                return Ok(Some(io::Error::from_raw_os_error(errno).to_string()));
+            }
+            other => return Ok(Some(format!("{other:?}"))),
+        }
+    }
+    Ok(None)
+}
+
+/// Where the guest's memory is, by addresses.
+fn ranges(layout: &Layout) -> Vec<(GuestAddr, GuestAddr)> {
+    let size = layout.page_size();
+    layout.regions().iter().map(|region| (region.base, region.end(size))).collect()
 }
 
 impl From<HeaderError> for Obstruction {

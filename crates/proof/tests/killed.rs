@@ -4,7 +4,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use uffd_core::recovery::{Left, Obstruction, Prospect, Spares};
+use uffd_core::session::{End, NoObserver, Owner, Session};
+use uffd_core::source::{Fetcher, FileSource};
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
@@ -180,6 +184,48 @@ fn a_tracked_guest_is_not_released() {
     assert_eq!(guest.thread(0).verify(0, 9, &[Expect::Source]).unwrap().wrong, 0);
 }
 
+/// Its session would not have heard of it either.
+#[test]
+fn what_was_mapped_over_a_page_keeps_nobody_from_the_others() {
+    for is_seen_before in [false, true] {
+        let (_pool, keeping) = keep(OFF);
+        let mut keeper = keeping.keeper();
+        let guest = keeping.guest(&keeper, |options| OFF.guest(options));
+        guest.thread(0).touch(0, 8).unwrap();
+        let find = || Prospect::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap();
+        // As a guardian has it.
+        let prospect = is_seen_before.then(find);
+        guest.thread(0).cover(0, 1).unwrap();
+        guest.thread(0).cover(200, 3).unwrap();
+        guest.thread(0).unmap(5, 1).unwrap();
+        keeper.kill();
+        let waiting = guest.thread(1).start_read(300, 1);
+        let left = prospect.unwrap_or_else(find).take().unwrap();
+        let source = Arc::new(FileSource::open(keeping.snapshot()).unwrap());
+        let (fetcher, options) = (Arc::new(Fetcher::new(source)), left.options());
+        let session = Session::recover(left, fetcher, options, Box::new(NoObserver)).unwrap();
+        waiting.get().unwrap();
+        for (page, count) in [(1, 4), (6, 194), (203, 181)] {
+            assert_eq!(guest.thread(0).verify(page, count, &[Expect::Source]).unwrap().wrong, 0);
+        }
+        assert_eq!(session.owner(), Some(Owner::Peer));
+        assert_eq!(session.stop(), End::Stopped);
+    }
+}
+
+/// Where hardly anything is what it was, the memory is not taken for the guest's.
+#[test]
+fn who_has_unmapped_most_of_its_memory_is_not_taken_over() {
+    let (_pool, keeping) = keep(OFF);
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |options| OFF.guest(options));
+    guest.thread(0).touch(0, 8).unwrap();
+    guest.thread(0).unmap(128, pages(OFF) - 128).unwrap();
+    keeper.kill();
+    let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
+    assert_eq!(refused.why.code(), "ERR_UFFD_RECOVERY_MEMORY");
+}
+
 fn ledgers(keeping: &Keeping) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(keeping.state_dir()).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -255,7 +301,6 @@ fn a_ledger_that_is_not_as_it_was_is_refused_and_its_guest_left_alone() {
 /// Frozen is not dead: its guest stays its own.
 #[test]
 fn a_frozen_owner_is_still_the_owner() {
-    use uffd_core::recovery::{Left, Obstruction, Spares};
     let (_pool, keeping) = keep(OFF);
     let keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |_| {});

@@ -175,22 +175,37 @@ impl Process {
         ranges: &[(GuestAddr, GuestAddr)],
         how: Registration,
     ) -> std::io::Result<bool> {
+        let size = |ranges: &[(GuestAddr, GuestAddr)]| -> u64 {
+            ranges.iter().map(|(start, end)| end.0 - start.0).sum()
+        };
+        Ok(size(&self.registered(ranges, how)?) == size(ranges))
+    }
+
+    /// Those parts of `ranges`, which do not overlap, that are such memory.
+    pub fn registered(
+        &self,
+        ranges: &[(GuestAddr, GuestAddr)],
+        how: Registration,
+    ) -> std::io::Result<Vec<(GuestAddr, GuestAddr)>> {
         let wanted = match how {
             Registration::Missing => "um",
             Registration::WriteProtect => "uw",
         };
         proc_is_ours()?;
         let smaps = File::open(format!("/proc/{}/smaps", self.pid))?;
-        let mut covered = vec![0; ranges.len()];
-        let mut mapping = (0, 0);
+        let mut registered = Vec::new();
+        let (mut mapping, mut seen) = ((0, 0), 0);
         for line in BufReader::new(smaps).lines() {
             let line = line?;
             if let Some(flags) = line.strip_prefix("VmFlags:") {
+                // One that is joined with others while this is read may come again.
+                let (from, to) = (mapping.0.max(seen), mapping.1);
+                seen = seen.max(to);
                 if flags.split_whitespace().any(|flag| flag == wanted) {
-                    for ((start, end), covered) in ranges.iter().zip(&mut covered) {
-                        let (from, to) = (mapping.0.max(start.0), mapping.1.min(end.0));
-                        *covered += to.saturating_sub(from);
-                    }
+                    let parts =
+                        ranges.iter().map(|(start, end)| (from.max(start.0), to.min(end.0)));
+                    let parts = parts.filter(|(from, to)| from < to);
+                    registered.extend(parts.map(|(from, to)| (GuestAddr(from), GuestAddr(to))));
                 }
             } else if let Some(range) = line.split_whitespace().next().and_then(address_range) {
                 mapping = range;
@@ -200,7 +215,7 @@ impl Process {
         if self.has_exited() {
             return Err(Errno::ESRCH.into());
         }
-        Ok(ranges.iter().zip(&covered).all(|((start, end), covered)| end.0 - start.0 == *covered))
+        Ok(registered)
     }
 
     /// Sends SIGKILL.
