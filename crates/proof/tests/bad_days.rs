@@ -236,9 +236,12 @@ fn strange_files_in_it_are_left_alone() {
     let strange: Vec<_> = (1..5_000).map(|pid| dir.join(format!(".probe-{pid}"))).collect();
     strange.iter().for_each(|path| drop(File::create(path).unwrap()));
     fs::create_dir(dir.join("folder.new")).unwrap();
-    fs::write(dir.join("notes"), "of somebody").unwrap();
+    let notes = ["notes", "notes.new"].map(|name| dir.join(name));
+    notes.iter().for_each(|path| fs::write(path, "of somebody").unwrap());
     is_served_on(&keeping, &guest);
-    assert_eq!(fs::read(dir.join("notes")).unwrap(), b"of somebody");
+    for path in notes {
+        assert_eq!(fs::read(path).unwrap(), b"of somebody");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The state directory: a folder, on a tmpfs of the user's choice, with a ledger for each guest.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -224,7 +225,7 @@ impl StateDir {
             let path = entry?.path();
             match path.extension().and_then(|suffix| suffix.to_str()) {
                 Some(SUFFIX) => found.push(path),
-                Some(UNFINISHED) => {
+                Some(UNFINISHED) if path.file_stem().is_some_and(is_id) => {
                     let file = OpenOptions::new()
                         .read(true)
                         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -258,6 +259,16 @@ impl AsFd for StateDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// Whether a name is a guest's id, a UUID: what is called otherwise is somebody else's.
+fn is_id(name: &OsStr) -> bool {
+    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+    let is_right = |(at, byte): (usize, &u8)| match HYPHENS.contains(&at) {
+        true => *byte == b'-',
+        false => byte.is_ascii_hexdigit(),
+    };
+    name.len() == 36 && name.as_encoded_bytes().iter().enumerate().all(is_right)
 }
 
 /// How often a file is made again that somebody has swept.
@@ -314,6 +325,11 @@ pub(super) fn reserve(file: &File, bytes: Range<u64>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// As guests have them.
+    fn id(number: u8) -> String {
+        format!("00000000-0000-0000-0000-{number:012}")
+    }
+
     #[test]
     fn a_directory_is_made_for_this_user_alone() {
         let parent = tempfile::tempdir().unwrap();
@@ -352,12 +368,16 @@ mod tests {
     fn what_was_being_made_when_its_maker_died_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let dir = StateDir::open(parent.path()).unwrap();
-        let (mine, dead) = (dir.unfinished("mine"), dir.unfinished("dead"));
+        let (mine, dead) = (dir.unfinished(&id(1)), dir.unfinished(&id(2)));
+        let others = ["notes.new", "00000000-0000-0000-0000-00000000000g.new"];
+        let others = others.map(|name| parent.path().join(name));
         let lock = create(&mine).unwrap();
-        drop(create(&dead).unwrap());
-        drop(create(&dir.finished("done")).unwrap());
+        for path in others.iter().chain([&dead, &dir.finished("done")]) {
+            drop(create(path).unwrap());
+        }
         assert_eq!(dir.ledgers().unwrap(), [dir.finished("done")]);
         assert!(mine.exists() && !dead.exists());
+        assert!(others.iter().all(|path| path.exists()), "what is no ledger");
         drop(lock);
     }
 
@@ -365,7 +385,7 @@ mod tests {
     fn what_is_being_made_beside_whoever_sweeps_is_made_all_the_same() {
         let parent = tempfile::tempdir().unwrap();
         let dir = StateDir::open(parent.path()).unwrap();
-        let path = dir.unfinished("mine");
+        let path = dir.unfinished(&id(1));
         let over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
