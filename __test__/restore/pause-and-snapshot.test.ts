@@ -131,10 +131,15 @@ for (const isHinting of [true, false]) {
 test('the file the guest is served from is never written over', async (t) => {
   const { firecracker, vm, files, routes } = await restored(t)
   const { snapshot } = firecracker
-  await t.throwsAsync(pauseAndSnapshot(vm, { ...files, snapshot }), {
-    code: 'ERR_UFFD_INVALID_OPTION',
-    message: /"snapshot" to be another file than the one the guest is served from/,
-  })
+  const { client, guest } = vm
+  for (const target of [vm, { client, guest }]) {
+    for (const name of ['snapshot', 'snapshotState'] as const) {
+      await t.throwsAsync(pauseAndSnapshot(target, { ...files, [name]: snapshot }), {
+        code: 'ERR_UFFD_INVALID_OPTION',
+        message: new RegExp(`"${name}" to be another file than the one the guest is served from`),
+      })
+    }
+  }
   t.deepEqual(routes(), [])
   t.true(existsSync(snapshot))
 })

@@ -93,6 +93,8 @@ export interface Surroundings {
   readonly keepAlive: KeepAlive
   readonly statsIntervalMs: number
   readonly tags: TagsFor | undefined
+  /** The memory file that its pages come from. */
+  readonly snapshot: string
 }
 
 const mostKeptNotices = 64
@@ -217,6 +219,11 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
   get ended(): Promise<GuestEnd> {
     this.#endIsAwaited = true
     return this.#ended
+  }
+
+  /** @internal The memory file that its pages come from. */
+  get servedFrom(): string {
+    return this.#surroundings.snapshot
   }
 
   /** @internal Its end, if it has ended; asking does not count as waiting for it. */

@@ -23,7 +23,7 @@ export interface SnapshotTarget {
   readonly client: FirecrackerClient
   /** Its memory. */
   readonly guest: Guest
-  /** What the guest came from, so that the file it is served from is not written over. */
+  /** What the guest came from; it need not be given. */
   readonly server?: Server | undefined
 }
 
@@ -54,8 +54,9 @@ export interface PauseAndSnapshotOptions {
    */
   readonly snapshotState: string
   /**
-   * Where Firecracker writes the guest's memory, likewise. Never the file the guest is served
-   * from: its unfaulted pages are still in there.
+   * Where Firecracker writes the guest's memory, likewise. Neither of the two is ever the file the
+   * guest is served from: its unfaulted pages are still in there. Where Firecracker is in a jail, it
+   * cannot be seen from here whether they are.
    */
   readonly snapshot: string
   /**
@@ -116,16 +117,19 @@ export function checkPauseAndSnapshotOptions(given: unknown): PauseAndSnapshotOp
   return { ...checked, snapshotState, snapshot }
 }
 
-/** Writing over the file a guest is served from would change the guest under its feet. */
+/**
+ * Writing over the file a guest is served from would change the guest under its feet, and all others
+ * that are served from it.
+ */
 export async function refuseServedFile(
-  { server: from }: SnapshotTarget,
-  { snapshot }: PauseAndSnapshotOptions,
+  { guest: { servedFrom } }: SnapshotTarget,
+  { snapshot, snapshotState }: PauseAndSnapshotOptions,
 ): Promise<void> {
-  if (from === undefined) return
-  const [served, written] = await Promise.all([from.snapshot, snapshot].map(identity))
-  if (served !== undefined && served === written) {
+  const served = await identity(servedFrom)
+  for (const [name, file] of Object.entries({ snapshot, snapshotState })) {
+    const isServed = served !== undefined && served === (await identity(file))
     const what = 'another file than the one the guest is served from'
-    options().field('snapshot').expected(what, snapshot)
+    if (isServed) options().field(name).expected(what, file)
   }
 }
 

@@ -468,6 +468,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       keepAlive: this.#keepAlive,
       statsIntervalMs: this.#options.statsIntervalMs,
       tags: this.#options.tags,
+      snapshot: this.snapshot,
     }
   }
 
