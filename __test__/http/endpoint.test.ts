@@ -1,7 +1,7 @@
 import { connect, createServer, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { spawn, spawnSync } from 'node:child_process'
-import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import test, { type ExecutionContext } from 'ava'
@@ -362,6 +362,17 @@ test('it ends with its server, and may be closed before and again', async (t) =>
   await stage.server.stop()
   // On a busy machine somebody else may have the port by now.
   await t.throwsAsync(ask(endpoint.url, '/healthz'), { message: /ECONN(?:REFUSED|RESET)/ })
+})
+
+test('a server that has ended opens none, which nobody would close', async (t) => {
+  const stage = await Stage.open(t, 4)
+  const { server } = stage
+  const path = `${server.socket}.http`
+  const stopped = server.stop()
+  await t.throwsAsync(server.http(`unix:${path}`), { code: 'ERR_UFFD_SERVER_CLOSED' })
+  await stopped
+  await t.throwsAsync(server.http(`unix:${path}`), { code: 'ERR_UFFD_SERVER_CLOSED' })
+  t.false(existsSync(path))
 })
 
 test('its place is free from the moment on that guests are left to the next server', async (t) => {

@@ -254,9 +254,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    * nothing, asks no guest and slows no fault, keeps no process alive, and ends with `stop` or
    * `handOver`.
    *
-   * @throws {UffdError} ERR_UFFD_HTTP if it cannot listen there.
+   * @throws {UffdError} ERR_UFFD_HTTP if it cannot listen there, ERR_UFFD_SERVER_CLOSED if the server
+   * ends or has ended.
    */
   async http(at: string, httpOptions: HttpOptions = {}): Promise<HttpEndpoint> {
+    if (this.#isEnding) throw closedError(this.socket)
     const endpoint = serveHttp(this, at, httpOptions)
     this.#endpoints.push(endpoint)
     this.#places.add(await endpoint)
