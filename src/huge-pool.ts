@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { UffdError } from './errors.js'
 import { type Guest } from './guest/guest.js'
+import { guestTable, measured } from './metrics/table.js'
 import { warn } from './warn.js'
 
 /** Bytes of a page of the pool. */
@@ -109,14 +110,33 @@ async function look(
   }
 }
 
+/** How long a fault loop is waited for: the kernel may hold it up for as long as it likes. */
+const patienceMs = 1_000
+
 /** Pages that a guest may still take. */
 async function owedTo(guest: Guest): Promise<number> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, patienceMs, undefined)
+  })
   try {
-    return totalPages(guest) - (await guest.stats()).pages.faulted
+    const stats = await Promise.race([guest.stats(), late])
+    return totalPages(guest) - (stats?.pages.faulted ?? faultedPages(guest))
   } catch {
     // It has ended.
     return 0
+  } finally {
+    clearTimeout(timer)
   }
+}
+
+/** Pages of a guest that are there, as its fault loop has left them to be read. */
+function faultedPages(guest: Guest): number {
+  const { samples } = measured(guestTable, guest.figures()).find(
+    ({ name }) => name === 'uffd_pages',
+  )!
+  const there = samples.filter(({ field }) => ['clean', 'zero', 'dirty'].includes(field ?? ''))
+  return sum(there.map(({ value }) => value))
 }
 
 async function freePages(): Promise<number> {

@@ -93,6 +93,20 @@ test.serial(
   },
 )
 
+test.serial('one whose fault loop does not answer keeps no other waiting', async (t) => {
+  const first = await start(t)
+  const other = await startAnother(t)
+  const vm = await first.restore({ template })
+  await first.guest.ask({ op: 'touch', page: 0, count: 3 })
+  await vm.guest.settle()
+  // As one that the kernel holds up.
+  Object.assign(vm.guest, { stats: () => new Promise(() => {}) })
+  await t.throwsAsync(other.restore({ template }), {
+    code: 'ERR_UFFD_RESTORE_POOL',
+    message: /the pool has 5 free, 5 of them promised/,
+  })
+})
+
 for (const traced of [false, true]) {
   const by = traced ? 'only a trace speaks of 2 MiB' : 'nobody speaks'
   test.serial(`one of whose pages ${by} is refused before it runs`, async (t) => {
