@@ -245,6 +245,35 @@ test('workers that are terminated while they start leave nothing behind', async 
   )
 })
 
+test('a worker that is terminated while a socket is bound for it leaves none', async (t) => {
+  const folder = temporaryDirectory(t)
+  await ends(
+    t,
+    `const { Worker } = require('node:worker_threads')
+    const { existsSync, readdirSync, readFileSync, readlinkSync } = require('node:fs')
+    const folder = ${JSON.stringify(folder)}
+    const code = \`const { listen } = require(${JSON.stringify(dist('cjs/index.cjs'))})
+      const [socket, snapshot] = process.env.UFFD_TEST.split(':')
+      listen({ socket, snapshot }).then((server) => server.http('unix:${folder}/http'))\`
+    const isOpen = () => readdirSync('/proc/self/fd').some((fd) => {
+      try { return readlinkSync('/proc/self/fd/' + fd) === folder } catch { return false }
+    })
+    // Whoever binds waits for the lock of the directory first.
+    const holder = spawn('flock', [folder, 'sh', '-c', 'echo; exec cat'], { stdio: ['pipe', 'pipe', 2] })
+    ;(async () => {
+      await once(holder.stdout, 'data')
+      const worker = new Worker(code, { eval: true })
+      while (!isOpen()) await new Promise(setImmediate)
+      await worker.terminate()
+      holder.stdin.end()
+      const isBound = () => readFileSync('/proc/net/unix', 'utf8').includes(folder + '/http')
+      while (isBound() || existsSync(folder + '/http')) await new Promise(setImmediate)
+      console.log('free')
+    })()`,
+    'free',
+  )
+})
+
 test('the package can be required', async (t) => {
   await ends(
     t,

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
+import { closeSync, fstatSync } from 'node:fs'
 import { type Server as HttpServer } from 'node:http'
 import { type ListenOptions } from 'node:net'
-import native, { type ErrorInfo, type NativeBoundSocket } from '#native'
+import native from '#native'
 import { UffdError, type UffdErrorCode } from '../errors.js'
 import { fromNative } from '../native-errors.js'
 import type { Address } from './address.js'
@@ -36,21 +37,34 @@ async function listenOnSocket(
   code: UffdErrorCode,
   what: string,
 ): Promise<Leave> {
-  const bound: NativeBoundSocket | ErrorInfo = await native.bindSocket(path)
-  if ('code' in bound) {
-    throw new UffdError(code, `${what}: ${bound.message}`, { cause: fromNative(bound) })
+  const bound = new native.NativeBoundSocket()
+  const failure = await bound.bind(path)
+  if (failure !== null) {
+    throw new UffdError(code, `${what}: ${failure.message}`, { cause: fromNative(failure) })
   }
   const leave = () => bound.remove()
   // For as long as the server listens its file is there, whoever has forgotten what is returned here.
   server.once('close', leave)
+  const fd = bound.take()!
+  const { ino } = fstatSync(fd)
   try {
     // Exclusive: a worker of a cluster has descriptors of its own.
-    await listening(server, { fd: bound.descriptor, exclusive: true })
+    await listening(server, { fd, exclusive: true })
   } catch (error) {
     leave()
+    closeUnlessTaken(fd, ino)
     throw new UffdError(code, `${what}: ${(error as Error).message}`, { cause: error })
   }
   return leave
+}
+
+/** Node.js may have closed it where it could not listen, and the number be that of another since. */
+function closeUnlessTaken(fd: number, ino: number): void {
+  try {
+    if (fstatSync(fd).ino === ino) closeSync(fd)
+  } catch {
+    // It is closed.
+  }
 }
 
 async function listening(server: HttpServer, at: ListenOptions & { fd?: number }): Promise<void> {
