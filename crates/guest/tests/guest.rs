@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use handler::Handler;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use uffd_guest::driver::{Guest, GuestBuilder};
+use uffd_guest::driver::{DEADLINE, Guest, GuestBuilder};
 use uffd_guest::options::{Dialect, Options, Place, Register, Split, UserModeOnly};
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::pool::take_and_give_back;
@@ -39,6 +39,15 @@ fn guest_with(
     let handler = Handler::listen(pattern);
     let guest = spawn(change(Options::new(handler.socket(), pages, pattern)));
     (handler, guest)
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
 }
 
 /// Huge pages for one test, given back when it ends.
@@ -185,7 +194,9 @@ fn a_thread_that_waits_delays_nobody() {
 fn a_wait_has_an_end_and_says_what_for() {
     let (handler, guest) = guest(&[8], SMALL);
     handler.switches.hold.store(true, SeqCst);
-    let timeout = guest.thread(0).start_touch(1, 1).wait(Duration::from_millis(50)).unwrap_err();
+    let touch = guest.thread(0).start_touch(1, 1);
+    until("it to wait", || guest.whereabouts().unwrap().iter().any(|it| it.waits_for_page()));
+    let timeout = touch.wait(Duration::from_millis(50)).unwrap_err();
     let message = timeout.to_string();
     assert!(message.starts_with("no answer to Touch { page: 1, count: 1 } on thread 0"));
     assert!(message.contains("waiting for pages [1]"), "{message}");
@@ -254,11 +265,7 @@ fn memory_offered_to_the_kernel_is_reported_and_stays_for_now() {
     thread.write(2, 2, 5).unwrap();
     thread.free(2, 1).unwrap();
     // The kernel lets the guest go on once the event is read; the handler notes it after that.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !handler.switches.removed.lock().unwrap().contains(&2) {
-        assert!(Instant::now() < deadline, "the handler heard nothing");
-        std::thread::yield_now();
-    }
+    until("the handler to hear of it", || handler.switches.removed.lock().unwrap().contains(&2));
     // Written again, it is the guest's own for good.
     thread.write_word(2, 1, 6, 0).unwrap();
     let base = Box::new(Content::Stamp(5));
@@ -279,22 +286,19 @@ fn reads_return_at_once(pid: i32) -> bool {
 
 #[test]
 fn a_guest_may_play_with_the_flags_that_it_shares() {
-    let (_handler, guest_) = guest(&[8], SMALL);
-    assert!(reads_return_at_once(guest_.pid()));
-    for on in [false, true] {
-        guest_.set_nonblocking(on).unwrap();
-        assert_eq!(reads_return_at_once(guest_.pid()), on);
-    }
-    // Without a handler to read, so that nothing but the flags is at stake.
+    // Without a handler, whose next read would wait for ever once the flag is gone.
     let file = tempfile::NamedTempFile::new().unwrap();
     uffd_guest::snapshot::create(file.path(), &SMALL, 8, Default::default()).unwrap();
     let options = Options { map_file: Some(file.path().into()), ..Options::new("/no", [8], SMALL) };
+    let guest = spawn(options.clone());
+    assert!(reads_return_at_once(guest.pid()));
+    for on in [false, true] {
+        guest.set_nonblocking(on).unwrap();
+        assert_eq!(reads_return_at_once(guest.pid()), on);
+    }
     let guest = spawn(Options { play_flags: true, ..options });
     for on in [false, true, false] {
-        let start = Instant::now();
-        while reads_return_at_once(guest.pid()) != on {
-            assert!(start.elapsed() < Duration::from_secs(30), "the flag does not change");
-        }
+        until("the flag to change", || reads_return_at_once(guest.pid()) == on);
     }
 }
 
@@ -326,7 +330,7 @@ fn waking_makes_a_lost_fault_come_again() {
     let (handler, guest) = guest(&[8], SMALL);
     handler.switches.lose.store(true, SeqCst);
     let lost = guest.thread(0).start_touch(1, 1);
-    assert!(lost.stays_pending(Duration::from_millis(50)));
+    until("the fault to be lost", || handler.switches.lost.load(SeqCst) > 0);
     handler.switches.lose.store(false, SeqCst);
     assert!(lost.stays_pending(Duration::from_millis(50)));
     guest.wake_all().unwrap();

@@ -29,6 +29,8 @@ pub(crate) struct Switches {
     pub(crate) hold: AtomicBool,
     /// Read faults and forget them.
     pub(crate) lose: AtomicBool,
+    /// Faults that were forgotten.
+    pub(crate) lost: AtomicU64,
     /// Fill from the snapshot even what was removed: the mistake a soak has to find.
     pub(crate) forget_removes: AtomicBool,
     /// Write-protect what is installed.
@@ -153,7 +155,9 @@ impl Loop {
             readable(&self.uffd);
             while let Some(event) = self.uffd.read_event().unwrap() {
                 match event {
-                    Event::Pagefault { .. } if self.switches.lose.load(SeqCst) => {}
+                    Event::Pagefault { .. } if self.switches.lose.load(SeqCst) => {
+                        self.switches.lost.fetch_add(1, SeqCst);
+                    }
                     Event::Pagefault { addr, kind, .. } => self.waiting.push((addr as u64, kind)),
                     Event::Remove { start, end } => self.remove(start as u64, end as u64),
                     other => panic!("{other:?} was never asked for"),
