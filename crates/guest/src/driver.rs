@@ -23,7 +23,7 @@ use crate::protocol::{Death, Op, PageState, Ready, Rss, Whereabouts};
 use crate::runs::Runs;
 
 /// How long a guest may take to answer, unless the builder says otherwise.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A guest to be started.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ impl Guest {
 
     /// Where its threads are, and which pages they wait for.
     pub fn whereabouts(&self) -> Result<Vec<Whereabouts>, DriverError> {
-        self.start(0, Op::Whereabouts).wait(Duration::from_secs(1))
+        self.call(0, Op::Whereabouts)
     }
 
     /// Makes all threads that wait for a page fault again.
@@ -190,7 +190,7 @@ impl Guest {
         Err(DriverError::Timeout {
             what: "the end of the guest".into(),
             waited: self.deadline,
-            waiting: self.whereabouts().unwrap_or_default(),
+            waiting: self.conversation.whereabouts(),
             printed: self.stderr(),
         })
     }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::marker::PhantomData;
 use std::process::{Child, ChildStdin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
@@ -17,6 +17,9 @@ use super::error::DriverError;
 use crate::lock::lock;
 use crate::protocol::{Line, Op, Outcome, Ready, Refusal, Reply, Request, Whereabouts};
 
+/// How long is waited for what only makes an error say more.
+const BRIEF: Duration = Duration::from_secs(10);
+
 /// What was heard from the guest.
 #[derive(Debug, Default)]
 struct Heard {
@@ -25,6 +28,8 @@ struct Heard {
     outcomes: HashMap<u64, Outcome>,
     /// Standard output has ended, and with it the guest.
     ended: bool,
+    /// All that it printed has been read.
+    all_printed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +68,7 @@ impl Ears {
                 return Ok(found);
             }
             if heard.ended {
-                drop(heard);
-                // What it printed last may still be on its way.
-                thread::sleep(Duration::from_millis(20));
+                drop(self.all_printed(heard));
                 let (what, printed) = (what.into(), lock(&self.printed).clone());
                 return Err(DriverError::Gone { what, status: self.status(), printed });
             }
@@ -82,12 +85,23 @@ impl Ears {
         }
     }
 
+    /// Waits for what it printed last, which may still be on its way. Whoever it started may have its
+    /// standard error as well, and live on.
+    fn all_printed<'a>(&self, heard: MutexGuard<'a, Heard>) -> MutexGuard<'a, Heard> {
+        let is_missing = |heard: &mut Heard| !heard.all_printed;
+        match self.news.wait_timeout_while(heard, BRIEF, is_missing) {
+            Ok((heard, _)) => heard,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
+    }
+
     /// How the process ended, without reaping it: that is for its owner.
     fn status(&self) -> String {
         let pid = i32::try_from(self.process.load(Ordering::Relaxed)).unwrap_or_default();
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
         // Its output ends a moment before the process does.
-        for _ in 0..100 {
+        let start = Instant::now();
+        while start.elapsed() < BRIEF {
             match waitid(Id::Pid(Pid::from_raw(pid)), flags) {
                 Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(2)),
                 Ok(WaitStatus::Exited(_, status)) => return format!("exit status {status}"),
@@ -130,6 +144,8 @@ impl Conversation {
                 while let Ok(len @ 1..) = errors.read(&mut bytes) {
                     lock(&ears.printed).push_str(&String::from_utf8_lossy(&bytes[..len]));
                 }
+                lock(&ears.heard).all_printed = true;
+                ears.news.notify_all();
             });
         }
         let mouth = Arc::new(Mutex::new(child.stdin.take()));
@@ -158,10 +174,9 @@ impl Conversation {
     }
 
     /// Where the threads of the guest are, if it still listens.
-    fn whereabouts(&self) -> Vec<Whereabouts> {
-        let brief = Duration::from_secs(1);
-        let asked = self.ask::<Vec<Whereabouts>>(0, Op::Whereabouts, brief);
-        match self.ears.wait("", brief, |heard| heard.outcomes.remove(&asked.id)) {
+    pub(super) fn whereabouts(&self) -> Vec<Whereabouts> {
+        let asked = self.ask::<Vec<Whereabouts>>(0, Op::Whereabouts, BRIEF);
+        match self.ears.wait("", BRIEF, |heard| heard.outcomes.remove(&asked.id)) {
             Ok(Outcome::Ok(answer)) => serde_json::from_value(answer).unwrap_or_default(),
             _ => Vec::new(),
         }
