@@ -26,7 +26,7 @@ use super::voice::say;
 /// The most descriptors of one service.
 const MOST: usize = 128;
 
-/// Starts the service; what it writes and how it ends is told.
+/// Starts the service; what it writes, what it tells its manager and how it ends is told.
 pub(crate) fn start(
     store: &Arc<Store>,
     options: &Options,
@@ -53,11 +53,14 @@ pub(crate) fn start(
         child.stdout.take().map(|stdout| tell("line", stdout)),
         child.stderr.take().map(|stderr| tell("error", stderr)),
     ];
+    let store = Arc::clone(store);
     thread::spawn(move || {
         let status = child.wait();
         for output in outputs.into_iter().flatten() {
             let _ = output.join();
         }
+        // What it has told before its end is told before that as well.
+        let _ = store.catch_up();
         let (code, signal) = status.map_or((None, None), |it| (it.code(), it.signal()));
         say(&json!({ "ended": { "code": code, "signal": signal } }));
     });

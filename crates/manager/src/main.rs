@@ -60,7 +60,10 @@ fn manage(options: &str) -> Result<(), Failure> {
             }
             Order::Keep { name } => store.keep(name, std::fs::File::open("/dev/null")?.into()),
             Order::Rename { from, to } => store.rename(&from, &to),
-            Order::Store => voice::say(&serde_json::json!({ "store": store.names() })),
+            Order::Store => {
+                store.catch_up()?;
+                voice::say(&serde_json::json!({ "store": store.names() }));
+            }
             Order::Deaf { deaf } => store.be_deaf(deaf)?,
         }
     }

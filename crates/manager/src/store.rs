@@ -32,7 +32,13 @@ struct Ears {
     are_closed: bool,
     /// Nothing is read until they are opened.
     is_deaf: bool,
+    /// Marks that were sent to itself, and the last of them that was heard.
+    marks: u64,
+    heard: u64,
 }
+
+/// What a mark says before its number.
+const MARK: &str = "X_UFFD_MARK=";
 
 impl Store {
     pub(crate) fn new(options: &Options) -> io::Result<Self> {
@@ -52,7 +58,12 @@ impl Store {
     /// Hears what it is told, until the end of the process.
     pub(crate) fn listen(&self) {
         while let Ok((text, fd)) = self.hear() {
-            say(&json!({ "said": text, "fd": fd.is_some() }));
+            if let Some(number) = text.strip_prefix(MARK).and_then(|number| number.parse().ok()) {
+                lock(&self.ears).heard = number;
+                self.changed.notify_all();
+                continue;
+            }
+            let is_with_fd = fd.is_some();
             let fields: BTreeMap<_, _> =
                 text.lines().filter_map(|line| line.split_once('=')).collect();
             let name = fields.get("FDNAME").copied().unwrap_or("stored");
@@ -65,6 +76,9 @@ impl Store {
             {
                 kept.push((name.to_owned(), fd));
             }
+            drop(kept);
+            // Whoever hears of it may ask what is kept.
+            say(&json!({ "said": text, "fd": is_with_fd }));
         }
     }
 
@@ -88,6 +102,25 @@ impl Store {
             _ => None,
         });
         Ok((String::from_utf8_lossy(&bytes[..len]).into_owned(), fd))
+    }
+
+    /// Waits until all that it was told so far has been heard, unless nothing is read.
+    pub(crate) fn catch_up(&self) -> io::Result<()> {
+        let mut ears = lock(&self.ears);
+        if ears.are_closed {
+            return Ok(());
+        }
+        ears.marks += 1;
+        let number = ears.marks;
+        // In its order: the lock is not needed by whoever makes room for it.
+        drop(ears);
+        let mark = format!("{MARK}{number}");
+        UnixDatagram::unbound()?.send_to_addr(mark.as_bytes(), &self.socket.local_addr()?)?;
+        let mut ears = lock(&self.ears);
+        while ears.heard < number && !ears.are_closed {
+            ears = self.changed.wait(ears).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
     }
 
     /// Reads nothing any more, with no room left for anything; or reads again.
