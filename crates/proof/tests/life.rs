@@ -283,7 +283,7 @@ fn acting(act: Act) -> (Own, mpsc::Receiver<Session>, mpsc::Receiver<End>) {
     (Own::start(Acting { act, ends, sessions }), session, ended)
 }
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The thread that would be waited for is the one that lets go.
 #[test]

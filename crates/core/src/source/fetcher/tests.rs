@@ -11,7 +11,7 @@ use Urgency::{Background, Demand};
 const PAGE: u64 = 10;
 
 /// How long anything may take before a test fails instead of hanging.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn pages(offset: u64, count: u64) -> Want {
     Want { offset, len: count * PAGE, page: PAGE }

@@ -107,7 +107,7 @@ fn look_at(source: &FileSource, want: Want) -> (char, u64, Vec<u8>) {
 fn until(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
         std::thread::yield_now();
     }
 }
