@@ -27,10 +27,17 @@ export async function reserveHugePages(t: ExecutionContext, count: number): Prom
     holder.stdin.end()
     await once(holder, 'exit')
   })
-  const wanted = before - read(free) + count
-  writeFileSync(pool, String(wanted))
-  const given = read(pool)
-  if (given !== wanted) throw new Error(`the kernel gave ${given} huge pages of ${wanted}`)
+  resize(before - read(free) + count)
+}
+
+function resize(wanted: number): void {
+  for (let tries = 0; tries < 20; tries++) {
+    writeFileSync(pool, String(wanted))
+    if (read(pool) === wanted) return
+    // Perhaps the host's memory is in pieces.
+    writeFileSync('/proc/sys/vm/compact_memory', '1')
+  }
+  throw new Error(`the kernel gave ${read(pool)} huge pages of ${wanted}`)
 }
 
 /** How many of the host's 2 MiB pages are free. */
@@ -38,5 +45,5 @@ export const freeHugePages = () => read(free)
 
 /** Adds so many to the pool, for as long as the caller has reserved it. */
 export function giveHugePages(count: number): void {
-  writeFileSync(pool, String(read(pool) + count))
+  resize(read(pool) + count)
 }

@@ -9,6 +9,11 @@ use nix::fcntl::{Flock, FlockArg};
 const POOL: &str = "/proc/sys/vm/nr_hugepages";
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
+
+/// How often the kernel is asked for pages.
+const TRIES: u32 = 20;
+
 /// A reservation of 2 MiB pages. There is one pool on a host, so only one test at a time has any,
 /// whichever process it runs in.
 #[derive(Debug)]
@@ -41,11 +46,15 @@ impl HugePages {
     /// Changes the reservation to `count` pages, used ones included.
     pub fn resize(&self, count: u64) -> io::Result<()> {
         let wanted = self.others + count;
-        fs::write(POOL, wanted.to_string())?;
-        let size = Self::size()?;
-        if size == wanted {
-            return Ok(());
+        for _ in 0..TRIES {
+            fs::write(POOL, wanted.to_string())?;
+            if Self::size()? == wanted {
+                return Ok(());
+            }
+            // Perhaps the host's memory is in pieces.
+            fs::write(COMPACT, "1")?;
         }
+        let size = Self::size()?;
         let message = format!("the kernel gave {size} huge pages of {wanted}: is memory short?");
         Err(io::Error::other(message))
     }
