@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
@@ -196,16 +197,25 @@ fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
     let manager = ServiceManager::of(&environment).unwrap();
     let watched = Arc::clone(&session);
     manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
-    (0..3).for_each(|_| assert_eq!(next(&socket), "WATCHDOG=1"));
+    // On a busy machine it may not be let run in time now and then.
+    in_a_row(&socket, 3, "WATCHDOG=1");
 
-    session.report(Some(DEADLINE / 60_000), false);
+    session.report(Some(Duration::from_millis(1)), false);
     has_stopped.recv().unwrap();
-    // What was on its way, and a check whose question was answered before.
+    // What was on its way, and a check whose question was answered before, come first.
     let silent = format!("STATUS=The fault loop of the guest {} does not answer", session.id());
-    while next(&socket) != silent {}
-    (0..3).for_each(|_| assert_eq!(next(&socket), silent));
+    in_a_row(&socket, 4, &silent);
     drop(goes_on);
     while next(&socket) != "WATCHDOG=1" {}
+}
+
+/// Waits until the manager is told the same so often in a row.
+fn in_a_row(socket: &UnixDatagram, times: usize, text: &str) {
+    let mut told = 0;
+    until("it to be told the same again and again", || {
+        told = if next(socket) == text { told + 1 } else { 0 };
+        told == times
+    });
 }
 
 /// An observer that looks into the memory of another guest, in the middle of a turn.
@@ -240,7 +250,7 @@ fn it_gets_signs_of_life_while_the_kernel_holds_a_fault_loop_up() {
             stat.is_ok_and(|stat| stat.contains(") D ")) && waits_in_userfaultfd(thread)
         })
     };
-    session.report(Some(DEADLINE / 60_000), false);
+    session.report(Some(Duration::from_millis(1)), false);
     until("it to be held up", is_held_up);
     let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
     let manager = ServiceManager::of(&environment).unwrap();
