@@ -58,14 +58,18 @@ test('metrics follow a guest from its handoff to its end, and keep what it did',
   await process.ask({ op: 'write', page: 20, count: 2, stamp: 1 })
   await process.ask({ op: 'madvise', page: 8, count: 4 })
   const { faults, pages: states, copiedBytes, removedPages } = await guest.stats()
-  const during = await until(url, (all) => sum(all, 'uffd_faults_total') === faults)
+  const during = await until(
+    url,
+    (all) =>
+      sum(all, 'uffd_faults_total') === faults &&
+      sum(all, 'uffd_removed_pages_total') === removedPages,
+  )
   t.is(sum(during, 'uffd_fault_seconds_count'), faults)
   t.is(sum(during, 'uffd_fault_seconds_bucket', { le: '+Inf' }), faults)
   t.is(sum(during, 'uffd_guests'), 1)
   t.is(sum(during, 'uffd_pages', { state: 'removed' }), states.removed)
   t.is(sum(during, 'uffd_pages'), pages)
   t.is(sum(during, 'uffd_copied_bytes_total'), Number(copiedBytes))
-  t.is(sum(during, 'uffd_removed_pages_total'), removedPages)
   t.is(sum(during, 'uffd_arrivals_total', { from: 'handoff' }), 1)
 
   await process.kill()
