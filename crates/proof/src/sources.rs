@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 
@@ -163,6 +165,30 @@ impl Source for Cold {
     }
     fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
         self.0.fetch(want)
+    }
+}
+
+/// A source that has nothing at hand, and brings nothing before a file is there.
+#[derive(Debug)]
+pub struct Held {
+    /// The snapshot.
+    pub file: FileSource,
+    /// What fetches wait for.
+    pub until: PathBuf,
+}
+
+impl Source for Held {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+    fn lookup<'a>(&'a self, want: Want, _: &'a Scratch) -> Chunk<'a> {
+        Chunk::Absent(want.len)
+    }
+    fn fetch(&self, want: Want) -> Result<Piece, SourceError> {
+        while !self.until.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.file.fetch(want)
     }
 }
 

@@ -106,6 +106,8 @@ impl StageBuilder {
             sight: apart.sight,
             cgroup: apart.cgroup,
             cold: apart.cold,
+            held_by: apart.held_by,
+            fault_deadline: session.fault_deadline,
             tracking: session.dirty_tracking.into(),
             fault_around: session.fault_around != FaultAround::Off,
         };

@@ -76,7 +76,8 @@ fn a_limit_is_waited_for_like_an_empty_pool(sight: Sight) {
         Ok(limit) => limit,
         Err(error) => return eprintln!("not tried, as this host limits no huge pages: {error}"),
     };
-    let stage = open(PAGES, Apart { sight, cgroup: Some(limit.group().into()), cold: false });
+    let stage =
+        open(PAGES, Apart { sight, cgroup: Some(limit.group().into()), ..Apart::default() });
     let guest = stage.guest();
     assert_eq!(guest.thread(0).verify(0, 2, &[Expect::Source]).unwrap().wrong, 0);
 

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uffd_core::handoff::HandoffError;
 use uffd_core::server::Refusal;
@@ -15,10 +15,12 @@ use uffd_core::session::{
 use uffd_core::source::{Chunk, FileSource, Piece, Scratch, Source, SourceError, Want};
 use uffd_core::units::{PageIndex, PageRange};
 use uffd_guest::options::Dialect;
-use uffd_guest::pattern::Content;
+use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Broken, Failure, Gate, Gated};
-use uffd_proof::{Case, HUGE, Setting, in_all_modes, until};
+use uffd_proof::{
+    Apart, Case, Cast, HUGE, SMALL, Serving, Setting, StageBuilder, in_all_modes, until,
+};
 
 in_all_modes!(
     a_file_that_is_too_short_is_refused,
@@ -40,6 +42,30 @@ in_all_modes!(
 
 const PAGES: u64 = 8;
 const SOON: Duration = Duration::from_millis(100);
+
+/// Of the time that a fault may wait none counts in which the handler stood still: whoever fetches
+/// stood still, too.
+#[test]
+fn a_fault_is_not_given_up_because_the_handler_was_stopped() {
+    const DEADLINE: Duration = Duration::from_secs(4);
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("there");
+    let (cast, guest) =
+        (Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role")), env!("CARGO_BIN_EXE_uffd-proof-guest"));
+    let stage = StageBuilder::new(guest, Pattern::new(3, SMALL), &[PAGES])
+        .session(|options| options.fault_deadline = DEADLINE)
+        .open_apart(&cast, Apart { held_by: Some(there.clone()), ..Apart::default() });
+    let guest = stage.guest();
+    let read = guest.thread(0).start_read(5, 1);
+    until("its fetch to be under way", || guest.figures().get().unwrap().fetches == 1);
+    let stopped = (stage.freeze(), Instant::now());
+    until("more time to pass than a fault may wait", || {
+        stopped.1.elapsed() > DEADLINE + Duration::from_secs(1)
+    });
+    std::fs::write(&there, "").unwrap();
+    drop(stopped);
+    assert!(read.get().unwrap().all(|content| *content == Content::Source));
+}
 
 /// Page 5 cannot be read.
 fn broken(

@@ -80,6 +80,7 @@ impl Fetches {
             }
         }
         self.drop_served(&mut guest.hand);
+        self.share_trouble(&mut guest.hand);
         Ok(())
     }
 }

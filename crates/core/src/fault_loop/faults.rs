@@ -1,6 +1,6 @@
 //! The faults in hand are served, by page state and source.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::fetches::Fetches;
@@ -20,6 +20,10 @@ const BATCH: usize = 8;
 
 /// Faults served before those are woken.
 const MOST_IN_BATCH: usize = 64;
+
+/// A loop that looks at a deadline so late was kept from running, and so were those who fetch: this
+/// process was stopped, or its host.
+const STOOD_STILL: Duration = Duration::from_millis(500);
 
 /// Serves what can be served now.
 pub(super) fn serve(
@@ -51,7 +55,7 @@ fn in_batches(
     let many = guest.hand.len() >= BATCH;
     for index in 0..guest.hand.len() {
         if !is_ready(guest, index, &mut clock) {
-            check_deadline(guest, index, fetches)?;
+            check_deadline(guest, index)?;
             continue;
         }
         if guest.hand.get(index).attempts > 0 {
@@ -213,8 +217,8 @@ pub(super) fn troubled(guest: &mut Guest, index: usize, trouble: Trouble) -> Tur
     let fault = guest.hand.get_mut(index);
     fault.alone = true;
     fault.trouble = Some(trouble);
-    let waited = now.saturating_duration_since(fault.read_at);
-    if hopeless || waited >= guest.options.fault_deadline {
+    let is_over = fault.due(guest.options.fault_deadline).is_some_and(|due| now >= due);
+    if hopeless || is_over {
         return give_up(guest, index);
     }
     fault.defer(now, NO_MEMORY);
@@ -240,16 +244,19 @@ pub(super) fn fetch_failed(guest: &mut Guest, pages: PageRange, error: &SourceEr
 }
 
 /// A fault whose bytes do not come is given up after the deadline.
-fn check_deadline(guest: &mut Guest, index: usize, fetches: &Fetches) -> Turn {
+fn check_deadline(guest: &mut Guest, index: usize) -> Turn {
     let deadline = guest.options.fault_deadline;
     let fault = guest.hand.get_mut(index);
-    if fault.phase == Phase::Parked && fault.read_at.elapsed() >= deadline {
-        if fault.trouble.is_none() && fetches.is_short_of_memory(fault.page) {
-            fault.trouble = Some(Trouble::NoMemory);
-        }
-        return give_up(guest, index);
+    let due = fault.due(deadline).filter(|_| fault.phase == Phase::Parked);
+    let Some(late) = due.and_then(|due| Instant::now().checked_duration_since(due)) else {
+        return Ok(());
+    };
+    if late >= STOOD_STILL {
+        // What it waits for may have come a moment later: it has all its time again.
+        fault.lost = fault.lost.saturating_add(late).saturating_add(deadline);
+        return Ok(());
     }
-    Ok(())
+    give_up(guest, index)
 }
 
 /// The configured answer to a page that cannot be had.

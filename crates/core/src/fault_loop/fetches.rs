@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::guest::Guest;
-use super::hand::{Hand, Phase};
+use super::hand::{Hand, Phase, Trouble};
 use super::next::Next;
 use super::pause::Blocked;
 use crate::contract::{Fetched, Mailbox, Message, PrefaultId};
@@ -80,10 +80,18 @@ impl Fetches {
         self.request(guest, pages, Some(id))
     }
 
-    /// Whether a fault on `page` waits for room that nothing frees, since what was fetched before
-    /// waits for memory itself.
-    pub(super) fn is_short_of_memory(&self, page: PageIndex) -> bool {
-        !self.covers(page) && self.arrived.iter().any(|arrived| arrived.short_of_memory)
+    /// Faults that wait for room which nothing frees, since what was fetched before waits for memory,
+    /// wait for memory themselves.
+    pub(super) fn share_trouble(&self, hand: &mut Hand) {
+        if !self.arrived.iter().any(|arrived| arrived.short_of_memory) {
+            return;
+        }
+        for index in 0..hand.len() {
+            let fault = hand.get_mut(index);
+            if fault.phase == Phase::Parked && fault.trouble.is_none() && !self.covers(fault.page) {
+                fault.trouble = Some(Trouble::NoMemory);
+            }
+        }
     }
 
     fn covers(&self, page: PageIndex) -> bool {

@@ -52,6 +52,8 @@ pub(super) struct Fault {
     pub(super) page: PageIndex,
     pub(super) kind: Kind,
     pub(super) read_at: Instant,
+    /// Of the time since, what does not count: nobody could have served it.
+    pub(super) lost: Duration,
     pub(super) phase: Phase,
     /// How often it was put off.
     pub(super) attempts: u32,
@@ -63,6 +65,11 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn is_missing(&self) -> bool {
         matches!(self.kind, Kind::Missing { .. })
+    }
+
+    /// When it has waited for so long; never, where the clock does not reach that far.
+    pub(super) fn due(&self, deadline: Duration) -> Option<Instant> {
+        self.read_at.checked_add(deadline)?.checked_add(self.lost)
     }
 
     /// What it waits for does not come: it is looked up again.
@@ -102,8 +109,16 @@ impl Hand {
             return false;
         }
         let phase = Phase::Ready;
-        let fault = Fault { page, kind, read_at, phase, attempts: 0, alone: false, trouble: None };
-        self.faults.push(fault);
+        self.faults.push(Fault {
+            page,
+            kind,
+            read_at,
+            lost: Duration::ZERO,
+            phase,
+            attempts: 0,
+            alone: false,
+            trouble: None,
+        });
         true
     }
 
@@ -168,7 +183,7 @@ impl Hand {
             next.or(|| match fault.phase {
                 Phase::Ready | Phase::Served => Next::Now,
                 Phase::Deferred(at) => Next::At(at),
-                Phase::Parked => fault.read_at.checked_add(deadline).into(),
+                Phase::Parked => fault.due(deadline).into(),
             })
         })
     }

@@ -20,6 +20,7 @@ pub(crate) use words::{Ask, Line, Request, Role};
 
 use crate::cast::Cast;
 use crate::facts::{Ending, Exported, Figures, Prefaulted};
+use crate::frozen::Frozen;
 use crate::observe::threads_of;
 use crate::scenery::{Guests, Scenery};
 use crate::serving::{Asked, Serving, Staged};
@@ -35,6 +36,8 @@ pub struct Apart {
     pub cgroup: Option<PathBuf>,
     /// Whether its source has nothing at hand, ever.
     pub cold: bool,
+    /// Its source has nothing at hand, and brings nothing before this file is there.
+    pub held_by: Option<PathBuf>,
 }
 
 /// A snapshot that another process serves.
@@ -72,6 +75,11 @@ impl ApartStage {
     /// The snapshot file.
     pub fn snapshot(&self) -> PathBuf {
         self.scenery.snapshot()
+    }
+
+    /// Stops the process that serves, until what this gives is dropped.
+    pub fn freeze(&self) -> Frozen {
+        Frozen::new(self.handler.pid().cast_signed())
     }
 
     /// Its threads of that name.

@@ -1,6 +1,7 @@
 //! What a serving process is told and says: one JSON object a line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub(crate) struct Role {
     pub(crate) sight: Sight,
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) cold: bool,
+    pub(crate) held_by: Option<PathBuf>,
+    pub(crate) fault_deadline: Duration,
     pub(crate) tracking: Tracking,
     pub(crate) fault_around: bool,
 }
@@ -61,6 +64,7 @@ impl Role {
                 Tracking::On => DirtyTracking::On,
                 Tracking::Off => DirtyTracking::Off,
             },
+            fault_deadline: self.fault_deadline,
             ..SessionOptions::default()
         };
         if !self.fault_around {

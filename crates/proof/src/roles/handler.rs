@@ -20,7 +20,7 @@ use uffd_guest::user::become_user;
 
 use crate::apart::{Ask, Line, Request, Role, Sight};
 use crate::facts::{Exported, Figures, Prefaulted};
-use crate::sources::Cold;
+use crate::sources::{Cold, Held};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -51,9 +51,10 @@ fn play_inside(role: &Role) -> Result<(), Failure> {
 
 fn serve(role: &Role) -> Result<(), Failure> {
     let file = FileSource::open(&role.snapshot)?;
-    let source: Arc<dyn Source> = match role.cold {
-        true => Arc::new(Cold(file)),
-        false => Arc::new(file),
+    let source: Arc<dyn Source> = match &role.held_by {
+        Some(until) => Arc::new(Held { file, until: until.clone() }),
+        None if role.cold => Arc::new(Cold(file)),
+        None => Arc::new(file),
     };
     let fetcher = Arc::new(Fetcher::new(source));
     let sessions = Arc::new(Sessions::default());
