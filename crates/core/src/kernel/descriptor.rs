@@ -78,8 +78,9 @@ pub enum Wake {
     Later,
 }
 
-/// The lowest address a process can map, where no guest has memory.
-const LOWEST: GuestAddr = GuestAddr(0x1_0000);
+/// The lowest addresses a process can map, where no guest has memory: the first, as a rule, and the
+/// last, should a host let nobody map so low (vm.mmap_min_addr).
+const LOWEST: [GuestAddr; 2] = [GuestAddr(0x1_0000), GuestAddr(0x20_0000)];
 
 /// A userfaultfd that belongs to another process.
 ///
@@ -171,7 +172,20 @@ impl Uffd {
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
     /// about is the lowest a process can map, where no guest has memory.
     pub fn is_gone(&self) -> bool {
-        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
+        self.ask_where_nothing_is() == Outcome::Gone
+    }
+
+    fn ask_where_nothing_is(&self) -> Outcome {
+        let [mut at, last] = LOWEST;
+        loop {
+            match self.write_protect(at, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) {
+                // Of an address that nobody may map the kernel says no more than that.
+                Outcome::Refused(errno) if errno == Errno::EINVAL as i32 && at < last => {
+                    at = GuestAddr(2 * at.0);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn write_protect(&self, addr: GuestAddr, len: u64, mode: u64) -> Outcome {
@@ -210,7 +224,7 @@ impl Uffd {
         // SAFETY: the kernel changes the guest's registration and only reads `range`.
         match unsafe { ioctl::unregister(self.0.as_raw_fd(), &mut range) } {
             Ok(_) => Outcome::Done(len),
-            Err(errno) => Outcome::from_errno(errno),
+            Err(errno) => self.not_registered(errno),
         }
     }
 
@@ -220,7 +234,7 @@ impl Uffd {
         match self.register(addr, len, mode) {
             Ok(ioctls) if ioctls & (1 << sys::_UFFDIO_WRITEPROTECT) != 0 => Outcome::Done(len),
             Ok(_) => Outcome::Refused(Errno::EOPNOTSUPP as i32),
-            Err(errno) => Outcome::from_errno(errno),
+            Err(errno) => self.not_registered(errno),
         }
     }
 
@@ -229,7 +243,15 @@ impl Uffd {
     pub fn register_missing(&self, addr: GuestAddr, len: u64) -> Outcome {
         match self.register(addr, len, sys::UFFDIO_REGISTER_MODE_MISSING) {
             Ok(_) => Outcome::Done(len),
-            Err(errno) => Outcome::from_errno(errno),
+            Err(errno) => self.not_registered(errno),
+        }
+    }
+
+    /// UFFDIO_REGISTER and UFFDIO_UNREGISTER say ENOMEM of a process that is gone as well.
+    fn not_registered(&self, errno: Errno) -> Outcome {
+        match Outcome::from_errno(errno) {
+            Outcome::NoMemory if self.is_gone() => Outcome::Gone,
+            outcome => outcome,
         }
     }
 
@@ -243,7 +265,7 @@ impl Uffd {
 
     /// Whether a REMOVE is under way anywhere in the guest: then nothing can be installed.
     pub fn is_changing(&self) -> bool {
-        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
+        self.ask_where_nothing_is() == Outcome::Again
     }
 }
 
