@@ -74,7 +74,8 @@ impl Identity {
             return None;
         }
         let map = self.page_map.as_ref()?;
-        let absent = map.bits(addr).is_ok_and(|bits| !bits.is_populated());
+        // No page is installed where one is swapped out.
+        let absent = map.bits(addr).is_ok_and(|it| !it.is_populated() || it.may_be_a_mark());
         Some(Proof { identity: self, map, addr, absent })
     }
 

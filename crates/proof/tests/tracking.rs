@@ -4,7 +4,7 @@
 use crossbeam_channel::bounded;
 use roaring::RoaringBitmap;
 use uffd_core::policy::Tracking;
-use uffd_core::session::{DirtyTracking, Export, Reply};
+use uffd_core::session::{DirtyTracking, Export, Owner, Reply};
 use uffd_core::units::PageRange;
 use uffd_guest::options::{Options, Register};
 use uffd_guest::pattern::Content;
@@ -251,6 +251,7 @@ fn absent_pages_that_the_vmm_has_protected_are_filled_like_others() {
                 assert_eq!(thread.verify(2, 3, &[Expect::Zeros]).unwrap().wrong, 0);
                 assert_eq!(thread.verify(5, 1, &[Expect::Stamp(7)]).unwrap().wrong, 0);
                 assert_eq!(thread.verify(6, 4, &[Expect::Source]).unwrap().wrong, 0);
+                assert_eq!(guest.session.owner(), Some(Owner::Peer));
             }
         }
     }

@@ -18,6 +18,12 @@ impl PageBits {
     pub const fn is_populated(self) -> bool {
         self.0 >> 62 != 0
     }
+
+    /// Whether it looks like the mark that protection leaves in the place of an absent page: swapped
+    /// out and protected.
+    pub const fn may_be_a_mark(self) -> bool {
+        self.0 >> 62 == 1 && self.0 >> 57 & 1 != 0
+    }
 }
 
 /// What the page table has in the place of one page.
