@@ -153,16 +153,30 @@ fn public(byte: u8) -> PublicState {
     PageState::from_byte(byte).public()
 }
 
+/// Sessions of more than 2^32 pages are refused at their start: the last may be the last there is.
 fn insert(bitmap: &mut RoaringBitmap, pages: PageRange) {
-    bitmap.insert_range(number(pages.start)..number(pages.end));
-}
-
-/// Sessions of more than 2^32 pages are refused at their start.
-fn number(page: PageIndex) -> u32 {
-    u32::try_from(page.0).unwrap_or(u32::MAX)
+    let ends = (u32::try_from(pages.start.0), u32::try_from(pages.end.0.saturating_sub(1)));
+    if let (false, (Ok(first), Ok(last))) = (pages.is_empty(), ends) {
+        bitmap.insert_range(first..=last);
+    }
 }
 
 /// A page's place in the copy, which has a byte for each page.
 fn index(page: PageIndex) -> usize {
     usize::try_from(page.0).expect("a page index fits in memory, as its state does")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_that_a_guest_can_have_is_in_a_set() {
+        const LAST: u64 = u32::MAX as u64;
+        let mut pages = RoaringBitmap::new();
+        insert(&mut pages, PageRange::new(LAST - 2, LAST + 1));
+        insert(&mut pages, PageRange::new(0, 1));
+        insert(&mut pages, PageRange::new(7, 7));
+        assert_eq!(pages, RoaringBitmap::from([0, u32::MAX - 2, u32::MAX - 1, u32::MAX]));
+    }
 }
