@@ -25,7 +25,13 @@ impl Extents {
         while at < len {
             let start = match seek(at, Whence::SeekData) {
                 Ok(start) => start.min(len),
-                Err(Errno::ENXIO) => break,
+                Err(Errno::ENXIO) => {
+                    // No data follows, or no file: what was cut off meanwhile is no hole.
+                    if !file.metadata().is_ok_and(|meta| meta.len() >= len) {
+                        extents.push(at..len, len);
+                    }
+                    break;
+                }
                 Err(_) => at,
             };
             let end = seek(start, Whence::SeekHole).map_or(len, |end| end.min(len));
@@ -113,5 +119,17 @@ mod tests {
         file.write_all_at(&[7; 8192], 32 * HOST_PAGE).unwrap();
         let expected = [8 * HOST_PAGE..9 * HOST_PAGE, 32 * HOST_PAGE..34 * HOST_PAGE];
         assert_eq!(Extents::of(&file, LEN).0, expected);
+    }
+
+    #[test]
+    fn what_a_file_no_longer_has_is_no_hole() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.set_len(LEN / 2).unwrap();
+        assert_eq!(Extents::of(&file, LEN), extents(&[0..LEN, LEN..LEN]));
+        file.write_all_at(&[7; 4096], 8 * HOST_PAGE).unwrap();
+        assert_eq!(
+            Extents::of(&file, LEN),
+            extents(&[8 * HOST_PAGE..9 * HOST_PAGE, 9 * HOST_PAGE..LEN])
+        );
     }
 }
