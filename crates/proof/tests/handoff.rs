@@ -173,29 +173,6 @@ fn the_kernel_says_when_a_guests_memory_is_gone() {
     assert_eq!(uffd.register_missing(base, SMALL), Outcome::Gone);
     assert_eq!(uffd.register_write_protect(base, SMALL), Outcome::Gone);
     assert_eq!(uffd.unregister(base, SMALL), Outcome::Gone);
-
-    // Whatever the lowest address is that a process may map on this host.
-    let _lowest = LowestAddress::set(0x8_0000);
-    assert!(uffd.is_gone());
-}
-
-/// The lowest address that a process may map on this host, until this is dropped.
-struct LowestAddress(String);
-
-impl LowestAddress {
-    const FILE: &str = "/proc/sys/vm/mmap_min_addr";
-
-    fn set(address: u64) -> Self {
-        let before = std::fs::read_to_string(Self::FILE).unwrap();
-        std::fs::write(Self::FILE, address.to_string()).unwrap();
-        Self(before)
-    }
-}
-
-impl Drop for LowestAddress {
-    fn drop(&mut self) {
-        let _ = std::fs::write(Self::FILE, &self.0);
-    }
 }
 
 /// The handoff may come through another process, whose end is not the guest's.

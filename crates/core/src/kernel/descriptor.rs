@@ -78,9 +78,8 @@ pub enum Wake {
     Later,
 }
 
-/// The lowest addresses a process can map, where no guest has memory: the first, as a rule, and the
-/// last, should a host let nobody map so low (vm.mmap_min_addr).
-const LOWEST: [GuestAddr; 2] = [GuestAddr(0x1_0000), GuestAddr(0x20_0000)];
+/// The lowest address a process can map, where no guest has memory.
+const LOWEST: GuestAddr = GuestAddr(0x1_0000);
 
 /// A userfaultfd that belongs to another process.
 ///
@@ -172,20 +171,7 @@ impl Uffd {
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
     /// about is the lowest a process can map, where no guest has memory.
     pub fn is_gone(&self) -> bool {
-        self.ask_where_nothing_is() == Outcome::Gone
-    }
-
-    fn ask_where_nothing_is(&self) -> Outcome {
-        let [mut at, last] = LOWEST;
-        loop {
-            match self.write_protect(at, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) {
-                // Of an address that nobody may map the kernel says no more than that.
-                Outcome::Refused(errno) if errno == Errno::EINVAL as i32 && at < last => {
-                    at = GuestAddr(2 * at.0);
-                }
-                outcome => return outcome,
-            }
-        }
+        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
     }
 
     fn write_protect(&self, addr: GuestAddr, len: u64, mode: u64) -> Outcome {
@@ -265,7 +251,7 @@ impl Uffd {
 
     /// Whether a REMOVE is under way anywhere in the guest: then nothing can be installed.
     pub fn is_changing(&self) -> bool {
-        self.ask_where_nothing_is() == Outcome::Again
+        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
     }
 }
 
