@@ -43,6 +43,11 @@ test('a file gives the options of the command, and the command line counts more'
 
 const wrong: [name: string, text: unknown, message: RegExp][] = [
   ['no JSON', '{', /\/options\.json is not JSON/],
+  [
+    'the bytes of a snapshot',
+    '\u001B[2J\u0000\uFFFD\u0007',
+    /^\/\S+options\.json is not JSON: [\x20-\x7E]+$/,
+  ],
   ['TOML', 'socket = 7\nsnapshot = 8\n', /^\/\S+options\.json is not JSON: .+$/],
   [
     'a number as path',

@@ -137,6 +137,10 @@ for (const [args, message] of [
     ['--socket', '/s', '--snapshot', '/m', '--max-guests', '3'],
     /There is no option --max-guests\nSee /,
   ],
+  [
+    ['--socket', '/s', '--snapshot', '/m', '--report', 'x.pdf'],
+    /--report must end with \.html, not "x\.pdf"\nSee /,
+  ],
   [['sevre'], /There is no command sevre: give restore, status, .* or completion$/m],
   [['docter'], /There is no command docter; did you mean doctor\?$/m],
   [

@@ -48,9 +48,7 @@ function parse(file: string, text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
-    // It may quote lines of the file.
-    const why = (error as Error).message.replaceAll(/\s+/g, ' ')
-    throw new UsageError(`${file} is not JSON: ${why}`)
+    throw new UsageError(`${file} is not JSON: ${systemReason(error)}`)
   }
 }
 

@@ -18,7 +18,9 @@ export class ReportFiles {
 
   /** Finds out now, and not at the end of the first guest, that there is no way to save. */
   static async open(path: string, snapshot: string): Promise<ReportFiles> {
-    if (!path.endsWith('.html')) throw new UsageError('--report FILE has to end with .html')
+    if (!path.endsWith('.html')) {
+      throw new UsageError(`--report must end with .html, not ${JSON.stringify(path)}`)
+    }
     const why = await whyNotIn(path)
     if (why !== undefined) {
       throw new UffdError('ERR_UFFD_REPORT', `Cannot save a report at ${path}: ${why}`)

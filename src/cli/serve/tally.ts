@@ -41,7 +41,7 @@ export class Tally {
       released,
       failed,
     } = this.#ends
-    const millis = performance.now() - this.#start
+    const millis = Math.round(performance.now() - this.#start)
     const { refused, unsavedTraces, unsavedReports } = this
     const counts = { exited, stopped, failed, refused }
     const kept = { handedOver, released }
