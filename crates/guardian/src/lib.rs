@@ -76,7 +76,7 @@ fn guard(options: &Options) -> Result<(), Failure> {
     let log = match &options.log {
         Some(path) => Log::file(path)?,
         None if is_left_behind => Log::nowhere(),
-        None => Log::stderr(),
+        None => Log::stderr()?,
     };
     let dir = Arc::new(StateDir::open(&options.state_dir)?);
     let post = Post::open(Arc::clone(&dir))?;

@@ -54,6 +54,8 @@ pub(crate) struct Service {
     again: Option<Instant>,
     /// The pause before the next time after that.
     pause: Duration,
+    /// Why nobody can be let in for now.
+    shut: Option<String>,
 }
 
 /// The server that is connected.
@@ -83,6 +85,7 @@ impl Service {
             until: Some(Instant::now() + FIRST_COMES_WITHIN),
             again: None,
             pause: FIRST_PAUSE,
+            shut: None,
         })
     }
 
@@ -93,7 +96,6 @@ impl Service {
             self.sweep();
         }
         while !self.is_over() {
-            self.log.write();
             let ready = self.wait();
             if ready.server {
                 self.attend();
@@ -115,7 +117,6 @@ impl Service {
             }
         }
         self.log.line("no server is there and no guest is left");
-        self.log.write();
         Ok(())
     }
 
@@ -165,9 +166,9 @@ impl Service {
             Ok(Some(Visitor { channel, process })) => {
                 // Only one can have the claim: who had it before is a server no more.
                 if let Some(before) = self.server.take() {
-                    self.former.push(before.process);
+                    self.is_former(before.process);
                 }
-                self.until = None;
+                (self.until, self.shut) = (None, None);
                 self.log.line(&format!("server {} is there", process.pid()));
                 self.server = Some(Server { channel, process, is_welcome: false });
                 self.attend();
@@ -175,7 +176,10 @@ impl Service {
             Ok(None) => {}
             Err(error @ PostError::Unproven(_)) => self.log.line(&error.to_string()),
             Err(error) => {
-                self.log.line(&error.to_string());
+                // Said once: whoever is at the door stays there.
+                if self.shut.replace(error.to_string()).is_none() {
+                    self.log.line(&error.to_string());
+                }
                 // Until there are descriptors again.
                 std::thread::sleep(FIRST_PAUSE);
             }
@@ -198,11 +202,17 @@ impl Service {
             Err(error) => self.log.line(&format!("server {pid} is not heard any more: {error}")),
         }
         if !server.process.has_exited() {
-            self.former.push(server.process);
+            self.is_former(server.process);
         }
         if server.is_welcome {
             self.sweep();
         }
+    }
+
+    /// A process may have been the server before, and may be it again.
+    fn is_former(&mut self, process: Process) {
+        self.former.retain(|other| other.pid() != process.pid());
+        self.former.push(process);
     }
 
     fn hear(&mut self) -> Result<(), ChannelError> {

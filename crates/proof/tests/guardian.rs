@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,13 +15,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send,
     sendmsg, socket,
 };
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use uffd_core::guardian::{self, Answer, Client, GuardianError, News, Post};
 use uffd_core::ledger::{Claim, SnapshotPlace, StateDir};
 use uffd_core::recovery::{Keep, Prospect, Spares};
@@ -227,6 +228,26 @@ fn a_frozen_guardian_holds_nothing_up() {
     keeper.kill();
     first.thread(0).write(1, 1, 3).unwrap();
     holds(&first, 1..2, 3);
+}
+
+/// A frozen reader of what it tells is as bad as a disk that does not answer.
+#[test]
+fn a_guardian_that_can_tell_nobody_what_it_does_serves_all_the_same() {
+    let keeping = keeping();
+    let path = keeping.guardian_log();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let flags = OFlag::O_NONBLOCK.bits();
+    let mut pipe = File::options().read(true).write(true).custom_flags(flags).open(&path).unwrap();
+    while pipe.write(&[b'\n'; 4096]).is_ok() {}
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    guest.thread(0).write(3, 2, 9).unwrap();
+    guarded(&mut keeper);
+    keeper.kill();
+    holds(&guest, 3..5, 9);
+    let mut keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 1);
+    guarded(&mut keeper);
 }
 
 /// It may thaw at any moment and go on: its guest stays its own.
