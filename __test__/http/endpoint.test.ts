@@ -12,6 +12,7 @@ import { index, pages as placePages, Place } from '../support/place.js'
 import { promtoolIsContent } from '../support/promtool.js'
 import { scrape, sum } from '../support/scrape.js'
 import { snapshotFile, Stage, temporaryDirectory } from '../support/stage.js'
+import { warnings } from '../support/warnings.js'
 
 const pages = 64
 
@@ -366,6 +367,28 @@ test('it ends with its server, and may be closed before and again', async (t) =>
   await stage.server.stop()
   // On a busy machine somebody else may have the port by now.
   await t.throwsAsync(ask(endpoint.url, '/healthz'), { message: /ECONN(?:REFUSED|RESET)/ })
+})
+
+test.serial('a defect in what is shown ends no process that guests depend on', async (t) => {
+  const stage = await Stage.open(t, 4)
+  const { server } = stage
+  const { process } = await stage.guest()
+  const { url } = await server.http('127.0.0.1:0')
+  const watching = await fetch(`${url}/events`)
+  const told = warnings(t)
+  Object.assign(server, {
+    figures: () => {
+      throw new Error('a defect')
+    },
+  })
+  t.is((await fetch(`${url}/metrics`)).status, 500)
+  t.regex((await told.next()).message, /cannot be answered: Error: a defect/)
+  await t.throwsAsync(fetch(`${url}/events`).then((events) => events.text()))
+  t.regex((await told.next()).message, /cannot be answered: Error: a defect/)
+  // Who watches already is hung up on.
+  await t.throwsAsync(watching.text())
+  t.is((await fetch(`${url}/healthz`)).status, 200)
+  t.is(await process.wrong(0, 4, 'source'), 0)
 })
 
 test('a server that has ended opens none, which nobody would close', async (t) => {

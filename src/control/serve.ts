@@ -33,10 +33,9 @@ export async function serveControl(
     return {
       type,
       stream: (response) => {
-        dumpOf(server, guests).then(
-          (all) => response.end(`${JSON.stringify(all)}\n`),
-          (error: Error) => response.destroy(error),
-        )
+        dumpOf(server, guests)
+          .then((all) => response.end(`${JSON.stringify(all)}\n`))
+          .catch((error: Error) => response.destroy(error))
       },
     }
   }

@@ -53,7 +53,7 @@ export class Feed {
     this.#watchers.add(watcher)
     response.on('close', () => this.#remove(watcher))
     response.on('error', () => this.#remove(watcher))
-    this.#timer ??= setInterval(() => this.#tell(), everyMs).unref()
+    this.#timer ??= setInterval(() => this.#tellOrLeave(), everyMs).unref()
     this.#send(watcher, 'moment', this.#moment())
     void this.#picture([watcher])
   }
@@ -65,6 +65,15 @@ export class Feed {
     this.#timer = undefined
     this.#known = []
     this.#ended.clear()
+  }
+
+  /** Whoever watches asks again, and is told then why there is nothing to see. */
+  #tellOrLeave(): void {
+    try {
+      this.#tell()
+    } catch {
+      for (const { response } of this.#watchers) response.destroy()
+    }
   }
 
   #tell(): void {
