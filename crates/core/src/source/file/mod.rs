@@ -165,6 +165,32 @@ impl FileSource {
         self.residency.map(&self.map, &self.extents, range, now, &|| self.is_told(now))
     }
 
+    /// The bytes of a single page of data, if it is the first that is wanted of what lies around it
+    /// and in the page cache.
+    fn first_of_chunk<'a>(
+        &self,
+        page: Range<u64>,
+        now: u32,
+        scratch: &'a Scratch,
+    ) -> Option<&'a [u8]> {
+        let is_single = page.end - page.start == HOST_PAGE;
+        if !is_single
+            || self.residency.was_there(page.start)
+            || !self.reads_cached.load(Ordering::Relaxed)
+            || !self.is_told(now)
+            || !self.is_resident(page.clone())
+        {
+            return None;
+        }
+        let buffer = scratch.bytes(to_usize(HOST_PAGE));
+        // Evicted meanwhile, or the file cannot be read like this: whoever asks next finds out.
+        if self.read_cached(page.start, buffer) < HOST_PAGE {
+            return None;
+        }
+        self.residency.note_wanted(page.start);
+        Some(buffer)
+    }
+
     /// From now on the kernel tells us what is in the page cache, or does not.
     fn adapt(&self, told: bool) {
         self.residency.forget_all();
@@ -256,6 +282,9 @@ impl Source for FileSource {
         let whole = |bytes: u64| bytes - bytes % page;
         let all_data = whole(there.min(data.end - offset));
         if self.lookout.told() && data.start <= offset && all_data > 0 {
+            if let Some(bytes) = self.first_of_chunk(offset..offset + all_data, now, scratch) {
+                return Chunk::Ready(bytes.into());
+            }
             let bytes = whole(self.mapped(offset..offset + all_data, now));
             if bytes > 0 {
                 return Chunk::Ready(self.map.bytes(to_usize(offset), to_usize(bytes)));
