@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::commands::Commands;
+use super::company::{Company, Place};
 use super::guest::Guest;
 use super::intake::Intake;
 use super::next::Next;
@@ -47,15 +48,18 @@ const MOST_DOUBT: u32 = 8;
 /// A sleep shorter than this could have been a short wait.
 const SHORT: Duration = Duration::from_micros(60);
 
-/// Whether this process has more than one core. Finding out reads several files, which a guest that
-/// waits to be taken over would feel.
-static HAS_CORES: LazyLock<bool> =
-    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
+/// How many cores this process has. Finding out reads several files, which a guest that waits to be
+/// taken over would feel.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+
+/// The fault loops of this process.
+static COMPANY: Company = Company::new();
 
 impl Patience {
     pub(super) fn new(enabled: bool) -> Self {
         // On one core the guest only gets on while the handler sleeps.
-        let most = if enabled && *HAS_CORES { MOST_TRIES } else { 0 };
+        let most = if enabled && *CORES > 1 { MOST_TRIES } else { 0 };
         Self { tries: 0, most, doubt: 0, vain: 0 }
     }
 
@@ -90,6 +94,7 @@ impl Patience {
 pub(super) struct Idle {
     watch: Watch,
     patience: Patience,
+    place: Place,
     socket: Option<UnixStream>,
     /// The process that connected is watched until it exits.
     watches_peer: bool,
@@ -104,6 +109,7 @@ impl Idle {
         Ok(Self {
             watch,
             patience: Patience::new(short_waits),
+            place: Place::default(),
             socket: None,
             watches_peer: false,
             probed: Instant::now(),
@@ -144,7 +150,10 @@ impl Idle {
         intake: &mut Intake,
         commands: &Commands,
     ) -> Turn {
-        if guest.hand.is_empty() && self.patience.tries() > 0 {
+        let others = self.place.take(&COMPANY, guest.journal.clock.recent());
+        // Each guest needs a core, and so does whoever tries for it.
+        let has_room = 2 * (others + 1) <= *CORES;
+        if has_room && guest.hand.is_empty() && self.patience.tries() > 0 {
             guest.journal.clock.pass();
             for _ in 0..self.patience.tries() {
                 if intake.peek(guest)? {

@@ -15,6 +15,7 @@ mod arrivals;
 mod clock;
 mod collapses;
 mod commands;
+mod company;
 mod faults;
 mod fetches;
 mod guest;
