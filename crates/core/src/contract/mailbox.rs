@@ -51,6 +51,11 @@ impl Inbox {
         self.waker.is_awake()
     }
 
+    /// The descriptor that announces messages was found readable: there may be some.
+    pub(crate) fn announced(&self) {
+        self.waker.found_readable();
+    }
+
     /// The next message, if there is one.
     pub(crate) fn next(&self) -> Option<Message> {
         self.receiver.try_recv().ok()

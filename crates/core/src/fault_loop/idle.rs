@@ -166,10 +166,16 @@ impl Idle {
             }
             self.patience.in_vain();
         }
-        self.sleep(until, guest, intake)
+        self.sleep(until, guest, intake, commands)
     }
 
-    fn sleep(&mut self, until: Next, guest: &mut Guest, intake: &mut Intake) -> Turn {
+    fn sleep(
+        &mut self,
+        until: Next,
+        guest: &mut Guest,
+        intake: &mut Intake,
+        commands: &Commands,
+    ) -> Turn {
         let clock = &mut guest.journal.clock;
         let timeout = match until {
             Next::Now => Some(Duration::ZERO),
@@ -192,6 +198,10 @@ impl Idle {
                 // wrong with it, and nothing else.
                 let _ = guest.memory.uffd().refuse_to_wait();
             }
+        }
+        if ready.has(MAIL) {
+            // Whoever posts it says so once more afterwards, and may be waiting for this core.
+            commands.inbox.announced();
         }
         if ready.has(SOCKET) {
             self.socket_ended();

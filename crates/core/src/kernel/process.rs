@@ -294,9 +294,17 @@ impl Waker {
 
     /// Makes the descriptor readable.
     pub fn wake(&self) {
-        // In this order, or a clear in between would leave a descriptor that is readable and not
-        // known to be: its poller would never sleep again. A full counter is readable as well.
+        // Before the write, since whoever that wakes may take this core at once, and would look in
+        // vain until the scheduler takes it back. And after it, or a clear in between would leave a
+        // descriptor that is readable and not known to be: its poller would never sleep again.
+        self.awake.store(true, Ordering::Release);
+        // A full counter is readable as well.
         let _ = self.eventfd.write(1);
+        self.awake.store(true, Ordering::Release);
+    }
+
+    /// The descriptor was found readable: there was a wake, whatever is known of it.
+    pub fn found_readable(&self) {
         self.awake.store(true, Ordering::Release);
     }
 
@@ -381,6 +389,39 @@ mod tests {
         assert!(waker.is_awake() && is_readable(&waker));
         waker.clear();
         assert!(!waker.is_awake() && !is_readable(&waker));
+    }
+
+    /// Whoever is woken may take the core of the one who woke it.
+    #[test]
+    fn who_is_woken_finds_that_it_was() {
+        let this = nix::unistd::Pid::from_raw(0);
+        let mut one_core = nix::sched::CpuSet::new();
+        let all = nix::sched::sched_getaffinity(this).unwrap();
+        let first = (0..nix::sched::CpuSet::count()).find(|core| all.is_set(*core) == Ok(true));
+        one_core.set(first.unwrap()).unwrap();
+        let waker = Waker::new().unwrap();
+        let cleared = Barrier::new(2);
+        let mut missed = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                nix::sched::sched_setaffinity(this, &one_core).unwrap();
+                for _ in 0..5_000 {
+                    waker.wake();
+                    cleared.wait();
+                }
+            });
+            scope.spawn(|| {
+                nix::sched::sched_setaffinity(this, &one_core).unwrap();
+                for _ in 0..5_000 {
+                    let mut fds = [PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
+                    assert_eq!(poll(&mut fds, PollTimeout::from(60_000_u16)), Ok(1));
+                    missed += u32::from(!waker.is_awake());
+                    waker.clear();
+                    cleared.wait();
+                }
+            });
+        });
+        assert_eq!(missed, 0);
     }
 
     /// Readable and not known to be, it would end every sleep at once and never be cleared.
