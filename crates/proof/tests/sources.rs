@@ -148,7 +148,9 @@ fn a_source_that_fails_for_a_while_costs_only_time(case: Case) {
 }
 
 fn a_source_that_fails_for_good_poisons_the_page(case: Case) {
-    let (setting, _) = broken(case, Failure::Io, |_| {});
+    // Long enough for one fetch to fail, or it were not known why.
+    let deadline = Duration::from_secs(2);
+    let (setting, _) = broken(case, Failure::Io, |options| options.fault_deadline = deadline);
     let guest = setting.guest();
     assert_eq!(guest.thread(0).read_page(5).unwrap(), Content::Poisoned);
     let Notice::Poisoned { page, offset, cause } = guest.notice() else { panic!() };
