@@ -230,6 +230,33 @@ fn a_frozen_guardian_holds_nothing_up() {
     holds(&first, 1..2, 3);
 }
 
+/// Each server that came while it was frozen has left a connection there.
+#[test]
+fn a_frozen_guardian_at_whose_door_many_wait_keeps_no_server_from_starting() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let first = keeping.guest(&keeper, |_| {});
+    let frozen = Frozen::new(guarded(&mut keeper));
+    let address = UnixAddr::new(&keeping.state_dir().join("guardian.sock")).unwrap();
+    let knock = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        connect(socket.as_raw_fd(), &address).map(|()| socket)
+    };
+    let at_the_door: Vec<_> = std::iter::from_fn(|| knock().ok()).collect();
+    assert_eq!(knock().unwrap_err(), Errno::EAGAIN);
+    keeper.kill();
+    let mut keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 1);
+    holds(&first, 0..0, 0);
+    assert_eq!(keeper.guardian().troubles, ["ERR_UFFD_GUARDIAN_SILENT"]);
+    drop((frozen, at_the_door));
+    guarded(&mut keeper);
+    keeper.kill();
+    first.thread(0).write(1, 1, 3).unwrap();
+    holds(&first, 1..2, 3);
+}
+
 /// A frozen reader of what it tells is as bad as a disk that does not answer.
 #[test]
 fn a_guardian_that_can_tell_nobody_what_it_does_serves_all_the_same() {

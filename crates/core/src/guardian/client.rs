@@ -42,7 +42,8 @@ impl Client {
         loop {
             match state.met.take() {
                 // Frozen, it may still thaw: it is told of all guests, and may have some.
-                Some(Ok(()) | Err(GuardianError::Silent { .. })) => break,
+                Some(Ok(())) => break,
+                Some(Err(error)) if error.is_silence() => break,
                 Some(Err(error)) => return Err(error),
                 None => state = client.0.wait(state),
             }

@@ -83,11 +83,16 @@ impl GuardianError {
         matches!(self, Self::Lost(_) | Self::Post(PostError::Unproven(_)))
     }
 
+    /// Whether it is there and does not answer: it may do so yet.
+    pub(super) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Post(PostError::Crowded))
+    }
+
     /// A code that stays the same from version to version.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Version { .. } => "ERR_UFFD_GUARDIAN_VERSION",
-            Self::Silent { .. } => "ERR_UFFD_GUARDIAN_SILENT",
+            Self::Silent { .. } | Self::Post(PostError::Crowded) => "ERR_UFFD_GUARDIAN_SILENT",
             Self::Resources(_) => "ERR_UFFD_RESOURCES",
             _ => "ERR_UFFD_GUARDIAN",
         }

@@ -14,7 +14,7 @@ use super::error::GuardianError;
 use super::launch::Launch;
 use super::message::{Answer, PROTOCOL, Request};
 use super::news::{News, Observer};
-use super::post::visit;
+use super::post::{PostError, visit};
 use crate::kernel::Waker;
 use crate::ledger::{Spares, StateDir};
 
@@ -57,6 +57,8 @@ pub(super) struct State {
     /// How the first attempt went, once it is known.
     pub(super) met: Option<Result<(), GuardianError>>,
     was_met: bool,
+    /// Too many wait at its door, which was told.
+    is_crowded: bool,
     pub(super) closing: bool,
 }
 
@@ -192,6 +194,17 @@ impl Link {
         let mut state = self.lock();
         state.connection = None;
         let was_met = state.was_met;
+        if matches!(error, GuardianError::Post(PostError::Crowded)) {
+            // Told once: it is tried again until it hears somebody.
+            let is_known = std::mem::replace(&mut state.is_crowded, true);
+            state.meet(Err(PostError::Crowded.into()));
+            drop(state);
+            if !is_known {
+                self.observer.heard(News::Troubled(error));
+            }
+            self.changed.notify_all();
+            return true;
+        }
         if !was_met && !again {
             state.meet(Err(error));
         } else if was_met {
@@ -231,6 +244,7 @@ impl Link {
         for id in &state.left {
             channel.send(&Request::Left { id: id.clone(), soon: false }, None)?;
         }
+        state.is_crowded = false;
         state.connection = Some(Connection {
             channel,
             pid: visitor.process.pid(),

@@ -40,6 +40,12 @@ pub enum PostError {
         /// What the system said.
         cause: io::Error,
     },
+    /// As many wait to be heard as may.
+    #[error(
+        "the guardian hears nobody, and has {BACKLOG} servers or more at its door: it is frozen; \
+         continue it (SIGCONT), or kill it, and another one is started"
+    )]
+    Crowded,
     /// Whoever connected is not what it has to be.
     #[error("a connection was refused: {0}")]
     Unproven(#[from] Unproven),
@@ -136,6 +142,7 @@ pub(super) fn visit(dir: &StateDir) -> Result<Option<Visitor>, PostError> {
     match connect(&socket, &address(dir).map_err(io("name"))?) {
         Ok(()) => {}
         Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
+        Err(Errno::AGAIN) => return Err(PostError::Crowded),
         Err(errno) => return Err(io("connect to")(errno)),
     }
     let process = proof::holder(&socket, dir, DirLock::Server, DirLock::Guardian)?;
