@@ -142,3 +142,11 @@ test('an npm that cannot publish so, and a folder with nothing in it, are refuse
   unlinkSync(join(out, 'uffd-rs-1.2.3.tgz'))
   t.regex((await run()).stderr, /no tarballs in .*: pack first/)
 })
+
+test('nothing is published of what was packed halfway', async (t) => {
+  const { run, log } = await place(t, names.slice(1))
+  const { failed, stderr } = await run()
+  t.true(failed)
+  t.regex(stderr, /packages of platforms, and not uffd-rs itself: pack again/)
+  t.is(log().length, 0)
+})

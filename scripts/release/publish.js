@@ -40,6 +40,9 @@ function isMain(name) {
 function inOrder(files) {
   const tarballs = files.filter((name) => name.endsWith('.tgz'))
   if (tarballs.length === 0) throw new Error(`There are no tarballs in ${folder}: pack first`)
+  if (!tarballs.some(isMain)) {
+    throw new Error(`${folder} has packages of platforms, and not uffd-rs itself: pack again`)
+  }
   return [...tarballs.filter((name) => !isMain(name)), ...tarballs.filter(isMain)]
 }
 
