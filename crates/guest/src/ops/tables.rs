@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::access::existing;
 use crate::guest::Guest;
@@ -13,6 +15,11 @@ use crate::runs::Runs;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const WRITE_PROTECTED: u64 = 1 << 57;
+/// Of what is swapped out, where; the last one is none, but a marker such as that of a poisoned page.
+const SWAP_TYPE: u64 = 0x1f;
+const MARKER: u64 = SWAP_TYPE;
+/// How often entries are read at the most: what is swapped out for good is told as that.
+const TRIES: u32 = 1000;
 /// The page size in which the pagemap file counts.
 const SMALL: u64 = 4096;
 
@@ -35,8 +42,7 @@ fn states_of(
     page_size: u64,
 ) -> Result<Vec<PageState>, Refusal> {
     let stride = page_size / SMALL;
-    let mut entries = vec![0; bytes(count * stride * 8)];
-    pagemap.read_exact_at(&mut entries, address / SMALL * 8)?;
+    let entries = settled(pagemap, bytes(count * stride * 8), address / SMALL * 8)?;
     let (entries, _) = entries.as_chunks::<8>();
     let mut states: Vec<_> = entries
         .iter()
@@ -60,6 +66,25 @@ fn states_of(
         }
     })?;
     Ok(states)
+}
+
+/// Reads entries until none is of a page that the kernel is moving: for that moment it looks as if it
+/// were swapped out, which nobody means who asks whether it is there.
+fn settled(pagemap: &File, len: usize, at: u64) -> Result<Vec<u8>, Refusal> {
+    let mut entries = vec![0; len];
+    for _ in 0..TRIES {
+        pagemap.read_exact_at(&mut entries, at)?;
+        let mut all = entries.as_chunks::<8>().0.iter().map(|entry| u64::from_ne_bytes(*entry));
+        if !all.any(is_moving) {
+            break;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Ok(entries)
+}
+
+const fn is_moving(entry: u64) -> bool {
+    entry & (PRESENT | SWAPPED) == SWAPPED && entry & SWAP_TYPE != MARKER
 }
 
 pub(super) fn rss(guest: &Guest) -> Result<Rss, Refusal> {
