@@ -43,7 +43,7 @@ function picture(second: number): string {
 test('an hour with a hundred large guests leaves nothing behind', async (t) => {
   const opened = await openPage(t)
   if (opened === undefined) return
-  t.timeout(170_000)
+  t.timeout(300_000)
   const { page, complaints } = opened
   const told = { second: 0 }
   const events: Page = (_request, query) => ({

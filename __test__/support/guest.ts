@@ -1,7 +1,7 @@
 import { GuestProcess as PublicGuest } from '../../src/testing/guest-process.js'
 
 /** How long anything may take before a test fails instead of hanging. */
-export const deadlineMs = 60_000
+export const deadlineMs = 120_000
 
 /** A request to the guest program, as crates/guest/src/protocol.rs has it. */
 export type Op = { readonly op: string } & Record<string, unknown>

@@ -42,6 +42,8 @@ export class TerminalProcess {
       env,
     })
     this.#child = child
+    // It may have ended when something is typed.
+    child.stdin.on('error', () => {})
     t.teardown(() => {
       child.kill('SIGKILL')
       this.#screen.dispose()
