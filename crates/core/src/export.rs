@@ -6,7 +6,7 @@ use std::io;
 use roaring::RoaringBitmap;
 
 use crate::contract::{Copied, Export, RegionStates};
-use crate::kernel::Pagemap;
+use crate::kernel::{InPieces, Pagemap};
 use crate::policy::Tracking;
 use crate::states::{PageState, PublicState, is_doubted};
 use crate::units::{GuestAddr, PageIndex, PageRange};
@@ -16,12 +16,14 @@ impl Copied {
     /// can; where nothing can have changed since the first there is nothing to ask.
     pub(crate) fn export(self, again: Option<Again<'_>>) -> Export {
         crate::kill_point!("exporting");
-        let pages = self.by_state(&self.states);
+        let mut pieces = InPieces::begin();
+        let pages = self.by_state(&self.states, &mut pieces);
         // Where the kernel does the tracking it alone knows what was written.
         let kernel_knows = self.tracking == Tracking::Async;
         let ask_for_writes = kernel_knows || self.unprotected_zeros;
-        let written = if ask_for_writes { self.ask(Pagemap::written) } else { None };
-        let there = if pages.removed.is_empty() { None } else { self.ask(Pagemap::populated) };
+        let mut ask = |scan| self.ask(scan, &mut pieces);
+        let written = if ask_for_writes { ask(Pagemap::written) } else { None };
+        let there = if pages.removed.is_empty() { None } else { ask(Pagemap::populated) };
 
         let (mut dirty, mut empty) = (pages.dirty, RoaringBitmap::new());
         let mut exact = self.tracking.is_on();
@@ -29,7 +31,7 @@ impl Copied {
             Some(written) if kernel_knows => {
                 // A poisoned page has a mark in the page table that looks like a written page.
                 let written = written - &pages.removed - pages.poisoned;
-                let left = self.left(&pages.clean, again) - &written;
+                let left = self.left(&pages.clean, again, &mut pieces) - &written;
                 exact &= left.is_empty();
                 empty |= pages.zero - &written;
                 dirty |= written | left;
@@ -67,51 +69,63 @@ impl Copied {
             dirty |= pages.doubted;
             exact = false;
         }
-        let regions = self.layout.regions().iter().map(|region| RegionStates {
-            region: *region,
-            states: of_pages(&self.states, region.pages).iter().map(|byte| public(*byte)).collect(),
+        let regions = self.layout.regions().iter().map(|region| {
+            let bytes = of_pages(&self.states, region.pages);
+            let mut states = Vec::with_capacity(bytes.len());
+            for some in bytes.chunks(AT_ONCE) {
+                states.extend(some.iter().map(|byte| public(*byte)));
+                pieces.done();
+            }
+            RegionStates { region: *region, states }
         });
         Export { regions: regions.collect(), counts: self.counts, dirty, empty, exact }
     }
 
     /// Which of the pages that were clean at the time of the copy were given back until the page map
     /// was looked at: it does not tell any more whether they were written before.
-    fn left(&self, clean: &RoaringBitmap, again: Option<Again<'_>>) -> RoaringBitmap {
+    fn left(
+        &self,
+        clean: &RoaringBitmap,
+        again: Option<Again<'_>>,
+        pieces: &mut InPieces,
+    ) -> RoaringBitmap {
         match again.filter(|_| !clean.is_empty()) {
             None => RoaringBitmap::new(),
             Some(again) => match again() {
-                Some(states) => clean - self.by_state(&states).clean,
+                Some(states) => clean - self.by_state(&states, pieces).clean,
                 None => clean.clone(),
             },
         }
     }
 
-    fn by_state(&self, states: &[u8]) -> ByState {
+    fn by_state(&self, states: &[u8], pieces: &mut InPieces) -> ByState {
         let mut sets = ByState::default();
+        let key = |byte: u8| (PageState::from_byte(byte), is_doubted(byte));
         for region in self.layout.regions() {
-            let key = |byte: u8| (PageState::from_byte(byte), is_doubted(byte));
             let mut at = region.pages.start.0;
-            let bytes = of_pages(states, region.pages);
-            for run in bytes.chunk_by(|a, b| key(*a) == key(*b)) {
-                let pages = PageRange::new(at, at + run.len() as u64);
-                at = pages.end.0;
-                let (state, doubted) = key(run[0]);
-                match state {
-                    _ if doubted => insert(&mut sets.doubted, pages),
-                    PageState::Unfaulted => {}
-                    PageState::Clean => insert(&mut sets.clean, pages),
-                    PageState::Zero => insert(&mut sets.zero, pages),
-                    PageState::Dirty => insert(&mut sets.dirty, pages),
-                    PageState::Removed => insert(&mut sets.removed, pages),
-                    PageState::Poisoned => insert(&mut sets.poisoned, pages),
+            for some in of_pages(states, region.pages).chunks(AT_ONCE) {
+                for run in some.chunk_by(|a, b| key(*a) == key(*b)) {
+                    let pages = PageRange::new(at, at + run.len() as u64);
+                    at = pages.end.0;
+                    let (state, doubted) = key(run[0]);
+                    match state {
+                        _ if doubted => insert(&mut sets.doubted, pages),
+                        PageState::Unfaulted => {}
+                        PageState::Clean => insert(&mut sets.clean, pages),
+                        PageState::Zero => insert(&mut sets.zero, pages),
+                        PageState::Dirty => insert(&mut sets.dirty, pages),
+                        PageState::Removed => insert(&mut sets.removed, pages),
+                        PageState::Poisoned => insert(&mut sets.poisoned, pages),
+                    }
                 }
+                pieces.done();
             }
         }
         sets
     }
 
     /// Asks the guest's own page map about all its memory.
-    fn ask(&self, scan: Scan) -> Option<RoaringBitmap> {
+    fn ask(&self, scan: Scan, pieces: &mut InPieces) -> Option<RoaringBitmap> {
         self.identity.look_at_maps(&self.layout);
         let map = self.identity.page_map()?;
         let mut found = RoaringBitmap::new();
@@ -123,11 +137,22 @@ impl Copied {
                     insert(&mut found, PageRange { start: first, end: last.next() });
                 }
             };
-            scan(map, region.base, region.end(self.layout.page_size()), &mut take).ok()?;
+            let (mut at, end) = (region.base, region.end(self.layout.page_size()));
+            while at < end {
+                let next = GuestAddr(at.0.saturating_add(SCANNED_AT_ONCE)).min(end);
+                scan(map, at, next, &mut take).ok()?;
+                at = next;
+                pieces.done();
+            }
         }
         Some(found)
     }
 }
+
+/// How many pages are dealt with, and how many bytes of the guest's page map, before the core is
+/// offered to others: some ten microseconds. A multiple of every page size.
+const AT_ONCE: usize = 512;
+const SCANNED_AT_ONCE: u64 = 4 << 20;
 
 type Take<'a> = &'a mut dyn FnMut(GuestAddr, GuestAddr);
 type Scan = fn(&Pagemap, GuestAddr, GuestAddr, Take<'_>) -> io::Result<()>;

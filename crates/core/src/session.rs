@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use crossbeam_channel::{Sender, bounded};
 use thiserror::Error;
 
 mod standby;
@@ -24,7 +25,7 @@ use crate::handoff::{Handoff, Peer};
 use crate::identity::Identity;
 pub use crate::identity::Owner;
 pub use crate::kernel::ProcessFacts;
-use crate::kernel::{Process, run_for_a_moment_at_a_time};
+use crate::kernel::{InPieces, Process, run_for_a_moment_at_a_time};
 use crate::layout::Layout;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
@@ -305,10 +306,12 @@ impl Session {
                 }
             }
         };
-        let (sender, receiver) = crossbeam_channel::bounded::<Copied>(1);
+        let (room, room_comes) = bounded(1);
+        let (sender, receiver) = bounded::<Copied>(1);
         let built = {
-            let (answer, mailbox) = (answer.clone(), self.mailbox.clone());
+            let (answer, mailbox, room) = (answer.clone(), self.mailbox.clone(), room.clone());
             thread::Builder::new().name("uffd-export".to_owned()).spawn(move || {
+                make_room(pages, room, &mailbox);
                 if let Ok(copied) = receiver.recv() {
                     answer(copied, Some(&|| copy_of_states(&mailbox, pages)));
                 }
@@ -318,10 +321,12 @@ impl Session {
             Ok(_) => Box::new(move |copied| drop(sender.send(copied))),
             // No thread can be had: then the loop's own does it, and faults wait, and so does
             // whoever gives memory back.
-            Err(_) => Box::new(move |copied| answer(copied, None)),
+            Err(_) => {
+                make_room(pages, room, &self.mailbox);
+                Box::new(move |copied| answer(copied, None))
+            }
         };
-        let room = room_for(pages);
-        self.mailbox.command(Command::Export(ExportJob { room, deliver }));
+        self.mailbox.command(Command::Export(ExportJob { room: room_comes, deliver }));
     }
 
     /// [`export_with`](Self::export_with), waiting for the answer.
@@ -478,23 +483,32 @@ pub enum PrefaultError {
     Ended(#[from] Ended),
 }
 
-/// Room for the states of so many pages. Written to, so that it is in memory before the fault loop
-/// copies to it.
-fn room_for(pages: usize) -> Vec<u8> {
-    vec![u8::MAX; pages]
+/// Gives an export room for the states of so many pages. It is written to, so that it is in memory
+/// before the fault loop copies to it.
+fn make_room(pages: usize, to: Sender<Vec<u8>>, mailbox: &Mailbox) {
+    const AT_ONCE: usize = 16 << 10;
+    let (mut room, mut pieces) = (Vec::with_capacity(pages), InPieces::begin());
+    while room.len() < pages {
+        room.resize(pages.min(room.len() + AT_ONCE), u8::MAX);
+        pieces.done();
+    }
+    let _ = to.send(room);
+    mailbox.command(Command::RoomForExport);
 }
 
 /// The states of all pages now, unless the session has ended.
 fn copy_of_states(mailbox: &Mailbox, pages: usize) -> Option<Vec<u8>> {
-    let (sender, copy) = crossbeam_channel::bounded(1);
+    let (room, room_comes) = bounded(1);
+    let (sender, copy) = bounded(1);
     let deliver = Box::new(move |copied: Copied| drop(sender.send(copied.states)));
-    mailbox.command(Command::Export(ExportJob { room: room_for(pages), deliver }));
+    mailbox.command(Command::Export(ExportJob { room: room_comes, deliver }));
+    make_room(pages, room, mailbox);
     copy.recv().ok()
 }
 
 /// A reply, and a function that waits for it.
 fn answer<T: Send + 'static>() -> (Reply<T>, impl FnOnce() -> Result<T, Ended>) {
-    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let (sender, receiver) = bounded(1);
     let reply = Reply::new(move |result| drop(sender.send(result)));
     (reply, move || receiver.recv().unwrap_or(Err(Ended)))
 }

@@ -107,17 +107,26 @@ const DOUBTED: u8 = 0x20;
 pub struct PageStates {
     bytes: Part,
     counts: [u64; 6],
+    copy: Option<Copy>,
+}
+
+/// A copy that is being made piece by piece. What is copied already changes with the page, so that
+/// the whole is as all pages are at the moment in which it is done.
+#[derive(Debug)]
+struct Copy {
+    to: Vec<u8>,
+    done: usize,
 }
 
 impl PageStates {
     /// All pages unfaulted, as zeros in `bytes` say; `counted` of them belong to a region.
     pub fn new(bytes: Part, counted: u64) -> Self {
-        Self { bytes, counts: [counted, 0, 0, 0, 0, 0] }
+        Self { bytes, counts: [counted, 0, 0, 0, 0, 0], copy: None }
     }
 
     /// The states that a predecessor left in `bytes`; `regions` are the pages that there are.
     pub fn recovered(bytes: Part, regions: impl Iterator<Item = PageRange>) -> Self {
-        let mut states = Self { bytes, counts: [0; 6] };
+        let mut states = Self { bytes, counts: [0; 6], copy: None };
         for pages in regions {
             let bytes = &mut states.bytes.as_mut_slice()[index(pages.start)..index(pages.end)];
             for some in bytes.chunks_mut(AT_ONCE) {
@@ -160,6 +169,7 @@ impl PageStates {
             *byte = *byte & !(STATE | WANTED | DOUBTED) | state as u8;
         }
         self.counts[state as usize] += range.len();
+        self.changed(range);
     }
 
     /// Puts a page in `state`.
@@ -172,6 +182,7 @@ impl PageStates {
         let byte = &mut self.bytes.as_mut_slice()[index(page)];
         let first = *byte & TOUCHED == 0;
         *byte |= TOUCHED;
+        self.changed(PageRange::single(page));
         first
     }
 
@@ -186,6 +197,7 @@ impl PageStates {
         let byte = &mut self.bytes.as_mut_slice()[index(page)];
         let first = *byte & DOUBTED == 0;
         *byte |= DOUBTED;
+        self.changed(PageRange::single(page));
         first
     }
 
@@ -204,11 +216,40 @@ impl PageStates {
                 *byte |= DOUBTED;
             }
         }
+        self.changed(range);
     }
 
-    /// Copies the bytes of all pages to `room`, which has as many.
-    pub fn copy_to(&self, room: &mut [u8]) {
-        room.copy_from_slice(self.bytes.as_slice());
+    /// Begins a copy of the bytes of all pages to `room`, which has as many. Another one that was
+    /// under way is given up.
+    pub(crate) fn begin_copy(&mut self, room: Vec<u8>) {
+        assert_eq!(room.len(), self.bytes.as_slice().len(), "room for all pages");
+        self.copy = Some(Copy { to: room, done: 0 });
+    }
+
+    /// Whether a copy is under way.
+    pub(crate) const fn is_being_copied(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Goes on with the copy, by so many pages; all of it, once it is done.
+    pub(crate) fn go_on_copying(&mut self, pages: usize) -> Option<Vec<u8>> {
+        let copy = self.copy.as_mut()?;
+        let end = copy.to.len().min(copy.done.saturating_add(pages));
+        copy.to[copy.done..end].copy_from_slice(&self.bytes.as_slice()[copy.done..end]);
+        copy.done = end;
+        if end < copy.to.len() {
+            return None;
+        }
+        self.copy.take().map(|copy| copy.to)
+    }
+
+    /// The bytes of `range` have changed.
+    fn changed(&mut self, range: PageRange) {
+        let Some(copy) = &mut self.copy else { return };
+        let (start, end) = (index(range.start), index(range.end).min(copy.done));
+        if start < end {
+            copy.to[start..end].copy_from_slice(&self.bytes.as_slice()[start..end]);
+        }
     }
 
     /// Notes that the unfaulted pages of `range` are about to be installed, or no longer.
@@ -221,6 +262,7 @@ impl PageStates {
                 if wanted && *byte & STATE == PageState::Unfaulted as u8 { WANTED } else { 0 };
             *byte = *byte & !WANTED | flag;
         }
+        self.changed(range);
     }
 
     /// Whether `page` is about to be installed, whoever asks for it.
@@ -366,6 +408,29 @@ mod tests {
         assert_eq!(states.get(PageIndex(14)), PageState::Clean);
     }
 
+    /// Whatever changes while it is made, before what is copied and behind.
+    #[test]
+    fn a_copy_is_as_all_pages_are_when_it_is_done() {
+        let mut states = states();
+        states.set(PageRange::new(0, 40), PageState::Clean);
+        states.begin_copy(vec![u8::MAX; PAGES]);
+        assert_eq!(states.go_on_copying(32), None);
+        for (state, start) in [(PageState::Dirty, 4), (PageState::Removed, 36)] {
+            states.set(PageRange::new(start, start + 4), state);
+            states.touch(PageIndex(start + 4));
+            states.doubt(PageIndex(start + 5));
+        }
+        // Across the border.
+        states.set(PageRange::new(30, 34), PageState::Zero);
+        states.doubt_all(PageRange::new(0, 64), PageState::Zero);
+        states.want(PageRange::new(0, 64), true);
+        states.set_one(PageIndex(63), PageState::Poisoned);
+        assert!(states.is_being_copied());
+        let copy = states.go_on_copying(usize::MAX).unwrap();
+        assert_eq!(copy, states.bytes.as_slice());
+        assert!(!states.is_being_copied() && states.go_on_copying(1).is_none());
+    }
+
     #[test]
     fn what_a_predecessor_left_is_counted_and_wanted_no_more() {
         const MANY: u64 = 3 * AT_ONCE as u64 + 7;
@@ -381,7 +446,7 @@ mod tests {
             }
         }
         left.want(all, true);
-        left.copy_to(bytes.as_mut_slice());
+        bytes.as_mut_slice().copy_from_slice(left.bytes.as_slice());
         let states = PageStates::recovered(bytes, [all].into_iter());
         assert_eq!(states.counts(), left.counts());
         let StateCounts { unfaulted, clean, zero, dirty, removed, poisoned } = states.counts();

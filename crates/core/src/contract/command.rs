@@ -1,5 +1,6 @@
 //! What a fault loop is asked to do, and where its answers go.
 
+use crossbeam_channel::Receiver;
 use thiserror::Error;
 
 use super::copied::Copied;
@@ -59,8 +60,9 @@ pub(crate) enum PrefaultMode {
 
 /// Takes a copy of the page states; everything else about an export happens away from the loop.
 pub(crate) struct ExportJob {
-    /// Room for the states, in host memory already, so that copying them is all there is to do.
-    pub(crate) room: Vec<u8>,
+    /// Room for the states, in host memory already, so that copying them is all there is to do. The
+    /// loop is told when it has come.
+    pub(crate) room: Receiver<Vec<u8>>,
     pub(crate) deliver: Box<dyn FnOnce(Copied) + Send>,
 }
 
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     },
     CancelPrefault(PrefaultId),
     Export(ExportJob),
+    /// The room for an export has come.
+    RoomForExport,
     Stats(Reply<Stats>),
     /// Answered by a loop that turns.
     Ping(Reply<()>),

@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::next::Next;
 use super::{FaultLoop, Halt, Turn};
-use crate::contract::{Command, Copied, ExportJob, Inbox, Message, PrefaultMode, Reply};
+use crate::contract::{Command, Inbox, Message, PrefaultMode, Reply};
 
 pub(super) struct Commands {
     pub(super) inbox: Inbox,
@@ -65,10 +65,9 @@ impl FaultLoop {
             Command::Stats(reply) => reply.send(self.stats()),
             Command::Ping(reply) => reply.send(()),
             Command::Trace { from, reply } => reply.send(self.guest.trace_from(from)),
-            Command::Export(job) => {
-                self.catch_up()?;
-                self.export(job);
-            }
+            Command::Export(job) => self.exports.add(job),
+            // It is looked for in each turn.
+            Command::RoomForExport => {}
             Command::Settle(reply) => {
                 self.catch_up()?;
                 self.commands.settling.push(reply);
@@ -99,23 +98,8 @@ impl FaultLoop {
     }
 
     /// The kernel may hold REMOVEs and faults that happened before this moment.
-    fn catch_up(&mut self) -> Turn {
+    pub(super) fn catch_up(&mut self) -> Turn {
         self.intake.drain(&mut self.guest)?;
         self.serve()
-    }
-
-    fn export(&self, job: ExportJob) {
-        let ExportJob { room: mut states, deliver } = job;
-        let memory = &self.guest.memory;
-        memory.states.copy_to(&mut states);
-        crate::kill_point!("export copied");
-        deliver(Copied {
-            states,
-            counts: memory.states.counts(),
-            tracking: memory.rules().tracking,
-            unprotected_zeros: memory.rules().unprotected_zeros(),
-            identity: memory.identity().clone(),
-            layout: memory.layout().clone(),
-        });
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! A turn of the loop, and the file of each step, which owns what the step needs to remember:
 //! events are read and REMOVEs applied (`intake`), bytes that were fetched are installed
-//! (`arrivals`), faults are served (`faults`), messages are obeyed (`commands`), a slice of what was
-//! asked for ahead is installed (`prefaults`), and what happened is told (`journal`). Then one
+//! (`arrivals`), faults are served (`faults`), messages are obeyed (`commands`), a piece of the states
+//! is copied (`exports`), a slice of what was asked for ahead is installed (`prefaults`), and what happened is told (`journal`). Then one
 //! question, [`FaultLoop::next`], decides whether to sleep (`idle`) and until when. What all steps
 //! work on is the guest (`guest`): its memory, the faults in hand, and the journal.
 
@@ -16,6 +16,7 @@ mod clock;
 mod collapses;
 mod commands;
 mod company;
+mod exports;
 mod faults;
 mod fetches;
 mod guest;
@@ -49,6 +50,7 @@ use crate::view::View;
 use ahead::Ahead;
 use collapses::Collapses;
 use commands::Commands;
+use exports::Exports;
 use fetches::Fetches;
 use guest::Guest;
 use idle::Idle;
@@ -93,6 +95,7 @@ pub(crate) struct FaultLoop {
     fetches: Fetches,
     prefaults: Prefaults,
     commands: Commands,
+    exports: Exports,
     release: Release,
     leaving: Leaving,
     /// Where it was asked for.
@@ -133,6 +136,7 @@ impl FaultLoop {
                 break halt;
             }
         };
+        self.finish_exports();
         if matches!(halt, Halt::Stopped) {
             self.let_go();
         }
@@ -143,6 +147,7 @@ impl FaultLoop {
         self.intake.drain(&mut self.guest)?;
         self.serve()?;
         self.obey()?;
+        self.export()?;
         self.prefault()?;
         self.collapse();
         self.release.finish(&mut self.guest, &mut self.intake, &mut self.live)?;
@@ -172,6 +177,7 @@ impl FaultLoop {
             .or(|| self.intake.next())
             .or(|| self.fetches.next())
             .or(|| self.commands.next(&self.guest))
+            .or(|| self.exports.next(&self.guest))
             .or(|| self.prefaults.next())
             .or(|| self.release.next(&self.guest))
             .or(|| self.leaving.next())

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::ahead::Ahead;
 use super::collapses::Collapses;
 use super::commands::Commands;
+use super::exports::Exports;
 use super::fetches::Fetches;
 use super::guest::Guest;
 use super::hand::Hand;
@@ -203,6 +204,7 @@ impl Setup {
             release: Release::new(mailbox),
             leaving: Leaving::default(),
             commands,
+            exports: Exports::default(),
             idle,
             live: ledger.live(),
             kept,

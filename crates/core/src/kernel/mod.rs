@@ -46,7 +46,7 @@ pub use process_facts::ProcessFacts;
 pub(crate) use process_id::ProcessId;
 pub(crate) use same_file::is_same_file;
 pub use shared::{Onlooker, Part, SharedMemory};
-pub(crate) use slices::run_for_a_moment_at_a_time;
+pub(crate) use slices::{InPieces, run_for_a_moment_at_a_time};
 pub use watch::{ReadySet, Watch};
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! How long a thread runs at a time where others want its core.
 
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
 use nix::libc;
 
@@ -25,45 +27,102 @@ const _: () = assert!(size_of::<Attributes>() == SIZE as usize);
 /// The least that can be asked for.
 const SHORTEST: u64 = 100_000;
 
+/// How long work that nobody waits for goes on before it is asked whether somebody wants the core.
+const AT_A_TIME: Duration = Duration::from_micros(20);
+
 /// Has the calling thread run often and for a short time, rather than seldom and for a long one: a
 /// guest waits for it each time that it is woken. It gets no more of a core that way than others do.
 /// Before Linux 6.12 it makes no difference. An error where a sandbox forbids it.
 pub(crate) fn run_for_a_moment_at_a_time() -> nix::Result<()> {
+    run_at_a_time(SHORTEST).map(drop)
+}
+
+/// Work of some milliseconds beside guests, done in pieces: after each the core is offered to whoever
+/// was woken there. The kernel itself would have them wait until the clock ticks, even behind a
+/// thread that runs for a short time at a time. Dropped, the thread is as it was.
+#[derive(Debug)]
+pub(crate) struct InPieces {
+    since: Instant,
+    before: Option<u64>,
+}
+
+impl InPieces {
+    pub(crate) fn begin() -> Self {
+        // An offer costs as much of the thread's share as it may run at a time.
+        let before = run_at_a_time(SHORTEST).ok().flatten();
+        Self { since: Instant::now(), before }
+    }
+
+    /// A piece is done. They are to take some microseconds each.
+    pub(crate) fn done(&mut self) {
+        if self.since.elapsed() >= AT_A_TIME {
+            std::thread::yield_now();
+            self.since = Instant::now();
+        }
+    }
+}
+
+impl Drop for InPieces {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = run_at_a_time(before);
+        }
+    }
+}
+
+/// How long the thread ran at a time before, if that was changed.
+fn run_at_a_time(nanos: u64) -> nix::Result<Option<u64>> {
+    let mut attributes = attributes()?;
+    // Whoever made it a real-time thread knows better.
+    let is_like_most = [libc::SCHED_OTHER, libc::SCHED_BATCH].map(i32::cast_unsigned);
+    if !is_like_most.contains(&attributes.policy) {
+        return Ok(None);
+    }
+    let before = std::mem::replace(&mut attributes.runtime, nanos);
+    // SAFETY: the kernel reads as many bytes as the first of them say.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0_u32) };
+    Errno::result(set)?;
+    Ok(Some(before))
+}
+
+fn attributes() -> nix::Result<Attributes> {
     let mut attributes = Attributes::default();
     let this: *mut Attributes = &raw mut attributes;
     // SAFETY: the kernel writes as many bytes as it is told there are.
     let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, this, SIZE, 0_u32) };
     Errno::result(got)?;
-    // Whoever made it a real-time thread knows better.
-    let is_like_most = [libc::SCHED_OTHER, libc::SCHED_BATCH].map(i32::cast_unsigned);
-    if !is_like_most.contains(&attributes.policy) {
-        return Ok(());
-    }
-    attributes.runtime = SHORTEST;
-    // SAFETY: the kernel reads as many bytes as the first of them say.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0_u32) };
-    Errno::result(set).map(drop)
+    Ok(attributes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Where the kernel takes it into account, it says so.
+    fn is_said(runtime: u64, before: &Attributes) -> bool {
+        [before.runtime, runtime].contains(&attributes().unwrap().runtime)
+    }
+
     #[test]
     fn nothing_else_about_the_thread_changes() {
-        let read = || {
-            let mut attributes = Attributes::default();
-            let this: *mut Attributes = &raw mut attributes;
-            // SAFETY: as above.
-            let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, this, SIZE, 0_u32) };
-            assert_eq!(Errno::result(got), Ok(0));
-            attributes
-        };
-        let before = read();
+        let before = attributes().unwrap();
         run_for_a_moment_at_a_time().unwrap();
-        let after = read();
+        let after = attributes().unwrap();
         assert_eq!((before.policy, before.nice), (after.policy, after.nice));
-        // Where the kernel takes it into account, it says so.
-        assert!([before.runtime, SHORTEST].contains(&after.runtime), "{after:?}");
+        assert!(is_said(SHORTEST, &before));
+    }
+
+    #[test]
+    fn a_thread_is_as_it_was_after_work_in_pieces() {
+        let before = attributes().unwrap();
+        let mut pieces = InPieces::begin();
+        assert!(is_said(SHORTEST, &before));
+        pieces.done();
+        drop(pieces);
+        let after = attributes().unwrap();
+        assert_eq!(
+            (before.policy, before.nice, before.runtime),
+            (after.policy, after.nice, after.runtime)
+        );
     }
 }
