@@ -345,6 +345,9 @@ fn a_file_system_that_cannot_read_without_waiting_has_everything_fetched() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o444);
     file.as_file().set_permissions(mode).unwrap();
     let told = FileSource::open(file.path()).unwrap();
+    // The first look tries to read.
+    let (_, pages, bytes) = look_at(&told, small(0, 1));
+    assert_eq!((pages, bytes), (1, vec![7; 4096]));
     assert_eq!(look(&told, small(0, 1)), ('m', 1));
     assert_eq!(look(&told, small(0, 16)), ('m', 16));
     as_another_user(|| {
