@@ -76,16 +76,16 @@ export interface PauseAndSnapshotOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-const guest: Check<Guest> = (value, at) =>
+const checkGuest: Check<Guest> = (value, at) =>
   value instanceof Guest ? value : at.expected('a Guest', value)
 
-const server: Check<Server> = (value, at) =>
+const checkServer: Check<Server> = (value, at) =>
   value instanceof Server ? value : at.expected('a Server', value)
 
 const checkTarget = looseObject<SnapshotTarget>({
   client: checkClient,
-  guest,
-  server: optional(server),
+  guest: checkGuest,
+  server: optional(checkServer),
 })
 
 const check = object<PauseAndSnapshotOptions>({
@@ -122,10 +122,10 @@ export function checkPauseAndSnapshotOptions(given: unknown): PauseAndSnapshotOp
  * that are served from it.
  */
 export async function refuseServedFile(
-  { guest: { servedFrom } }: SnapshotTarget,
+  { guest }: SnapshotTarget,
   { snapshot, snapshotState }: PauseAndSnapshotOptions,
 ): Promise<void> {
-  const served = await identity(servedFrom)
+  const served = await identity(guest.servedFrom)
   for (const [name, file] of Object.entries({ snapshot, snapshotState })) {
     const isServed = served !== undefined && served === (await identity(file))
     const what = 'another file than the one the guest is served from'
