@@ -11,7 +11,7 @@ use crate::host::{self, Use};
 use crate::measure::{Measure, Metric};
 use crate::plan::{Contender, Handler};
 use crate::snapshots::Snapshots;
-use crate::stand::{Stand, handed_off};
+use crate::stand::{Stand, at_the_door, let_in};
 
 /// Pages each guest touches before it is idle.
 const TOUCHED: u64 = 64;
@@ -33,13 +33,20 @@ pub(super) fn run(
     let file = snapshots.file(contender.snapshot, contender.cold)?;
     let source = Arc::new(Fetcher::new(Arc::new(FileSource::open(&file)?)));
     // First the guests and what it takes to speak to them, so that sessions are counted alone.
-    let handed_off = (0..guests)
-        .map(|_| handed_off(snapshots.dir(), contender.snapshot))
+    let at_the_door = (0..guests)
+        .map(|number| {
+            let dir = snapshots.dir().join(number.to_string());
+            std::fs::create_dir_all(&dir)?;
+            at_the_door(&dir, contender.snapshot)
+        })
         .collect::<Result<Vec<_>>>()?;
     let before = host::memory_kib();
-    let stands = handed_off
+    let stands = at_the_door
         .into_iter()
-        .map(|(guest, handoff)| Stand::session(guest, handoff, source.clone(), options, None))
+        .map(|(guest, listener)| {
+            let handoff = let_in(&listener, contender.snapshot)?;
+            Stand::session(guest, handoff, source.clone(), options, None)
+        })
         .collect::<Result<Vec<_>>>()?;
     for stand in &stands {
         stand.guest.thread(0).touch(0, TOUCHED)?;

@@ -17,12 +17,21 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A guest that has handed off, and its handoff.
 pub(crate) fn handed_off(dir: &Path, snapshot: Snapshot) -> Result<(Guest, Handoff)> {
+    let (guest, listener) = at_the_door(dir, snapshot)?;
+    Ok((guest, let_in(&listener, snapshot)?))
+}
+
+/// A guest whose handoff nobody has received yet.
+pub(crate) fn at_the_door(dir: &Path, snapshot: Snapshot) -> Result<(Guest, Listener)> {
     let listener = Listener::bind(&dir.join("uffd.sock"))?;
-    let guest = spawn(dir, snapshot, None)?;
+    Ok((spawn(dir, snapshot, None)?, listener))
+}
+
+/// Its handoff.
+pub(crate) fn let_in(listener: &Listener, snapshot: Snapshot) -> Result<Handoff> {
     let connection = listener.accept()?.ok_or("the guest has not connected")?;
     let never = Waker::new()?;
-    let handoff = connection.receive(&Limits::new(snapshot.bytes()), never.as_fd())?;
-    Ok((guest, handoff))
+    Ok(connection.receive(&Limits::new(snapshot.bytes()), never.as_fd())?)
 }
 
 /// A guest whose memory is a private mapping of this file, which hands nothing off.

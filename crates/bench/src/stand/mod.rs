@@ -15,7 +15,7 @@ use uffd_core::source::Fetcher;
 use uffd_core::units::PageRange;
 use uffd_guest::driver::Guest;
 
-pub(crate) use guest::handed_off;
+pub(crate) use guest::{at_the_door, let_in};
 pub(crate) use ready::Ready;
 
 use crate::host::Cores;

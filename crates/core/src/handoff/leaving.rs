@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::kernel::{Leaving, close_at_end_of_thread};
 
-/// More than this, and no guest is accepted. Ordinary ones are gone within microseconds.
+/// With so many, no guest is accepted. Ordinary ones are gone as soon as they have had a core.
 const MOST: usize = 64;
 
 /// Those of this process that are in no list.

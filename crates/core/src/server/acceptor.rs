@@ -3,13 +3,14 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::arrival::Arrival;
 use super::shared::{Shared, UnderWay};
 use super::{Refusal, ServerObserver, ServerOptions};
-use crate::handoff::{Connection, HandoffError, Listener};
+use crate::handoff::{AcceptError, Connection, HandoffError, Listener};
 use crate::kernel::Waker;
 use crate::session::SessionError;
 use crate::source::Fetcher;
@@ -17,6 +18,13 @@ use crate::source::Fetcher;
 /// Handoffs that may be under way at once. More wait in the socket's backlog, so that peers who
 /// say nothing cannot use up the process.
 const MOST_HANDOFFS: usize = 64;
+
+/// Where many guests come at once, what their handoffs leave to be closed waits for a core. Only what
+/// waits for longer than this waits for a peer.
+const BRIEF: Duration = Duration::from_secs(1);
+
+/// How soon is looked again meanwhile.
+const BRIEF_PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Acceptor {
     pub(super) listener: Listener,
@@ -43,6 +51,7 @@ impl Acceptor {
 
     fn accept(self) {
         let mut pause = PollTimeout::NONE;
+        let mut crowded_since = None;
         while !self.shared.stop.is_awake() {
             let full = self.shared.handoffs() >= MOST_HANDOFFS;
             let waits = full || pause != PollTimeout::NONE;
@@ -55,8 +64,13 @@ impl Acceptor {
                 continue;
             }
             match self.listener.accept() {
-                Ok(Some(connection)) => self.hand_over(connection),
-                Ok(None) => {}
+                Ok(connection) => {
+                    crowded_since = None;
+                    connection.into_iter().for_each(|connection| self.hand_over(connection));
+                }
+                Err(error) if is_brief(&error, &mut crowded_since, Instant::now()) => {
+                    pause = PollTimeout::try_from(BRIEF_PAUSE).unwrap_or(PollTimeout::ZERO);
+                }
                 Err(error) => {
                     let wait = error.retry_after();
                     self.observer.troubled(error);
@@ -89,9 +103,36 @@ impl Acceptor {
     }
 }
 
+/// Whether it says no more than that many came at once: nobody need be told.
+fn is_brief(error: &AcceptError, crowded_since: &mut Option<Instant>, now: Instant) -> bool {
+    matches!(error, AcceptError::Crowded { .. })
+        && now.saturating_duration_since(*crowded_since.get_or_insert(now)) < BRIEF
+}
+
 fn wait_for_any<const N: usize>(wakers: [&Waker; N]) {
     while !wakers.iter().any(|waker| waker.is_awake()) {
         let mut fds = wakers.map(|waker| PollFd::new(waker.as_fd(), PollFlags::POLLIN));
         let _ = poll(&mut fds, PollTimeout::NONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_told_of_once_it_stays() {
+        let crowded = AcceptError::Crowded { path: "uffd.sock".into(), count: 64 };
+        let (mut since, begin) = (None, Instant::now());
+        for (after, is_told) in [(0, false), (999, false), (1000, true), (1050, true)] {
+            let now = begin + Duration::from_millis(after);
+            assert_eq!(!is_brief(&crowded, &mut since, now), is_told, "{after} ms");
+        }
+        // Another one, after somebody was accepted.
+        since = None;
+        assert!(is_brief(&crowded, &mut since, begin + Duration::from_secs(9)));
+        let source = std::io::Error::from_raw_os_error(24);
+        let exhausted = AcceptError::Exhausted { path: "uffd.sock".into(), source };
+        assert!(!is_brief(&exhausted, &mut since, begin));
     }
 }
