@@ -115,8 +115,6 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #listening = deferred<void>()
   readonly #closed = deferred<void>()
   readonly #gone = deferred<void>()
-  /** Ends of guests that had ended before it was told that they came. */
-  readonly #endedBefore = new Map<number, NativeEvent>()
   readonly #endpoints: Promise<HttpEndpoint>[] = []
   readonly #places = new Set<ControlEndpoint | HttpEndpoint>()
   readonly #ended: EndedGuest[] = []
@@ -413,10 +411,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         const prefetch = recovered ? undefined : this.#prefetch
         const guest = new Guest(event.guest, this.#surroundings(), { recovered, prefetch })
         if (recovered) this.#left.takenOver(guest)
-        this.#arrive(guest, event.guest.id)
-        const end = this.#endedBefore.get(event.guest.id)
-        this.#endedBefore.delete(event.guest.id)
-        return end && this.#take(end)
+        return this.#arrive(guest, event.guest.id)
       }
       case 'stateDirOnDisk':
         return warn(
@@ -448,10 +443,6 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       case 'releasing':
       case 'ended': {
         const guest = this.#guests.get(event.guest)
-        if (event.type === 'ended' && guest === undefined) {
-          this.#endedBefore.set(event.guest, event)
-          return
-        }
         if (event.type === 'ended') {
           this.#guests.delete(event.guest)
           if (guest !== undefined) promiseNoMore(guest)

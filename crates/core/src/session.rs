@@ -11,7 +11,7 @@ use thiserror::Error;
 
 mod standby;
 
-pub use standby::{Standby, Taken};
+pub use standby::{Served, Standby, Taken};
 
 pub use crate::contract::{
     Cause, DirtyTracking, End, Ended, Export, FaultAround, Lack, NoObserver, NotReleased, Notice,

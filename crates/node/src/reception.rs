@@ -1,6 +1,6 @@
 //! Receives the guests of a server.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uffd_core::handoff::AcceptError;
@@ -27,8 +27,6 @@ struct Register {
     running: HashMap<u32, Arc<Session>>,
     /// They have ended, and their threads may have a few steps left: dropping one waits for those.
     leaving: Vec<Arc<Session>>,
-    /// They were taken over, and had ended before that was told.
-    ended_before: HashSet<u32>,
     ending: Option<Ending>,
 }
 
@@ -53,9 +51,6 @@ impl Ending {
 impl Sessions {
     fn add(&self, id: u32, session: Arc<Session>) {
         let mut register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if register.ended_before.remove(&id) {
-            return register.leaving.push(session);
-        }
         if let Some(ending) = register.ending {
             ending.begin(&session);
         }
@@ -65,10 +60,8 @@ impl Sessions {
     /// JavaScript was told of the end of this one.
     pub(crate) fn remove(&self, id: u32) {
         let mut register = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match register.running.remove(&id) {
-            Some(session) => register.leaving.push(session),
-            None => drop(register.ended_before.insert(id)),
-        }
+        let ended = register.running.remove(&id);
+        register.leaving.extend(ended);
         register.leaving.retain(|session| session.end().is_none());
     }
 

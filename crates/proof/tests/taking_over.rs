@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 
 use uffd_core::kernel::Process;
 use uffd_core::ledger::{SnapshotPlace, StateDir};
@@ -136,6 +137,18 @@ impl Place {
         Server::bind(&socket, fetcher, options, observer).unwrap()
     }
 
+    /// A guest that a server here has left.
+    fn left(&self) -> Guest {
+        let (bound, told) = self.bind();
+        let server = bound.open();
+        let guest = self.guest();
+        let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
+        session.begin_hand_over();
+        assert_eq!(session.wait(), End::HandedOver);
+        server.stop();
+        guest
+    }
+
     fn guest(&self) -> Guest {
         let socket = self.dir.path().join("uffd.sock");
         let options = Options::new(socket, [PAGES], self.pattern);
@@ -150,14 +163,7 @@ fn is_whole(guest: &Guest) {
 #[test]
 fn who_comes_while_guests_are_taken_over_waits_and_is_served_then() {
     let place = Place::new();
-    let (bound, told) = place.bind();
-    let server = bound.open();
-    let left = place.guest();
-    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
-    session.begin_hand_over();
-    assert_eq!(session.wait(), End::HandedOver);
-    server.stop();
-
+    let left = place.left();
     let (bound, told) = place.bind();
     // It has handed off when this returns; nobody has looked at it.
     let early = place.guest();
@@ -174,14 +180,7 @@ fn who_comes_while_guests_are_taken_over_waits_and_is_served_then() {
 #[test]
 fn a_server_that_is_never_opened_is_stopped_and_serves_on_whom_it_has_taken_over() {
     let place = Place::new();
-    let (bound, told) = place.bind();
-    let server = bound.open();
-    let guest = place.guest();
-    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
-    session.begin_hand_over();
-    session.wait();
-    server.stop();
-
+    let guest = place.left();
     let (bound, told) = place.bind();
     bound.take_over(&mut Spares::new()).unwrap();
     drop(bound);
@@ -194,14 +193,7 @@ fn a_server_that_is_never_opened_is_stopped_and_serves_on_whom_it_has_taken_over
 #[test]
 fn a_guest_that_was_taken_over_is_not_served_twice() {
     let place = Place::new();
-    let (bound, told) = place.bind();
-    let server = bound.open();
-    let guest = place.guest();
-    let Told::Arrived(session) = told.recv_timeout(DEADLINE).unwrap() else { panic!() };
-    session.begin_hand_over();
-    session.wait();
-    server.stop();
-
+    let guest = place.left();
     let (bound, told) = place.bind();
     bound.take_over(&mut Spares::new()).unwrap();
     let server = bound.open();
@@ -219,6 +211,55 @@ fn a_guest_that_was_taken_over_is_not_served_twice() {
     // Once its session has ended it may be handed off again.
     taken.stop();
     assert!(matches!(hand_off(), Told::Arrived(_)));
+}
+
+/// Who tells that a guest was taken over, and its end.
+#[derive(Clone)]
+struct Tellers(Arc<Mutex<Sender<(&'static str, ThreadId)>>>);
+
+impl Tellers {
+    fn note(&self, what: &'static str) {
+        let who = std::thread::current().id();
+        self.0.lock().unwrap().send((what, who)).unwrap_or_default();
+    }
+}
+
+impl ServerObserver for Tellers {
+    fn arriving(&self) -> Arriving {
+        unreachable!("nobody comes")
+    }
+
+    fn recovering(&self) -> Arriving {
+        let this = self.clone();
+        let served = move |session: Session| {
+            this.note("taken over");
+            session.begin_stop();
+        };
+        Arriving { observer: Box::new(self.clone()), served: Box::new(served) }
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        panic!("{refusal}");
+    }
+}
+
+impl Observer for Tellers {
+    fn ended(&mut self, _end: &End, _stats: Stats) {
+        self.note("ended");
+    }
+}
+
+/// One thread tells both, so that whoever hears of an end has heard of the guest.
+#[test]
+fn a_guest_that_ends_as_soon_as_it_is_taken_over_is_told_of_before_its_end() {
+    let place = Place::new();
+    let _guest = place.left();
+    let (sender, told) = channel();
+    let bound = place.bind_for(Arc::new(Tellers(Arc::new(Mutex::new(sender)))), None);
+    bound.take_over(&mut Spares::new()).unwrap();
+    let (first, teller) = told.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(first, "taken over");
+    assert_eq!(told.recv_timeout(DEADLINE), Ok(("ended", teller)));
 }
 
 /// As a server in a worker that was terminated has it, for a moment.

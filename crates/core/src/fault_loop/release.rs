@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::guest::Guest;
 use super::intake::Intake;
 use super::next::Next;
@@ -19,6 +21,9 @@ use crate::units::{GuestAddr, PageSize};
 
 /// How long threads that give memory back may take to go on, once nothing is registered any more.
 const LAST_REMOVES: Duration = Duration::from_secs(10);
+
+/// What UFFDIO_UNREGISTER says of memory that no userfaultfd can have, and of none.
+const INVALID: i32 = Errno::EINVAL as i32;
 
 /// Progress is not told more often.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -146,14 +151,15 @@ impl Release {
 fn unregister(uffd: &Uffd, start: GuestAddr, pages: u64, page_size: PageSize) -> Turn {
     match uffd.unregister(start, pages * page_size.bytes()) {
         Outcome::Done(_) | Outcome::Unmapped => Ok(()),
-        // Somewhere in it is memory of another kind, or none: that is no reason to leave the rest.
-        Outcome::Refused(_) if pages > 1 => {
+        // A page is of another kind, or not there at all.
+        Outcome::Refused(INVALID) if pages == 1 => Ok(()),
+        // Some of them are: that is no reason to leave the rest.
+        Outcome::Refused(INVALID) => {
             let half = pages / 2;
             unregister(uffd, start, half, page_size)?;
             let middle = GuestAddr(start.0 + half * page_size.bytes());
             unregister(uffd, middle, pages - half, page_size)
         }
-        Outcome::Refused(_) => Ok(()),
         Outcome::Gone => Err(Halt::GuestExited),
         other => {
             Err(super::intake::failed(format!("unregister the pages from {start}: {other:?}")))

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::guests::Expected;
 use super::{Arriving, Server, ServerObserver, ServerOptions};
 use crate::recovery::{Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
-use crate::session::{Session, Standby};
+use crate::session::{Served, Standby};
 use crate::source::Fetcher;
 
 /// All that a guest waits for is that it is let go of, perhaps by a server of this very process; then
 /// somebody takes its session.
-type Ready = (Standby, Expected, Box<dyn FnOnce(Session)>);
+type Ready = (Standby, Expected, Served);
 
 /// A server whose socket is bound and that accepts nobody yet. Dropped, it is stopped; guests it has
 /// taken over go on being served.
@@ -45,16 +45,12 @@ impl Bound {
                 if !expected.readmit() {
                     return Err(NotTaken::Served((standby, expected, served)));
                 }
-                match standby.take(within) {
-                    Ok(session) => {
-                        served(session);
-                        Ok(())
+                standby.take(within, served).map_err(|error| match error {
+                    NotTaken::Served((standby, served)) => {
+                        NotTaken::Served((standby, expected, served))
                     }
-                    Err(NotTaken::Served(standby)) => {
-                        Err(NotTaken::Served((standby, expected, served)))
-                    }
-                    Err(NotTaken::Not(error)) => Err(NotTaken::Not(error)),
-                }
+                    NotTaken::Not(error) => NotTaken::Not(error),
+                })
             })?;
         others.into_iter().for_each(|other| self.observer.not_recovered(other));
         Ok(())

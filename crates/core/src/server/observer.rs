@@ -3,14 +3,14 @@
 use super::Refusal;
 use crate::handoff::AcceptError;
 use crate::recovery::NotRecovered;
-use crate::session::{Observer, Session};
+use crate::session::{Observer, Served};
 
 /// What becomes of a guest whose handoff has arrived. Dropped if it is refused all the same.
 pub struct Arriving {
     /// Is told what the guest's session does.
     pub observer: Box<dyn Observer>,
-    /// Takes the session once the guest is being served; must return at once.
-    pub served: Box<dyn FnOnce(Session)>,
+    /// Takes its session before anything is told of it.
+    pub served: Served,
 }
 
 /// Is told what a server does. Called on the server's threads; must return at once.

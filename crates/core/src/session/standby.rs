@@ -39,6 +39,9 @@ pub enum Taken {
     Not(NotRecovered),
 }
 
+/// Takes the session of a guest on the guest's thread, before it serves; must return at once.
+pub type Served = Box<dyn FnOnce(Session) + Send>;
+
 #[derive(Debug)]
 struct Order {
     unnamed: IfUnnamed,
@@ -98,15 +101,27 @@ impl Standby {
         self.order(unnamed, within, Box::new(told));
     }
 
-    /// Takes the guest over once whoever has it lets go of it, within so long.
-    pub fn take(self, within: Duration) -> Result<Session, NotTaken<Self>> {
+    /// Takes the guest over once whoever has it lets go of it, within so long. `served` has its
+    /// session then, before anything is told of it; while somebody else has it, it is given back.
+    pub fn take(self, within: Duration, served: Served) -> Result<(), NotTaken<(Self, Served)>> {
         let (sender, answer) = crossbeam_channel::bounded(1);
-        self.order(IfUnnamed::HasEnded, within, Box::new(move |taken| drop(sender.send(taken))));
-        match answer.recv().unwrap_or_else(|_| Taken::Not(ended(self.path.clone()))) {
-            Taken::Served(session) => Ok(session),
-            Taken::ByOther => Err(NotTaken::Served(self)),
-            Taken::Not(error) => Err(NotTaken::Not(error)),
-        }
+        let told = move |taken| {
+            let answer = match taken {
+                Taken::Served(session) => {
+                    served(session);
+                    Ok(())
+                }
+                Taken::ByOther => Err(NotTaken::Served(served)),
+                Taken::Not(error) => Err(NotTaken::Not(error)),
+            };
+            drop(sender.send(answer));
+        };
+        self.order(IfUnnamed::HasEnded, within, Box::new(told));
+        let answer = answer.recv().unwrap_or_else(|_| Err(NotTaken::Not(ended(self.path.clone()))));
+        answer.map_err(|error| match error {
+            NotTaken::Served(served) => NotTaken::Served((self, served)),
+            NotTaken::Not(error) => NotTaken::Not(error),
+        })
     }
 
     fn order(&self, unnamed: IfUnnamed, within: Duration, told: Told) {

@@ -165,30 +165,27 @@ impl FileSource {
         self.residency.map(&self.map, &self.extents, range, now, &|| self.is_told(now))
     }
 
-    /// The bytes of a single page of data, if it is the first that is wanted of what lies around it
-    /// and in the page cache.
-    fn first_of_chunk<'a>(
-        &self,
-        page: Range<u64>,
-        now: u32,
-        scratch: &'a Scratch,
-    ) -> Option<&'a [u8]> {
+    /// What there is of a single page of data, if it is the first that is wanted of what lies around
+    /// it.
+    fn first_of_chunk<'a>(&self, page: Range<u64>, now: u32, scratch: &'a Scratch) -> First<'a> {
         let is_single = page.end - page.start == HOST_PAGE;
         if !is_single
             || self.residency.was_there(page.start)
             || !self.reads_cached.load(Ordering::Relaxed)
             || !self.is_told(now)
-            || !self.is_resident(page.clone())
         {
-            return None;
+            return First::Other;
+        }
+        if !self.is_resident(page.clone()) {
+            return First::Absent;
         }
         let buffer = scratch.bytes(to_usize(HOST_PAGE));
-        // Evicted meanwhile, or the file cannot be read like this: whoever asks next finds out.
+        // Evicted meanwhile, or the file cannot be read like this: whoever maps it finds out.
         if self.read_cached(page.start, buffer) < HOST_PAGE {
-            return None;
+            return First::Other;
         }
         self.residency.note_wanted(page.start);
-        Some(buffer)
+        First::Read(buffer)
     }
 
     /// From now on the kernel tells us what is in the page cache, or does not.
@@ -259,6 +256,16 @@ impl FileSource {
     }
 }
 
+/// The first page that is wanted of what lies around it.
+enum First<'a> {
+    /// Its bytes.
+    Read(&'a [u8]),
+    /// It is not in the page cache.
+    Absent,
+    /// It is not the first, or cannot be read: it is mapped.
+    Other,
+}
+
 /// The time when the file was opened; 0 stands for never.
 const FIRST_MS: u32 = 1;
 
@@ -282,8 +289,10 @@ impl Source for FileSource {
         let whole = |bytes: u64| bytes - bytes % page;
         let all_data = whole(there.min(data.end - offset));
         if self.lookout.told() && data.start <= offset && all_data > 0 {
-            if let Some(bytes) = self.first_of_chunk(offset..offset + all_data, now, scratch) {
-                return Chunk::Ready(bytes.into());
+            match self.first_of_chunk(offset..offset + all_data, now, scratch) {
+                First::Read(bytes) => return Chunk::Ready(bytes.into()),
+                First::Absent => return Chunk::Absent(len),
+                First::Other => {}
             }
             let bytes = whole(self.mapped(offset..offset + all_data, now));
             if bytes > 0 {
