@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { commands } from '../../src/cli/commands.js'
 import { type Shell, shells } from '../../src/cli/completion/shells.js'
+import { table } from '../../src/cli/completion/table.js'
 import { runCommand } from '../support/command.js'
 import { temporaryDirectory } from '../support/stage.js'
 
@@ -45,7 +46,7 @@ const lines = ({ stdout }: { stdout: string }) => stdout.split('\n').filter(Bool
 
 async function complete(t: ExecutionContext, shell: Shell, ...words: string[]) {
   const script = join(temporaryDirectory(t), 'script')
-  writeFileSync(script, shells[shell]())
+  writeFileSync(script, shells[shell](table(commands)))
   return await completing[shell](script, words)
 }
 
@@ -86,7 +87,7 @@ test('the command prints the scripts, and knows no other shell', async (t) => {
   for (const shell of ['bash', 'zsh', 'fish'] as const) {
     const { status, stdout } = await runCommand(t, 'completion', shell)
     t.is(status, 0)
-    t.is(stdout.trim(), shells[shell]().trim())
+    t.is(stdout.trim(), shells[shell](table(commands)).trim())
   }
   const { status, stderr } = await runCommand(t, 'completion', 'tcsh')
   t.is(status, 2)

@@ -1,5 +1,5 @@
 import type { Command } from './command.js'
-import { completion } from './completion/command.js'
+import { completionOf } from './completion/command.js'
 import { configure } from './configure/command.js'
 import { dump, status, stop } from './control/commands.js'
 import { demo } from './demo/command.js'
@@ -23,5 +23,5 @@ export const commands: readonly Command[] = [
   traceShow,
   traceCheck,
   traceMerge,
-  completion,
+  completionOf(() => commands),
 ]

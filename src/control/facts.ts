@@ -3,7 +3,7 @@ import type { Guest } from '../guest/guest.js'
 import { describeGuest } from '../http/guests.js'
 import { measured, table } from '../metrics/table.js'
 import native from '#native'
-import type { Server } from '../server/server.js'
+import type { Inspected } from '../server/inspected.js'
 
 /** The version of what is spoken on a control socket. */
 export const protocol = 1
@@ -12,7 +12,7 @@ export const protocol = 1
 const patienceMs = 2_000
 
 /** What is told of a server and its guests at a look; asks no guest. */
-export function statusOf(server: Server) {
+export function statusOf(server: Inspected) {
   const { socket, snapshot, guests, guardian } = server
   const { isOpen, uptimeMs, stateDir } = server.about()
   const totals = totalsOf(server)
@@ -34,7 +34,7 @@ export function statusOf(server: Server) {
 }
 
 /** How many guests ended how. */
-export const endsOf = (server: Server) => endsIn(totalsOf(server))
+export const endsOf = (server: Inspected) => endsIn(totalsOf(server))
 
 function endsIn({
   exited,
@@ -46,7 +46,7 @@ function endsIn({
   return { exited, stopped, handedOver, released, failed }
 }
 
-function totalsOf(server: Server): Readonly<Record<string, number>> {
+function totalsOf(server: Inspected): Readonly<Record<string, number>> {
   const counted = measured(table, server.figures()).flatMap(({ samples }) => samples)
   return Object.fromEntries(
     counted.flatMap(({ field, value }) => (field === undefined ? [] : [[field, value] as const])),
@@ -54,7 +54,7 @@ function totalsOf(server: Server): Readonly<Record<string, number>> {
 }
 
 /** Everything that is known of these guests and their server, for the report of a defect. */
-export async function dumpOf(server: Server, guests: readonly Guest[]) {
+export async function dumpOf(server: Inspected, guests: readonly Guest[]) {
   const { options, refusals, lastRefusal, ended } = server.about()
   const { recovered, notRecovered, swept, guardian } = server
   const { rss, heapUsed } = process.memoryUsage()

@@ -1,6 +1,6 @@
 import type { Guest } from '../guest/guest.js'
 import type { Page } from '../http/respond.js'
-import type { Server } from '../server/server.js'
+import type { Inspected } from '../server/inspected.js'
 import { localSocket, options } from '../validate.js'
 import { ControlEndpoint } from './endpoint.js'
 import { dumpOf, endsOf, protocol, statusOf } from './facts.js'
@@ -13,9 +13,9 @@ export interface Controlled {
   readonly endsProcess: boolean
 }
 
-/** Lets a server be controlled at a Unix socket; see {@link Server.control}. */
+/** Lets a server be controlled at a Unix socket; see `Server.control`. */
 export async function serveControl(
-  server: Server,
+  server: Inspected,
   at: unknown,
   { stop, endsProcess }: Controlled,
 ): Promise<ControlEndpoint> {
@@ -71,7 +71,7 @@ const named = ({ id, pid }: Guest, name: string) =>
   id === name || `${pid}` === name || (name.length >= 4 && id.startsWith(name))
 
 /** What the server came to, and the guests it had. */
-function endOf(server: Server, guests: readonly Guest[]) {
+function endOf(server: Inspected, guests: readonly Guest[]) {
   return {
     ended: true,
     ends: endsOf(server),

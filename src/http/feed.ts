@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import type { Guest } from '../guest/guest.js'
 import { bucketsOf } from '../metrics/latency.js'
 import { guestTable, measured, table } from '../metrics/table.js'
-import type { Server } from '../server/server.js'
+import type { Inspected } from '../server/inspected.js'
 
 /** How often whoever watches is told. */
 const everyMs = 1000
@@ -33,13 +33,13 @@ interface Watcher {
  * those that are looked at. It is put together once for all who watch.
  */
 export class Feed {
-  readonly #server: Server
+  readonly #server: Inspected
   readonly #watchers = new Set<Watcher>()
   readonly #ended = new Map<string, { readonly guest: Guest; readonly since: number }>()
   #known: readonly Guest[] = []
   #timer: NodeJS.Timeout | undefined
 
-  constructor(server: Server) {
+  constructor(server: Inspected) {
     this.#server = server
   }
 

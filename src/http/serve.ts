@@ -1,7 +1,7 @@
 import { exposition, formatFor, formats } from '../metrics/exposition.js'
 import { labelName, metricsOfGuests } from '../metrics/of-guests.js'
 import { measured, table } from '../metrics/table.js'
-import type { Server } from '../server/server.js'
+import type { Inspected } from '../server/inspected.js'
 import { arrayOf, boolean, object, optional, options } from '../validate.js'
 import { address } from './address.js'
 import { HttpEndpoint } from './endpoint.js'
@@ -32,9 +32,9 @@ const checkOptions = object<HttpOptions>({
   tagLabels: optional(arrayOf(labelName)),
 })
 
-/** Serves a server's figures; see {@link Server.http}. */
+/** Serves a server's figures; see `Server.http`. */
 export async function serveHttp(
-  server: Server,
+  server: Inspected,
   at: unknown,
   httpOptions: HttpOptions,
 ): Promise<HttpEndpoint> {
@@ -54,7 +54,7 @@ const healthz: Page = () => ({ type: 'text/plain; charset=utf-8', body: 'ok\n' }
 
 /** Without `tagLabels` there are no series of guests. */
 function pagesOf(
-  server: Server,
+  server: Inspected,
   tagLabels: readonly string[] | undefined,
   live: readonly [string, Page][],
 ): Pages {

@@ -28,6 +28,7 @@ import { warn } from '../warn.js'
 import { Arrivals } from './arrivals.js'
 import { leaveNothingAtExit, nothingToLeave } from './at-exit.js'
 import { Guarding, type GuardianEvents, type GuardianState } from './guardian.js'
+import { type About, type EndedGuest } from './inspected.js'
 import { Left, type NotRecovered } from './left.js'
 import { type CheckedOptions } from './options.js'
 import { systemdState, takeEnvironment, type SystemdState } from './systemd.js'
@@ -77,16 +78,6 @@ const defaultAcceptTimeoutMs = 60_000
 
 /** Guests that have ended, of which is remembered how. */
 const mostRemembered = 32
-
-/** A guest that has ended, for whoever looks into the server. */
-export interface EndedGuest {
-  readonly id: string
-  readonly pid: number | undefined
-  readonly at: string
-  readonly reason: string
-  readonly code: string | undefined
-  readonly message: string | undefined
-}
 
 const patience: Check<number> = (value, at) =>
   value === Infinity ? Infinity : milliseconds(value, at)
@@ -292,7 +283,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   }
 
   /** @internal What is known of it that is not public, for whoever may look into it. */
-  about() {
+  about(): About {
     return {
       isOpen: this.#state === 'open' && this.#hasListened,
       uptimeMs: performance.now() - this.#since,

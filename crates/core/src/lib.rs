@@ -17,6 +17,7 @@
 //! | [`session`], [`server`] | life cycle, commands, reports, ends |
 //! | [`metrics`], [`view`] | what is counted, and what others see without asking a fault loop |
 //! | [`service_manager`] | who started this process and keeps userfaultfds beyond it |
+//! | [`watchdog`] | signs of life for the service manager, as long as every fault loop answers |
 //! | [`guardian`] | the process that serves the guests whenever the server cannot |
 
 mod collapser;
@@ -46,4 +47,5 @@ pub mod stats;
 pub mod trace;
 pub mod units;
 pub mod view;
+pub mod watchdog;
 mod window;

@@ -33,6 +33,7 @@ mod release_progress;
 mod reporter;
 mod server;
 mod service_manager;
+mod sessions;
 mod snapshot;
 mod stats;
 mod trace;

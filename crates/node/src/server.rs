@@ -21,8 +21,9 @@ use crate::event::NativeEvent;
 use crate::guardian::Hearing;
 use crate::listen_options::{NativeListenOptions, StateDirOptions};
 use crate::outbox::{News, Outbox};
-use crate::reception::{Ending, Reception, Sessions};
+use crate::reception::Reception;
 use crate::service_manager::{NativeServiceManager, Service, Starting};
+use crate::sessions::{Ending, Sessions};
 use crate::snapshot::Snapshot;
 
 /// A server and the guests it received. Starting and closing happen on threads of their own,

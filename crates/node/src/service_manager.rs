@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use napi_derive::napi;
 use uffd_core::service_manager::{Environment, Phase, ServiceManager};
+use uffd_core::watchdog;
 
 use crate::outbox::{News, Outbox};
-use crate::reception::Sessions;
+use crate::sessions::Sessions;
 
 /// What is known of it.
 #[napi(object, object_from_js = false)]
@@ -52,7 +53,7 @@ impl Service {
             let watched = Arc::downgrade(&service);
             let sessions = move || watched.upgrade().map(|it| it.sessions()).unwrap_or_default();
             // Without a thread for it the manager gets no signs of life, and restarts the service.
-            let _ = service.manager.watch(Box::new(sessions));
+            let _ = watchdog::watch(&service.manager, Box::new(sessions));
             *known = Some(service);
         }
         known.clone()

@@ -23,6 +23,7 @@ use uffd_core::service_manager::{Environment, Phase, ServiceManager, Trouble};
 use uffd_core::session::{NoObserver, Observer, Session, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource, Source};
 use uffd_core::stats::Stats;
+use uffd_core::watchdog;
 use uffd_guest::driver::{Guest, GuestBuilder};
 use uffd_guest::options::Options;
 use uffd_guest::pattern::Pattern;
@@ -196,7 +197,7 @@ fn it_gets_signs_of_life_for_as_long_as_every_fault_loop_turns() {
     let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
     let manager = ServiceManager::of(&environment).unwrap();
     let watched = Arc::clone(&session);
-    manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
+    watchdog::watch(&manager, Box::new(move || vec![Arc::clone(&watched)])).unwrap();
     // On a busy machine it may not be let run in time now and then.
     in_a_row(&socket, 3, "WATCHDOG=1");
 
@@ -255,7 +256,7 @@ fn it_gets_signs_of_life_while_the_kernel_holds_a_fault_loop_up() {
     let environment = Environment { watchdog_usec: Some("30000".into()), ..told_at(&path) };
     let manager = ServiceManager::of(&environment).unwrap();
     let watched = Arc::clone(&session);
-    manager.watch(Box::new(move || vec![Arc::clone(&watched)])).unwrap();
+    watchdog::watch(&manager, Box::new(move || vec![Arc::clone(&watched)])).unwrap();
     (0..5).for_each(|_| assert_eq!(next(&socket), "WATCHDOG=1"));
     assert!(is_held_up());
     // Both have the userfaultfd, and the loop has a hold on the memory.

@@ -1,4 +1,4 @@
-import { type CompletedCommand, type CompletedOption, table, type Value } from './table.js'
+import { type CompletedCommand, type CompletedOption, type Value } from './table.js'
 
 const program = 'uffd-rs-serve'
 
@@ -30,8 +30,7 @@ function families(commands: readonly CompletedCommand[]): [first: string, second
   return [...kin]
 }
 
-function bash(): string {
-  const commands = table()
+function bash(commands: readonly CompletedCommand[]): string {
   const options = commands.map((command) => {
     const names = command.options.map(({ name }) => name).join(' ')
     const pattern = command.words.length === 0 ? '*' : quoted(nameOf(command))
@@ -87,8 +86,7 @@ function valueCases(commands: readonly CompletedCommand[]): string[] {
   })
 }
 
-function zsh(): string {
-  const commands = table()
+function zsh(commands: readonly CompletedCommand[]): string {
   const functions = commands.map((command) => {
     const specs = command.options.map((option) => `    ${zshOption(option)}`)
     if (command.takesFiles) specs.push(`    '*:file:_files'`)
@@ -144,8 +142,7 @@ function zshOption({ name, help, value }: CompletedOption): string {
   return quoted(`${spec}:value:${value === 'anything' ? '' : `(${value.join(' ')})`}`)
 }
 
-function fish(): string {
-  const commands = table()
+function fish(commands: readonly CompletedCommand[]): string {
   const lines = named(commands)
     .filter(({ words }) => words.length === 1)
     .map(

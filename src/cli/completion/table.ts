@@ -1,5 +1,5 @@
 import type { Options } from '../arguments/option.js'
-import { commands } from '../commands.js'
+import type { Command } from '../command.js'
 
 /** What can follow an option. */
 export type Value = 'nothing' | 'file' | 'anything' | readonly string[]
@@ -23,7 +23,7 @@ export interface CompletedCommand {
 const files: ReadonlySet<string> = new Set(['FILE', 'PATH', 'DIR', 'TRACE'])
 
 /** What a shell has to know of the commands. */
-export const table = (): readonly CompletedCommand[] =>
+export const table = (commands: readonly Command[]): readonly CompletedCommand[] =>
   commands.map(({ name, summary, options, words }) => ({
     words: name.split(' ').filter((word) => word !== ''),
     summary,

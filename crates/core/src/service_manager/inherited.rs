@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rustix::net::{SocketAddrUnix, SocketType, getsockname, sockopt};
 
 use super::lock;
-use super::store::is_name;
+use super::names::is_name;
 use super::trouble::Trouble;
 use crate::kernel::{self, Inherited};
 

@@ -1,6 +1,6 @@
 //! The service manager that started this process, such as systemd: it is told of what becomes of the
 //! service (`sd_notify(3)`), keeps userfaultfds while no server lives (`FDSTORE=1`), hands over
-//! sockets (`sd_listen_fds(3)`), and waits for signs of life (`sd_watchdog_enabled(3)`).
+//! sockets (`sd_listen_fds(3)`), and waits for signs of life, which [`crate::watchdog`] gives.
 //!
 //! What it has said is given, as an [`Environment`]: whoever reads that takes it out of the real one,
 //! so that no program that is started from here takes itself for the service.
@@ -10,11 +10,11 @@
 
 mod environment;
 mod inherited;
+mod names;
 mod notifier;
 mod post;
 mod store;
 mod trouble;
-mod watchdog;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,6 @@ pub use environment::Environment;
 pub(crate) use inherited::InheritedSocket;
 pub use notifier::Phase;
 pub use trouble::{OnTrouble, Trouble};
-pub use watchdog::Sessions;
 
 use inherited::Sockets;
 use post::Post;
@@ -106,12 +105,10 @@ impl ServiceManager {
         }
     }
 
-    /// Gives signs of life for as long as this process lives and all fault loops of `sessions` do, if
-    /// the manager wants them; otherwise it restarts the service. To be called once.
-    pub fn watch(&self, sessions: Sessions) -> std::io::Result<()> {
-        match (&self.post, self.watchdog) {
-            (Some(post), Some(every)) => watchdog::start(Arc::clone(post), every, sessions),
-            _ => Ok(()),
+    /// A sign of life.
+    pub(crate) fn is_alive(&self) {
+        if let Some(post) = &self.post {
+            post.send(notifier::Message::alive(), None);
         }
     }
 

@@ -2,31 +2,16 @@
 //! the guest.
 
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 
 use super::inherited::Copies;
+use super::names::prefix_of;
 use super::notifier::Message;
 use super::post::Post;
 use super::trouble::{Trouble, Troubles};
 use super::{Words, lock};
 use crate::kernel::Uffd;
 use crate::ledger::{Spares, StateDir};
-
-/// What the names of guests begin with; a service may keep others besides.
-const PREFIX: &str = "uffd-rs-";
-
-/// Whether a name is that of a guest.
-pub(super) fn is_name(name: &str) -> bool {
-    name.starts_with(PREFIX)
-}
-
-/// What the names of all guests of a directory begin with. Guests of another one are another server's,
-/// in this process or a later one.
-fn prefix_of(dir: &StateDir) -> String {
-    let path = dir.path().canonicalize().unwrap_or_else(|_| dir.path().to_owned());
-    format!("{PREFIX}{:08x}-", crc32fast::hash(path.as_os_str().as_bytes()))
-}
 
 #[derive(Debug)]
 pub(crate) struct Store(Arc<Inner>);

@@ -1,4 +1,5 @@
-//! Signs of life for a service manager: only when every fault loop has answered.
+//! Signs of life for the service manager (`sd_watchdog_enabled(3)`): only when every fault loop has
+//! answered.
 
 use std::io;
 use std::sync::Arc;
@@ -7,26 +8,28 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 
-use super::notifier::Message;
-use super::post::Post;
 use crate::contract::Reply;
+use crate::service_manager::ServiceManager;
 use crate::session::Session;
 
 /// The sessions that are to be alive.
 pub type Sessions = Box<dyn Fn() -> Vec<Arc<Session>> + Send>;
 
-/// Asks all sessions three times as often as the manager wants a sign of life, so that an answer at
-/// the very end of its time is one in time still.
-pub(super) fn start(post: Arc<Post>, every: Duration, sessions: Sessions) -> io::Result<()> {
-    let ask_every = ask_every(every);
+/// Gives signs of life for as long as this process lives and all fault loops of `sessions` do, if the
+/// manager wants them; otherwise it restarts the service. To be called once.
+///
+/// All sessions are asked three times as often as it wants a sign, so that an answer at the very end of
+/// its time is one in time still.
+pub fn watch(manager: &Arc<ServiceManager>, sessions: Sessions) -> io::Result<()> {
+    let Some(every) = manager.watchdog() else { return Ok(()) };
+    let (manager, ask_every) = (Arc::clone(manager), ask_every(every));
     let run = move || {
         loop {
             let due = Instant::now() + ask_every;
             match is_alive(&sessions(), due) {
-                Ok(()) => post.send(Message::alive(), None),
+                Ok(()) => manager.is_alive(),
                 Err(who) => {
-                    let text = format!("The fault loop of the guest {who} does not answer");
-                    post.send(Message::status(&text), None);
+                    manager.status(&format!("The fault loop of the guest {who} does not answer"));
                 }
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
