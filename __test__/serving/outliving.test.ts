@@ -143,6 +143,25 @@ test('a server that is given up at any moment of its start leaves guests where t
   await isAsItWas(t, guest)
 })
 
+test('a server that is given up after it listens, and before anybody has it, leaves guests too', async (t) => {
+  const place = new Place(t)
+  const guest = await place.left()
+  const giveUp = new AbortController()
+  const { socket } = place.options()
+  // Whoever looks whether it was aborted finds that it just was.
+  Object.defineProperty(giveUp.signal, 'aborted', {
+    get() {
+      const listens = existsSync(socket)
+      if (listens) giveUp.abort()
+      return listens
+    },
+  })
+  await t.throwsAsync(place.here({ socket, signal: giveUp.signal }), { code: 'ERR_UFFD_ABORTED' })
+  t.is(ledgers(place).length, 1)
+  t.is((await place.here()).recovered.length, 1)
+  await isAsItWas(t, guest)
+})
+
 test('a Node whose event loop is blocked, as by a debugger, serves its guests on', async (t) => {
   const place = new Place(t)
   const { child, socket, line, end } = await place.elsewhere(

@@ -31,7 +31,10 @@ export async function listenAsChecked(checked: CheckedOptions): Promise<Server> 
     await server.gone()
     throw signal?.aborted ? aborted(what, signal) : error
   }
-  if (!signal?.aborted) return server
+  if (!signal?.aborted) {
+    server.isHad()
+    return server
+  }
   await server.gone()
   throw aborted(what, signal)
 }

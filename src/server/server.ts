@@ -111,8 +111,9 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   readonly #ended: EndedGuest[] = []
   readonly #since = performance.now()
   #isEnding = false
-  readonly #onAbort = () => void (this.#hasListened ? this.stop() : this.#giveUp())
+  readonly #onAbort = () => void (this.#isHad ? this.stop() : this.#giveUp())
   #hasListened = false
+  #isHad = false
   #handedOver = 0
   #lastRefusal: UffdError | undefined
   #refusals = 0
@@ -349,6 +350,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
       'ERR_UFFD_NO_STATE_DIR',
       `The server on ${this.socket} keeps no guests: give \`stateDir\` to hand them over`,
     )
+  }
+
+  /** @internal Whoever asked for it is about to have it: from now on its signal stops guests too. */
+  isHad(): void {
+    this.#isHad = true
   }
 
   /** @internal Resolves when the socket accepts. */
