@@ -213,14 +213,30 @@ fn what_was_mapped_over_a_page_keeps_nobody_from_the_others() {
     }
 }
 
-/// Where hardly anything is what it was, the memory is not taken for the guest's.
+/// However little is left: it is registered with this very descriptor, and somebody may wait there.
 #[test]
-fn who_has_unmapped_most_of_its_memory_is_not_taken_over() {
+fn who_has_unmapped_most_of_its_memory_is_served_in_the_rest() {
     let (_pool, keeping) = keep(OFF);
     let mut keeper = keeping.keeper();
     let guest = keeping.guest(&keeper, |options| OFF.guest(options));
     guest.thread(0).touch(0, 8).unwrap();
-    guest.thread(0).unmap(128, pages(OFF) - 128).unwrap();
+    guest.thread(0).unmap(16, pages(OFF) - 16).unwrap();
+    keeper.kill();
+    let waiting = guest.thread(1).start_read(9, 1);
+    let keeper = keeping.keeper();
+    assert_eq!(keeper.recovered(), 1, "{:?}", keeper.left());
+    waiting.get().unwrap();
+    assert_eq!(guest.thread(0).verify(0, 16, &[Expect::Source]).unwrap().wrong, 0);
+}
+
+/// Nobody can wait for any of it.
+#[test]
+fn who_has_unmapped_all_of_its_memory_is_not_taken_over() {
+    let (_pool, keeping) = keep(OFF);
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |options| OFF.guest(options));
+    guest.thread(0).touch(0, 8).unwrap();
+    guest.thread(0).unmap(0, pages(OFF)).unwrap();
     keeper.kill();
     let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
     assert_eq!(refused.why.code(), "ERR_UFFD_RECOVERY_MEMORY");
