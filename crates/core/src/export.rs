@@ -24,9 +24,20 @@ impl Copied {
         let mut ask = |scan| self.ask(scan, &mut pieces);
         let written = if ask_for_writes { ask(Pagemap::written) } else { None };
         let there = if pages.removed.is_empty() { None } else { ask(Pagemap::populated) };
+        // Where the kernel does the tracking all that was written is told apart from what was not.
+        let others = match self.tracking {
+            Tracking::Async => None,
+            Tracking::Sync => written.as_ref().map(|written| written & &pages.unfaulted),
+            Tracking::Off => ask(Pagemap::there).map(|there| there & &pages.unfaulted),
+        };
+        let others = others.map_or_else(RoaringBitmap::new, |found| {
+            self.still(found, again, &mut pieces, |states| states.unfaulted)
+        });
 
         let (mut dirty, mut empty) = (pages.dirty, RoaringBitmap::new());
-        let mut exact = self.tracking.is_on();
+        // Somebody else has installed them, and whether they are as the snapshot has them is not known.
+        let mut exact = self.tracking.is_on() && others.is_empty();
+        dirty |= others;
         match written {
             Some(written) if kernel_knows => {
                 // A poisoned page has a mark in the page table that looks like a written page.
@@ -98,6 +109,21 @@ impl Copied {
         }
     }
 
+    /// Which of the pages that were `found` are in a state now, in which they were at the time of the
+    /// copy; all of them, where that cannot be asked.
+    fn still(
+        &self,
+        found: RoaringBitmap,
+        again: Option<Again<'_>>,
+        pieces: &mut InPieces,
+        state: impl FnOnce(ByState) -> RoaringBitmap,
+    ) -> RoaringBitmap {
+        match again.filter(|_| !found.is_empty()).and_then(|again| again()) {
+            Some(states) => found & state(self.by_state(&states, pieces)),
+            None => found,
+        }
+    }
+
     fn by_state(&self, states: &[u8], pieces: &mut InPieces) -> ByState {
         let mut sets = ByState::default();
         let key = |byte: u8| (PageState::from_byte(byte), is_doubted(byte));
@@ -110,7 +136,7 @@ impl Copied {
                     let (state, doubted) = key(run[0]);
                     match state {
                         _ if doubted => insert(&mut sets.doubted, pages),
-                        PageState::Unfaulted => {}
+                        PageState::Unfaulted => insert(&mut sets.unfaulted, pages),
                         PageState::Clean => insert(&mut sets.clean, pages),
                         PageState::Zero => insert(&mut sets.zero, pages),
                         PageState::Dirty => insert(&mut sets.dirty, pages),
@@ -159,6 +185,7 @@ type Scan = fn(&Pagemap, GuestAddr, GuestAddr, Take<'_>) -> io::Result<()>;
 
 #[derive(Default)]
 struct ByState {
+    unfaulted: RoaringBitmap,
     clean: RoaringBitmap,
     zero: RoaringBitmap,
     dirty: RoaringBitmap,

@@ -121,6 +121,34 @@ fn a_page_that_was_there_unprotected_counts_as_written() {
     }
 }
 
+/// Nobody asked for it to be filled, and it may differ from the snapshot all the same: who leaves it
+/// out of a diff snapshot loses it.
+#[test]
+fn a_page_that_was_there_counts_as_written_without_tracking_too() {
+    for page_size in [SMALL, HUGE] {
+        let pool = (page_size == HUGE).then(|| HugePages::reserve(PAGES).unwrap());
+        let program = env!("CARGO_BIN_EXE_uffd-proof-guest");
+        let stage = StageBuilder::new(program, Pattern::new(2, page_size), &REGIONS)
+            .session(|options| options.dirty_tracking = DirtyTracking::Off)
+            .open();
+        let guest = stage.guest_with(|options| options.populate = 2);
+        let thread = guest.thread(0);
+        thread.write_word(0, 1, 3, 64).unwrap();
+        thread.write_word(4, 1, 3, 64).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!(!export.exact);
+        for page in [0, 1, 4, 8, 9, 12, 13] {
+            assert!(export.dirty.contains(page), "{page} of {page_size} bytes: {:?}", export.dirty);
+        }
+        assert!(!export.dirty.contains(15) && export.empty.is_empty(), "{export:?}");
+
+        thread.madvise(8, 8).unwrap();
+        let export = guest.session.export().unwrap();
+        assert!((8..16).all(|page| export.empty.contains(page)), "{:?}", export.empty);
+        drop((guest, stage, pool));
+    }
+}
+
 /// A page that lost its protection looks like one that was written.
 #[test]
 fn what_the_kernel_tracked_before_the_handoff_stays_known() {

@@ -144,6 +144,17 @@ impl Pagemap {
         self.scan(start, end, 0, take)
     }
 
+    /// Hands out each range of `start..end` that is there, be it the shared zero page. Such a mark is
+    /// no page here either.
+    pub fn there(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        take: &mut dyn FnMut(GuestAddr, GuestAddr),
+    ) -> io::Result<()> {
+        self.scan_for(start, end, PmScanArg::default(), take)
+    }
+
     fn scan(
         &self,
         start: GuestAddr,
@@ -154,9 +165,22 @@ impl Pagemap {
         let wanted = PmScanArg {
             category_inverted: PAGE_IS_PFNZERO,
             category_mask: mask | PAGE_IS_PFNZERO,
+            ..PmScanArg::default()
+        };
+        self.scan_for(start, end, wanted, take)
+    }
+
+    fn scan_for(
+        &self,
+        start: GuestAddr,
+        end: GuestAddr,
+        wanted: PmScanArg,
+        take: &mut dyn FnMut(GuestAddr, GuestAddr),
+    ) -> io::Result<()> {
+        let wanted = PmScanArg {
             category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             return_mask: PAGE_IS_PRESENT | PAGE_IS_WRITTEN,
-            ..PmScanArg::default()
+            ..wanted
         };
         let mut found = [PageRegion::default(); 256];
         let mut from = start;
