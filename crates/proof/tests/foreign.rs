@@ -2,7 +2,10 @@
 //! end, and no page map whether a huge page is there.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
+use std::time::Duration;
+
 use uffd_core::session::DirtyTracking;
+use uffd_core::units::PageRange;
 use uffd_guest::pattern::{Content, Pattern};
 use uffd_guest::protocol::Expect;
 use uffd_proof::{
@@ -112,4 +115,26 @@ fn a_pool_that_is_used_up_is_waited_for_without_a_page_map() {
     assert_eq!(ending, Ending::GuestExited);
     // Waking again and again would be a spin.
     assert!(figures.wakes < 30, "{} wakes", figures.wakes);
+}
+
+/// A page that is there looks like one for which there is no memory. Of a prefault nobody can find out:
+/// that page is told of each time, and the others do not wait for it.
+#[test]
+fn a_page_that_may_be_there_holds_up_no_prefault_without_a_page_map() {
+    const NEVER: Duration = Duration::from_secs(3600);
+    let _pool = HugePages::reserve(PAGES).unwrap();
+    let (program, pattern) = (env!("CARGO_BIN_EXE_uffd-proof-guest"), Pattern::new(5, HUGE));
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let apart = Apart { sight: Sight::OtherNamespace, ..Apart::default() };
+    let stage = StageBuilder::new(program, pattern, &[PAGES])
+        .session(|options| options.fault_deadline = NEVER)
+        .open_apart(&cast, apart);
+    let guest = stage.guest_with(|options| options.populate = 2);
+    for installed in [1, 0, 3] {
+        let end = if installed == 3 { PAGES } else { 3 };
+        let report = guest.prefault(vec![PageRange::new(0, end)]).get().unwrap();
+        assert_eq!((report.installed, report.failed), (installed, 2), "{report:?}");
+    }
+    assert_eq!(guest.figures().get().unwrap().out_of_memory, 0);
+    assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
 }

@@ -351,7 +351,7 @@ impl GuestMemory {
                 let count = bytes >> self.page_size().shift();
                 PageRange::new(pages.start.0, pages.start.0 + count)
             }
-            other => return Err(self.obstacle(pages.start, other)),
+            other => return Err(self.obstacle(pages.start, access, other)),
         };
         let (_, first) = self.rules.plan(access, fill.is_zeros());
         let (_, rest) = self.rules.plan(Access::Ahead, fill.is_zeros());
@@ -372,15 +372,16 @@ impl GuestMemory {
         Ok(done)
     }
 
-    fn obstacle(&mut self, page: PageIndex, outcome: Outcome) -> Obstacle {
+    fn obstacle(&mut self, page: PageIndex, access: Access, outcome: Outcome) -> Obstacle {
         match outcome {
             Outcome::Exists => match self.is_present(page) {
                 Some(true) => {
                     self.counters.already_present += 1;
                     Obstacle::Present
                 }
-                // Nobody faults twice on a page that is there.
-                None if self.states.doubt(page) => Obstacle::Doubtful,
+                // Nobody faults twice on a page that is there. Of one that nobody waits for, nobody
+                // finds out.
+                None if self.states.doubt(page) || access == Access::Ahead => Obstacle::Doubtful,
                 Some(false) | None => self.no_memory(),
             },
             Outcome::NoMemory => self.no_memory(),
@@ -424,7 +425,7 @@ impl GuestMemory {
                 self.counters.copied_bytes += self.bytes_of(pages);
                 Ok(pages)
             }
-            other => Err(self.obstacle(page, other)),
+            other => Err(self.obstacle(page, Access::Write, other)),
         };
         self.note.end();
         done
@@ -457,7 +458,7 @@ impl GuestMemory {
                 if doubted {
                     self.states.doubt(page);
                 }
-                Err(self.obstacle(page, other))
+                Err(self.obstacle(page, Access::Write, other))
             }
         };
         crate::kill_point!("poisoned");
@@ -491,7 +492,7 @@ impl GuestMemory {
                 crate::kill_point!("unprotected");
                 Ok(pages)
             }
-            other => Err(self.obstacle(page, other)),
+            other => Err(self.obstacle(page, Access::Write, other)),
         }
     }
 
