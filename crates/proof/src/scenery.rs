@@ -1,5 +1,7 @@
 //! What is there before anybody serves: the snapshot, a place for the socket, and guests to come.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -19,6 +21,14 @@ impl Scenery {
         let scenery = Self(dir.expect("a directory for the stage"));
         snapshot::create(&scenery.snapshot(), pattern, pages, zeros).expect("a snapshot");
         scenery
+    }
+
+    pub(crate) fn put_data_every(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.snapshot()).expect("the snapshot");
+        let len = file.metadata().expect("its length").len();
+        for offset in (0..len).step_by(usize::try_from(bytes).expect("a distance in memory")) {
+            file.write_all_at(b"not zeros", offset).expect("data in the snapshot");
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -28,6 +28,7 @@ pub struct StageBuilder {
     pattern: Pattern,
     regions: Vec<u64>,
     zeros: ZeroPages,
+    data_every: Option<u64>,
     options: ServerOptions,
     source: Option<SourceMaker>,
     on_disk: bool,
@@ -44,6 +45,7 @@ impl StageBuilder {
             pattern,
             regions: regions.to_vec(),
             zeros: ZeroPages::Holes,
+            data_every: None,
             options: ServerOptions::default(),
             source: None,
             on_disk: false,
@@ -61,6 +63,14 @@ impl StageBuilder {
     #[must_use]
     pub const fn zeros_as_data(mut self) -> Self {
         self.zeros = ZeroPages::Data;
+        self
+    }
+
+    /// Puts some data into the snapshot every so many bytes, over whatever is there: what would be
+    /// zeros has to be read.
+    #[must_use]
+    pub const fn data_every(mut self, bytes: u64) -> Self {
+        self.data_every = Some(bytes);
         self
     }
 
@@ -116,7 +126,11 @@ impl StageBuilder {
 
     fn scenery(&self) -> Scenery {
         let pages = self.regions.iter().sum();
-        Scenery::with(&self.pattern, pages, self.zeros, self.on_disk)
+        let scenery = Scenery::with(&self.pattern, pages, self.zeros, self.on_disk);
+        if let Some(every) = self.data_every {
+            scenery.put_data_every(every);
+        }
+        scenery
     }
 
     fn guests(self, scenery: &Scenery) -> Guests {
