@@ -306,6 +306,7 @@ export type NativeEvent =
   | { type: 'closed' }
   | { type: 'arrived'; guest: NativeGuest; recovered: boolean }
   | { type: 'stateDirOnDisk' }
+  | { type: 'waiting'; guests: number }
   | { type: 'notRecovered'; path: string; error: ErrorInfo; swept: boolean }
   | { type: 'guardianMet'; pid: number }
   | { type: 'guardianTroubled'; error: ErrorInfo }

@@ -5,19 +5,32 @@ import { type EventEmitter } from 'node:events'
  * a warning and hurts nobody: guests depend on this process.
  */
 export function tell(emitter: EventEmitter, event: string, ...args: unknown[]): void {
-  for (const listener of emitter.rawListeners(event)) {
-    try {
-      const result: unknown = Reflect.apply(listener, emitter, args)
-      if (result instanceof Promise) result.catch((error: unknown) => report(event, error))
-    } catch (error) {
-      report(event, error)
-    }
+  const what = `A listener of the event "${event}"`
+  for (const listener of emitter.rawListeners(event))
+    attempt(what, () => Reflect.apply(listener, emitter, args))
+}
+
+/** The same for a function that was given as an option, if it was. */
+export function callBack<T>(
+  option: string,
+  given: ((value: T) => void) | undefined,
+  value: T,
+): void {
+  if (given !== undefined) attempt(`The option ${option}`, () => given(value))
+}
+
+function attempt(what: string, call: () => unknown): void {
+  try {
+    const result = call()
+    if (result instanceof Promise) result.catch((error: unknown) => report(what, error))
+  } catch (error) {
+    report(what, error)
   }
 }
 
-function report(event: string, error: unknown): void {
+function report(what: string, error: unknown): void {
   const { text, detail } = described(error)
-  process.emitWarning(`A listener of the event "${event}" threw: ${text}`, {
+  process.emitWarning(`${what} threw: ${text}`, {
     type: 'UffdWarning',
     ...(detail !== undefined && { detail }),
   })

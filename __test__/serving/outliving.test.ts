@@ -1,6 +1,6 @@
 // Guests that outlive the process that serves them. That process is a Node of its own, which is
 // killed or ends in its own way; a server of this process takes its guests over.
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -82,6 +82,30 @@ test('two servers do not share a state directory: the second is refused, or wait
   t.is((await second).recovered.length, 1)
   await isAsItWas(t, process)
 })
+
+test.serial(
+  'a server that waits tells how many guests it is ready for, as often as that changes',
+  async (t) => {
+    const place = new Place(t)
+    const one = await place.here()
+    const warned = warnings(t)
+    const counts = new EventEmitter()
+    const [none, some] = [once(counts, '0'), once(counts, '1')]
+    const onWaiting = (guests: number) => {
+      counts.emit(String(guests))
+      throw new Error('not today')
+    }
+    const second = place.here({ stateDirWait: true, onWaiting })
+    await none
+    t.is((await warned.next()).message, 'The option onWaiting threw: Error: not today')
+    const [process] = await Promise.all([place.guest(one.socket), one.accept()])
+    await live(process)
+    await some
+    t.is(await one.handOver(), 1)
+    t.is((await second).recovered.length, 1)
+    await isAsItWas(t, process)
+  },
+)
 
 test('a wait for another server can be given up, and leaves nothing behind', async (t) => {
   const place = new Place(t)

@@ -118,6 +118,13 @@ export interface ListenOptions {
    */
   readonly stateDirWait?: boolean | undefined
   /**
+   * Called while this server waits for another one that has the state directory: it is ready to take
+   * over so many guests, and the other one can be told to hand over. Called again whenever a guest has
+   * come or gone by then.
+   * @default none
+   */
+  readonly onWaiting?: ((guests: number) => void) | undefined
+  /**
    * Whether a guardian serves the guests of `stateDir` while no server does: a small native process
    * of its own session, which is started here, outlives this process, and gives guests back to the
    * next server of the directory. It is started again if it dies, and ends by itself when no guest
@@ -187,6 +194,11 @@ const pages: Check<boolean | number> = (value, at) =>
       ? integer({ min: 1, max: 2 ** 32 - 1, unit: 'pages' })(value, at)
       : at.expected('true, false or a number of pages', value)
 
+const checkListener: Check<(guests: number) => void> = (value, at) =>
+  typeof value === 'function'
+    ? (value as (guests: number) => void)
+    : at.expected('a function', value)
+
 /** How each option is checked. */
 export const listenShape: Shape<Checked<ListenOptions>> = {
   socket: localSocket,
@@ -204,6 +216,7 @@ export const listenShape: Shape<Checked<ListenOptions>> = {
   maxGuestsPerProcess: optional(integer({ min: 1, max: 2 ** 32 - 1, unit: 'guests' })),
   stateDir: optional(localFile),
   stateDirWait: optional(boolean),
+  onWaiting: optional(checkListener),
   guardian: optional(guardianOption),
   systemd: optional(boolean),
   killOnFailure: optional(boolean),
@@ -224,6 +237,7 @@ export interface CheckedOptions {
   readonly prefetchMode: PrefetchMode
   readonly statsIntervalMs: number
   readonly tags: TagsFor | undefined
+  readonly onWaiting: ((guests: number) => void) | undefined
   readonly signal: AbortSignal | undefined
   /** This process is a service. */
   readonly systemd: boolean
@@ -235,6 +249,7 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     prefetchMode = 'install',
     statsIntervalMs = defaultStatsIntervalMs,
     tags,
+    onWaiting,
     signal,
     guardian,
     systemd = false,
@@ -249,6 +264,7 @@ export function checkListenOptions(given: unknown): CheckedOptions {
     prefetchMode,
     statsIntervalMs,
     tags,
+    onWaiting,
     signal,
     systemd,
   }

@@ -13,7 +13,7 @@ import { promiseNoMore, promiseTo } from '../huge-pool.js'
 import { KeepAlive } from '../keep-alive.js'
 import { calling, fromNative } from '../native-errors.js'
 import { namingCaller } from '../stack.js'
-import { tell } from '../tell.js'
+import { callBack, tell } from '../tell.js'
 import { type Trace } from '../trace/trace.js'
 import {
   abortSignal,
@@ -416,6 +416,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
             `writes: put it on a tmpfs, such as one in /run`,
           'ERR_UFFD_STATE_DIR',
         )
+      case 'waiting':
+        return callBack('onWaiting', this.#options.onWaiting, event.guests)
       case 'notRecovered':
         if (event.swept) return this.#left.ended(event.path)
         return this.#left.leftAlone(event.path, fromNative(event.error))

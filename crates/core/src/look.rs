@@ -5,7 +5,7 @@ use crate::kernel::{Features, FeaturesError, Pagemap, Process, Uffd, is_shortage
 
 /// What is found out of a guest before its loop is made; also long before, by whoever may have to
 /// take it over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Look {
     pub(crate) features: Features,
     /// Where it may be read.

@@ -1,6 +1,8 @@
 //! Guests that were left by a process that served them: found by their ledgers, taken from it only
 //! when the kernel says that it is gone, and served on.
 
+mod awaited;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +17,9 @@ use thiserror::Error;
 
 use crate::contract::{SessionError, SessionOptions};
 use crate::guardian::Client;
-use crate::kernel::{Outcome, Process, Registration, Uffd, boot_time, is_shortage};
+use crate::kernel::{
+    Outcome, Process, ProcessId, Registration, Uffd, boot_time, is_same_file, is_shortage,
+};
 use crate::layout::Layout;
 use crate::ledger::{
     Header, HeaderError, Ledger, LedgerError, LedgerFile, SnapshotPlace, StateDir, Subject,
@@ -26,6 +30,7 @@ use crate::service_manager::ServiceManager;
 use crate::units::GuestAddr;
 
 pub use crate::ledger::Spares;
+pub use awaited::Awaited;
 
 /// Where a guest's ledger is kept, and what it says of the snapshot.
 #[derive(Clone, Debug)]
@@ -220,6 +225,25 @@ pub struct Prospect {
     shown: Option<bool>,
 }
 
+/// What was found out of a guest's process that stays true: whose memory it is. To look at that takes
+/// the longer the more memory the guest has, which is served meanwhile.
+#[derive(Clone, Debug)]
+pub struct Known {
+    process: Arc<ProcessId>,
+    uffd: Uffd,
+    /// With the page map of the very memory that was looked at, whatever the process executes later.
+    look: Look,
+}
+
+impl Known {
+    /// Whether it was found out of this very process and this very userfaultfd.
+    fn is_of(&self, process: &Process, uffd: &Uffd) -> bool {
+        let is_same = is_same_file(self.uffd.as_fd(), uffd.as_fd());
+        let found = ProcessId::of(process.as_fd(), process.pid());
+        is_same == Ok(true) && found.is_ok_and(|found| found.is(&self.process))
+    }
+}
+
 /// What it means that a ledger which nobody has the lock on has no name any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfUnnamed {
@@ -255,7 +279,24 @@ pub enum NotTaken<S = Box<Prospect>> {
 impl Prospect {
     /// Gets ready to take over the guest of the ledger at `path`.
     pub fn find(path: &Path, spares: &mut Spares) -> Result<Self, NotRecovered> {
-        find(path, spares).map_err(|why| NotRecovered { path: path.to_owned(), why })
+        Self::find_again(path, spares, None)
+    }
+
+    /// The same for a guest of which something may be `known`: that is not looked at again.
+    pub fn find_again(
+        path: &Path,
+        spares: &mut Spares,
+        known: Option<&Known>,
+    ) -> Result<Self, NotRecovered> {
+        find(path, spares, known).map_err(|why| NotRecovered { path: path.to_owned(), why })
+    }
+
+    /// What was found out that need not be looked at again: nothing where the guest's memory was not
+    /// seen to be its process's.
+    pub fn known(&self) -> Option<Known> {
+        let process = ProcessId::of(self.process.as_fd(), self.process.pid()).ok()?;
+        let (process, uffd, look) = (Arc::new(process), self.uffd.clone(), self.look.clone());
+        (self.shown == Some(true)).then_some(Known { process, uffd, look })
     }
 
     /// The guest's id.
@@ -289,6 +330,11 @@ impl Prospect {
     /// A copy of its userfaultfd.
     pub fn userfaultfd(&self) -> io::Result<OwnedFd> {
         self.uffd.as_fd().try_clone_to_owned()
+    }
+
+    /// Whether the ledger that it is of has its name still.
+    fn is_current(&self) -> bool {
+        self.file.has_its_name()
     }
 
     /// Whether its process has exited.
@@ -422,13 +468,14 @@ const GIVES_WITHIN: Duration = Duration::from_millis(50);
 /// of the others. For whoever has the directory's [claim](StateDir::claim): the server before has
 /// ended, or has handed over, and what it still has the lock on is about to be let go of.
 ///
-/// First everything is made `ready` for all of them. A guardian that is there gives each back only
+/// First everything is made `ready` for all of them; who was `awaited` is not looked at again. A guardian that is there gives each back only
 /// when it is about to be taken: then `take` is called, which may wait for so long until the guest is
 /// let go of, and is called again where it was not. Whom it does not come to have, the guardian is to
 /// serve.
 pub fn take_over<S>(
     keep: &Keep,
     spares: &mut Spares,
+    mut awaited: Awaited,
     mut ready: impl FnMut(Prospect) -> Result<S, NotRecovered>,
     mut take: impl FnMut(S, Duration) -> Result<(), NotTaken<S>>,
 ) -> io::Result<Vec<NotRecovered>> {
@@ -456,7 +503,7 @@ pub fn take_over<S>(
     };
     let (mut waiting, mut compared) = (Vec::new(), HashMap::new());
     for path in dir.ledgers()? {
-        let prospect = Prospect::find(&path, spares);
+        let prospect = awaited.take(&path).map_or_else(|| Prospect::find(&path, spares), Ok);
         let found =
             prospect.and_then(|it| it.of_snapshot(served, &mut compared)).and_then(|found| {
                 let id = found.id().to_owned();
@@ -518,7 +565,7 @@ pub fn left_in(dir: &StateDir) -> io::Result<Vec<PathBuf>> {
     Ok(left)
 }
 
-fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
+fn find(path: &Path, spares: &mut Spares, known: Option<&Known>) -> Result<Prospect, Obstruction> {
     let (file, header) = UnownedFile::open(path).map_err(unusable)?;
     let here = Host::here().map_err(|cause| {
         let doing = "cannot find out which boot this is";
@@ -550,8 +597,16 @@ fn find(path: &Path, spares: &mut Spares) -> Result<Prospect, Obstruction> {
     };
     let uffd = Uffd::new(uffd)
         .map_err(|errno| Obstruction::Descriptor { pid, cause: errno.to_string() })?;
-    let shown = is_shown(&process, &layout)?;
-    let look = Look::at(&uffd, Some(&process))?;
+    let (shown, look) = match known.filter(|known| known.is_of(&process, &uffd)) {
+        // Whether all of it is still registered is asked once the guest is ours.
+        Some(known) => (Some(true), known.look.clone()),
+        None => {
+            // First the page map: should the process execute something else in between, it is not shown
+            // to have the guest's memory.
+            let look = Look::at(&uffd, Some(&process))?;
+            (is_shown(&process, &layout)?, look)
+        }
+    };
     let (path, layout) = (path.to_owned(), Arc::new(layout));
     Ok(Prospect { file, path, header, ledger, layout, process, uffd, look, shown })
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use uffd_core::ledger::SnapshotPlace;
-use uffd_core::recovery::{IfUnnamed, Prospect};
+use uffd_core::recovery::{IfUnnamed, Known, Prospect};
 use uffd_core::session::{End, Observer, Session, Standby};
 use uffd_core::stats::Stats;
 
@@ -23,6 +23,8 @@ pub(crate) struct Guest {
     pub(crate) is_seen_too_early: bool,
     /// What was found of it, while its snapshot is not open yet.
     pub(crate) prospect: Option<Prospect>,
+    /// What need not be found out again.
+    pub(crate) known: Option<Known>,
     /// All it takes to serve it but the lock.
     pub(crate) standby: Option<Standby>,
     /// It is being taken over, as far as nobody else has it.
@@ -55,6 +57,7 @@ impl Guest {
             is_looked_at: false,
             is_seen_too_early: false,
             prospect: None,
+            known: None,
             standby: None,
             is_ordered: false,
             snapshot: None,

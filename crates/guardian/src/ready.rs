@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Sender, unbounded};
-use uffd_core::kernel::Waker;
+use uffd_core::kernel::{Waker, stay_behind};
 use uffd_core::ledger::SnapshotPlace;
-use uffd_core::recovery::{NotRecovered, Prospect, Spares};
+use uffd_core::recovery::{Known, NotRecovered, Prospect, Spares};
 use uffd_core::session::{End, Taken};
 use uffd_core::source::Fetcher;
 
@@ -53,6 +53,7 @@ struct Job {
     id: String,
     path: PathBuf,
     copy: Option<OwnedFd>,
+    known: Option<Known>,
 }
 
 /// Gets ready, one guest after the other.
@@ -69,18 +70,26 @@ impl Ready {
         thread::Builder::new().name("uffd-ready".to_owned()).spawn(move || {
             // Before guests and those who serve them, who want the same cores.
             let _ = rustix::process::nice(AFTER_OTHERS);
-            for Job { id, path, copy } in receiver {
+            let _behind = stay_behind();
+            for Job { id, path, copy, known } in receiver {
                 let mut spares: Spares = copy.map(|copy| (id.clone(), copy)).into_iter().collect();
-                let found = Prospect::find(&path, &mut spares).map(Box::new);
+                let found = Prospect::find_again(&path, &mut spares, known.as_ref()).map(Box::new);
                 looks.ring(Event::Looked { id, found });
             }
         })?;
         Ok(Self { jobs, bell })
     }
 
-    /// Looks at the guest `id` of the ledger at `path`; `copy` is its userfaultfd, if it was given.
-    pub(crate) fn look(&self, id: &str, path: PathBuf, copy: Option<OwnedFd>) {
-        let _ = self.jobs.send(Job { id: id.to_owned(), path, copy });
+    /// Looks at the guest `id` of the ledger at `path`; `copy` is its userfaultfd, if it was given, and
+    /// `known` what was found out before.
+    pub(crate) fn look(
+        &self,
+        id: &str,
+        path: PathBuf,
+        copy: Option<OwnedFd>,
+        known: Option<Known>,
+    ) {
+        let _ = self.jobs.send(Job { id: id.to_owned(), path, copy, known });
     }
 
     /// Opens a snapshot, on a thread of its own: another one's device may not answer.

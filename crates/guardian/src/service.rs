@@ -331,7 +331,7 @@ impl Service {
         };
         let copy = guest.copy.as_ref().and_then(|copy| copy.try_clone().ok());
         guest.is_looked_at = true;
-        self.ready.look(id, guest.path.clone(), copy);
+        self.ready.look(id, guest.path.clone(), copy, guest.known.clone());
     }
 
     fn learn(&mut self, event: Event) {
@@ -383,6 +383,7 @@ impl Service {
             guest.copy = prospect.userfaultfd().ok();
         }
         guest.snapshot = Some(prospect.snapshot().clone());
+        guest.known = prospect.known();
         guest.prospect = Some(prospect);
         self.proceed(id);
     }

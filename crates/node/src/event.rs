@@ -26,6 +26,8 @@ pub enum NativeEvent {
     Arrived { guest: NativeGuest, recovered: bool },
     /// The state directory is on a disk, to which every fault will write.
     StateDirOnDisk,
+    /// Another server has the state directory, and this one is ready to take over so many guests.
+    Waiting { guests: u32 },
     /// A guest that was left is not taken over; `swept`, it has ended, and its ledger is gone.
     NotRecovered { path: String, error: ErrorInfo, swept: bool },
     /// The guardian is there, and listens.
@@ -79,6 +81,7 @@ impl NativeEvent {
                 Self::Arrived { guest: NativeGuest::new(about, &session, snapshot), recovered }
             }
             News::StateDirOnDisk => Self::StateDirOnDisk,
+            News::Waiting { guests } => Self::Waiting { guests },
             News::NotRecovered(other) => Self::NotRecovered {
                 path: other.path.to_string_lossy().into_owned(),
                 error: ErrorInfo::from(&other),

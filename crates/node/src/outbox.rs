@@ -43,6 +43,10 @@ pub(crate) enum News {
     },
     /// The state directory is not in memory.
     StateDirOnDisk,
+    /// Another server has the state directory, and this one is ready to take over so many guests.
+    Waiting {
+        guests: u32,
+    },
     NotRecovered(NotRecovered),
     /// Something was heard of the guardian.
     Guardian(guardian::News),

@@ -10,7 +10,7 @@ use uffd_core::guardian::{Client, GuardianError, Launch};
 use uffd_core::kernel::Waker;
 use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
-use uffd_core::recovery::{Keep, Spares, left_in};
+use uffd_core::recovery::{Awaited, Keep, Spares, left_in};
 use uffd_core::server::{Server, ServerOptions};
 use uffd_core::service_manager::{Environment, ServiceManager};
 use uffd_core::source::{Fetcher, FileSource};
@@ -221,8 +221,9 @@ impl Shared {
         options.manager = self.manager();
         let source = FileSource::open(snapshot).map_err(|error| ErrorInfo::from(&error))?;
         let source = Arc::new(source);
+        let mut awaited = Awaited::default();
         if let Some(state_dir) = state_dir {
-            options.keep = Some(self.keep(&state_dir, &source)?);
+            options.keep = Some(self.keep(&state_dir, &source, &mut awaited)?);
         }
         let shown = Snapshot::new(&source).map_err(ErrorInfo::resources)?;
         let fetcher = Arc::new(Fetcher::new(source));
@@ -234,18 +235,36 @@ impl Shared {
         let reception = Arc::new(Reception { outbox, sessions, snapshot, totals, service });
         let bound = Server::bind(socket, fetcher, options, reception)
             .map_err(|error| ErrorInfo::from(&error))?;
-        bound.take_over(&mut Spares::new()).map_err(ErrorInfo::resources)?;
+        bound.take_over_awaited(&mut Spares::new(), awaited).map_err(ErrorInfo::resources)?;
         Ok(bound.open())
     }
 
     /// Makes this server the one of the state directory; a wait for another one ends with it.
-    fn keep(&self, options: &StateDirOptions, source: &FileSource) -> Result<Keep, ErrorInfo> {
+    /// Guests that are there meanwhile are `awaited`.
+    fn keep(
+        &self,
+        options: &StateDirOptions,
+        source: &FileSource,
+        awaited: &mut Awaited,
+    ) -> Result<Keep, ErrorInfo> {
         let snapshot = SnapshotPlace::of(source).map_err(ErrorInfo::resources)?;
         let dir = StateDir::open(&options.path).map_err(|error| ErrorInfo::from(&error))?;
         if !dir.is_in_memory() {
             self.outbox.tell(News::StateDirOnDisk);
         }
-        let claim = if options.wait { dir.claim_unless(&self.given_up) } else { dir.claim(false) };
+        let claim = if options.wait {
+            let mut told = None;
+            dir.claim_unless(&self.given_up, || {
+                // Who cannot be looked at now is when the directory is ours.
+                let _ = awaited.look(&dir);
+                let guests = u32::try_from(awaited.count()).unwrap_or(u32::MAX);
+                if told.replace(guests) != Some(guests) {
+                    self.outbox.tell(News::Waiting { guests });
+                }
+            })
+        } else {
+            dir.claim(false)
+        };
         let claim = claim.map_err(|error| ErrorInfo::from(&error))?;
         if options.alone {
             let left = left_in(&dir).map_err(ErrorInfo::resources)?;

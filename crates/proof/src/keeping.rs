@@ -151,19 +151,6 @@ impl Keeping {
         })
     }
 
-    /// Waits until a keeper waits for the one that has the state directory.
-    pub fn is_waited_for(&self) {
-        let lock = fs::metadata(self.state_dir().join("server.lock")).expect("a lock").ino();
-        let end = format!(":{lock}");
-        until("a keeper to wait for another one", || {
-            let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-            locks
-                .lines()
-                .filter(|line| line.contains("-> FLOCK"))
-                .any(|line| line.split_whitespace().any(|word| word.ends_with(&end)))
-        });
-    }
-
     /// Where the guardian writes what it does.
     pub fn guardian_log(&self) -> PathBuf {
         self.kept.guardian_log()
@@ -319,12 +306,28 @@ impl Keeper {
     pub fn gets_ready(&mut self) -> bool {
         while self.recovered.is_none() {
             let Some(line) = self.next() else { return false };
-            match line.strip_prefix("ready ") {
-                Some(count) => self.recovered = count.parse().ok(),
-                None => self.left.push(line),
+            match line.split_once(' ') {
+                Some(("ready", count)) => self.recovered = count.parse().ok(),
+                Some(("awaits", _)) => {}
+                _ => self.left.push(line),
             }
         }
         true
+    }
+
+    /// Waits until it is ready to take over so many guests, which another keeper has.
+    ///
+    /// # Panics
+    /// If it ends, or has them, before.
+    pub fn awaits(&self, count: usize) {
+        let awaits = format!("awaits {count}");
+        loop {
+            let line = self.next().expect("a keeper that waits");
+            if line == awaits {
+                return;
+            }
+            assert!(line.starts_with("awaits "), "{line}");
+        }
     }
 
     /// Whether it said that it serves what was left.

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use uffd_core::ledger::{SnapshotPlace, StateDir};
-use uffd_core::recovery::{Keep, Left, Prospect, Spares, take_over};
+use uffd_core::recovery::{Awaited, Keep, Left, Prospect, Spares, take_over};
 use uffd_core::session::{End, NoObserver, Session, SessionError, SessionOptions};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_guest::driver::Guest;
@@ -98,7 +98,7 @@ impl Scene {
         let mut taken = Vec::new();
         let ready = |prospect| Ok(Box::new(prospect));
         let take = |prospect: Box<Prospect>, _| prospect.take().map(|left| taken.push(left));
-        let others = take_over(&keep, &mut Spares::new(), ready, take).unwrap();
+        let others = take_over(&keep, &mut Spares::new(), Awaited::default(), ready, take).unwrap();
         assert_eq!(taken.len(), 0, "{taken:?}");
         others
             .iter()

@@ -2,11 +2,12 @@
 //! that was written and is not called dirty, nobody who waits for ever.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use uffd_core::recovery::{Left, Obstruction, Prospect, Spares};
+use uffd_core::recovery::{Known, Left, Obstruction, Prospect, Spares};
 use uffd_core::session::{End, NoObserver, Owner, Session};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_guest::driver::Guest;
@@ -240,6 +241,46 @@ fn who_has_unmapped_all_of_its_memory_is_not_taken_over() {
     keeper.kill();
     let refused = Left::find(&ledgers(&keeping)[0], &mut Spares::new()).unwrap_err();
     assert_eq!(refused.why.code(), "ERR_UFFD_RECOVERY_MEMORY");
+}
+
+#[test]
+fn whose_memory_it_is_need_not_be_found_out_again_for_the_same_guest() {
+    let (_pool, keeping) = keep(OFF);
+    let keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |options| OFF.guest(options));
+    let ledger = ledgers(&keeping).remove(0);
+    let find = |path: &Path, known: Option<&Known>| {
+        Prospect::find_again(path, &mut Spares::new(), known).unwrap().known()
+    };
+    let known = find(&ledger, None).unwrap();
+    let other = keeping.guest(&keeper, |options| OFF.guest(options));
+    let its = ledgers(&keeping).into_iter().find(|path| *path != ledger).unwrap();
+    // Of memory with a gap it is not shown.
+    for guest in [&guest, &other] {
+        guest.thread(0).unmap(5, 1).unwrap();
+    }
+    assert!(find(&ledger, None).is_none());
+    assert!(find(&ledger, Some(&known)).is_some());
+    assert!(find(&its, Some(&known)).is_none(), "another guest");
+}
+
+#[test]
+fn whoever_waits_for_the_directory_is_ready_for_the_guests_that_are_there_by_then() {
+    let (_pool, keeping) = keep(ON);
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |options| ON.guest(options));
+    let mut next = keeping.begin_keeper(|_| {});
+    next.awaits(1);
+    let mut other = keeping.guest(&keeper, |options| ON.guest(options));
+    next.awaits(2);
+    other.kill().unwrap();
+    next.awaits(1);
+    guest.thread(0).write(3, 2, 9).unwrap();
+    keeper.tell("leave");
+    assert!(next.gets_ready());
+    assert_eq!((next.recovered(), next.left()), (1, &[][..]));
+    nothing_is_lost(&mut next, &guest, ON);
+    assert_eq!(next.export().dirty, BTreeSet::from([3, 4]));
 }
 
 fn ledgers(keeping: &Keeping) -> Vec<PathBuf> {

@@ -23,7 +23,12 @@ export async function serveGuests(values: ServeValues): Promise<number> {
     const { output, tally, service, prefetch, ending, stop } = serve
     const server = await whileAtWork(
       ending,
-      async (signal) => await listen({ ...listenOptions(values), signal }),
+      async (signal) =>
+        await listen({
+          ...listenOptions(values),
+          onWaiting: (guests) => tellWaiting(guests, values, output),
+          signal,
+        }),
     )
     const end = endingOf(server, values, ending, output)
     const onSignal = () => void end()
@@ -53,6 +58,12 @@ async function serveFigures(server: Server, values: ServeValues, output: Output)
   if (values.http === undefined) return
   const { url } = await server.http(values.http, { perGuest: values['http-guests'] })
   output.tell('info', { event: 'http', url }, `Figures are at ${url}`)
+}
+
+function tellWaiting(guests: number, values: ServeValues, output: Output): void {
+  const stateDir = values['state-dir']
+  const text = `Waiting for another server to leave ${stateDir}, ready to take over ${several(guests, 'guest')}`
+  output.tell('info', { event: 'waiting', stateDir, guests }, text)
 }
 
 function tellLeft({ recovered, notRecovered, swept }: Server, output: Output): void {

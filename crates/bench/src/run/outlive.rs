@@ -42,10 +42,10 @@ pub(super) fn run(
         are_guarded(&mut keeper, guests.len());
         let (bench, middle) = pace.touches();
         let bench = Bench { page: time * touches, count: Some(touches), ..bench };
-        // As it is deployed: whoever takes over is there before the other one leaves.
+        // As it is deployed: whoever takes over is ready before the other one leaves.
         let mut next = (by == Interruption::HandOver).then(|| {
             let next = keeping.begin_keeper(|_| {});
-            keeping.is_waited_for();
+            next.awaits(guests.len());
             next
         });
         let benches: Vec<_> =

@@ -1,6 +1,7 @@
 //! The guest's userfaultfd: one function an ioctl, each with an [`Outcome`].
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -85,15 +86,16 @@ const LOWEST: GuestAddr = GuestAddr(0x1_0000);
 ///
 /// See `ioctl_userfaultfd(2)`. All functions may be called while the guest runs; none touches
 /// this process's memory other than by reading the given [`Bytes`].
-#[derive(Debug)]
-pub struct Uffd(userfaultfd::Uffd);
+#[derive(Clone, Debug)]
+pub struct Uffd(Arc<userfaultfd::Uffd>);
 
 impl Uffd {
     /// Takes the descriptor over and makes its reads non-blocking (`poll` on a blocking
     /// userfaultfd reports only errors).
     pub fn new(fd: OwnedFd) -> nix::Result<Self> {
         // SAFETY: the descriptor is owned, and ownership moves into the new value.
-        let uffd = Self(unsafe { userfaultfd::Uffd::from_raw_fd(fd.into_raw_fd()) });
+        let uffd = unsafe { userfaultfd::Uffd::from_raw_fd(fd.into_raw_fd()) };
+        let uffd = Self(Arc::new(uffd));
         uffd.refuse_to_wait()?;
         Ok(uffd)
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::ioctl::{self, PageRegion, PmScanArg};
 use super::process::{Process, proc_is_ours};
@@ -61,8 +62,11 @@ const PAGE_IS_PFNZERO: u64 = 1 << 5;
 const PAGE_IS_HUGE: u64 = 1 << 6;
 
 /// The guest's page map. Reading it takes the right to trace the guest, as `ptrace(2)` asks.
-#[derive(Debug)]
-pub struct Pagemap(File);
+///
+/// It stays that of the memory which the process had when it was opened, whatever the process
+/// executes later.
+#[derive(Clone, Debug)]
+pub struct Pagemap(Arc<File>);
 
 impl Pagemap {
     /// Opens the page map of a process that is known to be alive.
@@ -73,7 +77,7 @@ impl Pagemap {
         if process.has_exited() {
             return Err(nix::errno::Errno::ESRCH.into());
         }
-        Ok(Self(file))
+        Ok(Self(Arc::new(file)))
     }
 
     /// The entry of the 4 KiB page at `addr`.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,10 @@ pub enum Registration {
 }
 
 /// A process that cannot be mistaken for another one that got its number later.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Process {
     pid: i32,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
 }
 
 impl Process {
@@ -40,8 +41,8 @@ impl Process {
         }
         // SO_PEERPIDFD (Linux 6.5) names the very process; before, its number has to do.
         match getsockopt(socket, sockopt::PeerPidfd) {
-            Ok(pidfd) => Ok(Some(Self { pid, pidfd })),
-            Err(Errno::ENOPROTOOPT) => Ok(Some(Self { pid, pidfd: open_pidfd(pid)? })),
+            Ok(pidfd) => Ok(Some(Self { pid, pidfd: pidfd.into() })),
+            Err(Errno::ENOPROTOOPT) => Ok(Some(Self::open(pid)?)),
             // The kernel forgets the peer once it is reaped.
             Err(Errno::EINVAL | Errno::ENODATA | Errno::ESRCH) => Err(Errno::ESRCH),
             Err(other) => Err(other),
@@ -52,7 +53,7 @@ impl Process {
     /// [`started`](Self::started) told. ESRCH if it has exited, whoever has its number now.
     pub fn find(pid: i32, started: u64) -> std::io::Result<Self> {
         proc_is_ours()?;
-        let process = Self { pid, pidfd: open_pidfd(pid)? };
+        let process = Self::open(pid)?;
         // Asked in this order: the number cannot pass to another one before the pidfd tells.
         let same = process.started();
         if process.has_exited() {
@@ -63,14 +64,16 @@ impl Process {
 
     /// This very process.
     pub fn own() -> nix::Result<Self> {
-        let pid = std::process::id().cast_signed();
-        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+        Self::open(std::process::id().cast_signed())
     }
 
     /// A child of this process that nobody has waited for yet.
     pub fn of_child(child: &std::process::Child) -> nix::Result<Self> {
-        let pid = child.id().cast_signed();
-        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+        Self::open(child.id().cast_signed())
+    }
+
+    fn open(pid: i32) -> nix::Result<Self> {
+        Ok(Self { pid, pidfd: open_pidfd(pid)?.into() })
     }
 
     /// Waits until it has exited, or the time is up; whether it has.
@@ -353,7 +356,7 @@ mod tests {
         assert!(Process::own().unwrap().has_memory().unwrap());
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = child.id().cast_signed();
-        let process = Process { pid, pidfd: open_pidfd(pid).unwrap() };
+        let process = Process::open(pid).unwrap();
         assert!(process.has_memory().unwrap());
         drop(child.stdin.take());
         let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
@@ -371,7 +374,7 @@ mod tests {
         let mut child =
             Command::new("cat").stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).spawn().unwrap();
         let pid = child.id().cast_signed();
-        let process = Process { pid, pidfd: open_pidfd(pid).unwrap() };
+        let process = Process::open(pid).unwrap();
         let other = process.descriptor(0).unwrap();
         assert_eq!(process.number_of(&other).unwrap(), Some(0));
         assert_eq!(process.number_of(&ours).unwrap(), None);

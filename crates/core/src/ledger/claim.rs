@@ -46,12 +46,18 @@ impl StateDir {
     }
 
     /// Waits for the server that has the directory, until `given_up` is awake: then the error says
-    /// that it is in use.
-    pub fn claim_unless(&self, given_up: &Waker) -> Result<Claim, StateDirError> {
+    /// that it is in use. `meanwhile` is called when the wait begins, and whenever a ledger has come to
+    /// the directory or gone.
+    pub fn claim_unless(
+        &self,
+        given_up: &Waker,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Claim, StateDirError> {
         let which = DirLock::Server;
         let mut file = self.open_lock(which)?;
-        let closed = closing(&self.lock_file(which));
-        let mut soon = 0;
+        let closed = told_of(&self.lock_file(which), inotify::WatchFlags::CLOSE_WRITE);
+        let changed = told_of(self.path(), LEDGERS);
+        let (mut soon, mut has_changed) = (0, true);
         loop {
             match self.lock(which, file, FlockArg::LockExclusiveNonblock) {
                 Err((returned, StateDirError::InUse { .. })) if !given_up.is_awake() => {
@@ -59,8 +65,13 @@ impl StateDir {
                 }
                 claim => return claim.map_err(|(_, error)| error),
             }
+            if has_changed {
+                meanwhile();
+            }
             let wait = if soon > 0 { LOOK_SOON } else { LOOK_EVERY };
-            let was_closed = wait_for(given_up, closed.as_ref(), wait);
+            wait_for(given_up, [&closed, &changed], wait);
+            has_changed = was_told(&changed);
+            let was_closed = was_told(&closed);
             soon = if was_closed { SOON } else { soon.saturating_sub(1) };
         }
     }
@@ -111,25 +122,32 @@ impl StateDir {
     }
 }
 
-/// Is readable when somebody who could write to the file at `path` has closed it. Without it a
-/// waiting server looks now and then.
-fn closing(path: &Path) -> Option<OwnedFd> {
+/// What happens in a directory when a ledger comes, and when it goes.
+const LEDGERS: inotify::WatchFlags =
+    inotify::WatchFlags::MOVED_TO.union(inotify::WatchFlags::DELETE);
+
+/// Is readable when one of `events` has happened to what is at `path`. Without it a waiting server looks
+/// now and then for whether the other one is gone.
+fn told_of(path: &Path, events: inotify::WatchFlags) -> Option<OwnedFd> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-    let closed = inotify::init(flags).ok()?;
-    inotify::add_watch(&closed, path, inotify::WatchFlags::CLOSE_WRITE).ok()?;
-    Some(closed)
+    let told = inotify::init(flags).ok()?;
+    inotify::add_watch(&told, path, events).ok()?;
+    Some(told)
 }
 
-/// Waits for `given_up`, for `closed`, or for so long; says whether `closed` was seen, and has read
-/// what it said.
-fn wait_for(given_up: &Waker, closed: Option<&OwnedFd>, wait: Duration) -> bool {
-    let given_up = given_up.as_fd();
-    let fds = [Some(given_up), closed.map(AsFd::as_fd)].into_iter().flatten();
+/// Waits for `given_up`, for one of `told`, or for so long.
+fn wait_for(given_up: &Waker, told: [&Option<OwnedFd>; 2], wait: Duration) {
+    let told = told.into_iter().flatten().map(AsFd::as_fd);
+    let fds = std::iter::once(given_up.as_fd()).chain(told);
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
     let _ = poll(&mut fds, timeout);
-    let Some(closed) = closed else { return false };
-    nix::unistd::read(closed, &mut [0; 4096]).is_ok()
+}
+
+/// Whether it was readable; it is not any more.
+fn was_told(told: &Option<OwnedFd>) -> bool {
+    let mut events = [0; 4096];
+    told.as_ref().is_some_and(|told| nix::unistd::read(told, &mut events).is_ok())
 }
 
 #[cfg(test)]
@@ -161,13 +179,13 @@ mod tests {
         let claim = dir.claim(false).unwrap();
         let given_up = Waker::new().unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| dir.claim_unless(&given_up));
+            let waiting = scope.spawn(|| dir.claim_unless(&given_up, || {}));
             given_up.wake();
             assert!(in_use(waiting.join().unwrap()));
         });
         given_up.clear();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| dir.claim_unless(&given_up));
+            let waiting = scope.spawn(|| dir.claim_unless(&given_up, || {}));
             drop(claim);
             waiting.join().unwrap().unwrap();
         });
@@ -178,8 +196,33 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = StateDir::open(parent.path()).unwrap();
         let claim = dir.claim(false).unwrap();
-        let closed = closing(&dir.lock_file(DirLock::Server)).unwrap();
+        let closed = told_of(&dir.lock_file(DirLock::Server), inotify::WatchFlags::CLOSE_WRITE);
+        assert!(closed.is_some());
         drop(claim);
-        assert!(wait_for(&Waker::new().unwrap(), Some(&closed), Duration::from_secs(60)));
+        wait_for(&Waker::new().unwrap(), [&closed, &None], Duration::from_secs(60));
+        assert!(was_told(&closed));
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_ledgers_that_come_and_go() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(parent.path()).unwrap();
+        let claim = dir.claim(false).unwrap();
+        let given_up = Waker::new().unwrap();
+        let (sender, heard) = std::sync::mpsc::channel();
+        let hears = || heard.recv_timeout(Duration::from_secs(60)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| dir.claim_unless(&given_up, || sender.send(()).unwrap()).map(drop));
+            hears();
+            let (unfinished, ledger) = (dir.unfinished("guest"), dir.finished("guest"));
+            std::fs::write(&unfinished, "").unwrap();
+            std::fs::rename(&unfinished, &ledger).unwrap();
+            hears();
+            std::fs::remove_file(&ledger).unwrap();
+            hears();
+            drop(claim);
+            waiting.join().unwrap().unwrap();
+        });
     }
 }

@@ -333,6 +333,11 @@ impl UnownedFile {
         Ok((Self { file, path: path.to_owned(), header: size }, header))
     }
 
+    /// Whether it is what has its name: others find it, and nobody has put another one there.
+    pub(crate) fn has_its_name(&self) -> bool {
+        dir::is_at(&self.file, &self.path)
+    }
+
     /// Maps what its owner writes.
     pub(crate) fn map(&self, layout: &Layout) -> Result<Ledger, LedgerError> {
         let io = |cause| LedgerError::Io { doing: "cannot map it", cause };

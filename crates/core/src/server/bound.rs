@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::guests::Expected;
 use super::{Arriving, Server, ServerObserver, ServerOptions};
-use crate::recovery::{Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
+use crate::recovery::{Awaited, Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
 use crate::session::{Served, Standby};
 use crate::source::Fetcher;
 
@@ -38,10 +38,19 @@ impl Bound {
     /// of each, or why it is not taken over. For whoever has the directory's
     /// [claim](crate::ledger::StateDir::claim). On an error no guest was touched.
     pub fn take_over(&self, spares: &mut Spares) -> io::Result<()> {
+        self.take_over_awaited(spares, Awaited::default())
+    }
+
+    /// The same for whoever has waited for the directory: who was `awaited` is not looked at again.
+    pub fn take_over_awaited(&self, spares: &mut Spares, awaited: Awaited) -> io::Result<()> {
         let Some(keep) = &self.options.keep else { return Ok(()) };
         let ready = |prospect| self.stand_by(keep, prospect);
-        let others =
-            take_over(keep, spares, ready, |(standby, expected, served): Ready, within| {
+        let others = take_over(
+            keep,
+            spares,
+            awaited,
+            ready,
+            |(standby, expected, served): Ready, within| {
                 if !expected.readmit() {
                     return Err(NotTaken::Served((standby, expected, served)));
                 }
@@ -51,7 +60,8 @@ impl Bound {
                     }
                     NotTaken::Not(error) => NotTaken::Not(error),
                 })
-            })?;
+            },
+        )?;
         others.into_iter().for_each(|other| self.observer.not_recovered(other));
         Ok(())
     }

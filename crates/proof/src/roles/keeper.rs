@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, setrlimit};
 use uffd_core::guardian::{self, Client, Launch, News};
+use uffd_core::kernel::Waker;
 use uffd_core::ledger::{SnapshotPlace, StateDir};
-use uffd_core::recovery::{Keep, NotRecovered, Spares};
+use uffd_core::recovery::{Awaited, Keep, NotRecovered, Spares};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
 use uffd_core::session::{End, Observer, Reply, Session};
 use uffd_core::source::{Fetcher, FileSource};
@@ -29,7 +30,12 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let source = Arc::new(FileSource::open(&role.snapshot)?);
     let snapshot = SnapshotPlace::of(&source)?;
     let fetcher = Arc::new(Fetcher::new(source));
-    let mut claim = Some(dir.claim(true)?);
+    let mut awaited = Awaited::default();
+    let never = Waker::new()?;
+    let mut claim = Some(dir.claim_unless(&never, || {
+        let _ = awaited.look(&dir);
+        say(&format!("awaits {}", awaited.count()));
+    })?);
     let sessions = Arc::new(Sessions::default());
     let heard = Listener::default();
     let launch = role.guardian.as_ref().map(|program| Launch {
@@ -44,7 +50,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let keep = Some(Keep { dir, snapshot, guardian, manager: None });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
     let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
-    bound.take_over(&mut Spares::new())?;
+    bound.take_over_awaited(&mut Spares::new(), awaited)?;
     let recovered = sessions.count();
     let mut server = Some(bound.open());
     say(&format!("ready {recovered}"));
