@@ -28,6 +28,7 @@ mod soaked;
 pub mod sources;
 mod stage;
 mod system_calls;
+mod thread_limit;
 
 pub use apart::{Apart, ApartStage, Refused, ServedApart, Sight};
 pub use attacker::Attacker;
@@ -52,3 +53,4 @@ pub use served::{Held, Served};
 pub use serving::{Asked, Serving, Staged, Unanswered};
 pub use stage::{Stage, StageBuilder};
 pub use system_calls::{SystemCalls, Traced};
+pub use thread_limit::ThreadLimit;

@@ -82,6 +82,11 @@ impl ApartStage {
         Frozen::new(self.handler.pid().cast_signed())
     }
 
+    /// The process that serves.
+    pub fn pid(&self) -> u32 {
+        self.handler.pid()
+    }
+
     /// Its threads of that name.
     pub fn threads_named(&self, name: &str) -> Vec<i32> {
         threads_of(&self.handler.pid().to_string(), name)
