@@ -60,7 +60,8 @@ impl Keep {
             cause: cause.to_string(),
         };
         let peer = peer.ok_or_else(|| {
-            needed("its process for the ledger", &"it cannot be seen from this pid namespace")
+            let cause = "it cannot be seen from this pid namespace, or has exited";
+            needed("its process for the ledger", &cause)
         })?;
         let started = peer.started().map_err(|error| needed("its start time", &error))?;
         let host = Host::here().map_err(|error| needed("what tells this boot", &error))?;

@@ -3,6 +3,8 @@
 //! guest.
 #![allow(clippy::unwrap_used, reason = "a proof fails by panicking")]
 
+use std::thread;
+
 use roaring::RoaringBitmap;
 use uffd_core::server::Refusal;
 use uffd_core::session::{DirtyTracking, End, Export, Session, SessionError, Unservable};
@@ -11,7 +13,9 @@ use uffd_guest::options::{Options, Register};
 use uffd_guest::pattern::Pattern;
 use uffd_guest::protocol::Expect;
 use uffd_proof::sources::{Broken, Failure};
-use uffd_proof::{Cast, HUGE, HugePages, Relay, SMALL, Stage, StageBuilder, until};
+use uffd_proof::{
+    Apart, Cast, Ending, HUGE, HugePages, Relay, SMALL, Serving, Stage, StageBuilder, until,
+};
 use userfaultfd_sys as sys;
 
 const PAGES: u64 = 16;
@@ -58,6 +62,32 @@ fn a_guest_is_served_and_its_end_is_seen_while_the_relay_lives() {
         until("the guest's end to be seen", || session.end() == Some(End::GuestExited));
         relay.assert_lives();
     }
+}
+
+/// Whoever only passes a guest on may be gone before anybody looks who that was. That says nothing of
+/// the guest.
+#[test]
+fn a_guest_is_served_although_its_relay_has_exited() {
+    let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+    let stage = stage(SMALL).open_apart(&cast, Apart::default());
+    let snapshot = stage.snapshot();
+    let relay =
+        Relay::start(&cast, snapshot.parent().unwrap(), &snapshot.with_file_name("uffd.sock"));
+    let socket = relay.socket().to_owned();
+    let frozen = stage.freeze();
+    let passing_on = thread::spawn(move || {
+        relay.wait_until_passed_on();
+        drop(relay);
+        drop(frozen);
+    });
+    let mut guest = stage.guest_with(|options| options.socket = socket);
+    passing_on.join().unwrap();
+    let thread = guest.thread(0);
+    assert_eq!(thread.verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
+    thread.madvise(3, 2).unwrap();
+    assert_eq!(thread.verify(3, 2, &[Expect::Zeros]).unwrap().wrong, 0);
+    guest.guest.kill().unwrap();
+    assert_eq!(guest.end().0, Ending::GuestExited);
 }
 
 #[test]

@@ -101,18 +101,19 @@ impl Setup {
         let since = Instant::now();
         let layout = Arc::new(handoff.layout);
         check_size(&layout)?;
+        let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
         let peer = match Process::peer_of(&handoff.socket) {
             Ok(process) => process,
-            Err(Errno::ESRCH) => {
+            Err(Errno::ESRCH) if uffd.is_gone() => {
                 return Err(resources("its process", "it exited right after the handoff"));
             }
             Err(errno) if is_shortage(&errno.into()) => {
                 return Err(resources("a descriptor of its process", errno));
             }
-            // Not allowed to see it: its memory is asked for from time to time.
+            // Not allowed to see it, or gone once it had passed the handoff on: the guest's memory is
+            // asked for from time to time.
             Err(_) => None,
         };
-        let uffd = Uffd::new(handoff.uffd).map_err(|errno| resources("the userfaultfd", errno))?;
         let (kept, ledger) = match keep {
             None => {
                 let ledger = Ledger::private(&layout);
