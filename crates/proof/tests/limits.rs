@@ -123,6 +123,21 @@ fn of_many_handoffs_of_one_guest_at_once_one_is_served() {
     assert_eq!(guest.guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
 }
 
+/// The kernel is asked there whether a guest still is, and whose it is: that would take the protection
+/// of its page, or its registration.
+#[test]
+fn memory_where_no_guest_has_any_is_refused() {
+    let setting = open(|_| {});
+    let refusal = setting.refusal(|options| {
+        options.raw_json = Some(
+            r#"[{"base_host_virt_addr":1044480,"size":8192,"offset":0,"page_size":4096}]"#.into(),
+        );
+    });
+    assert_eq!(refusal.code(), "ERR_UFFD_HANDOFF_REGION");
+    assert!(refusal.to_string().contains("0xff000"), "{refusal}");
+    serves(&setting);
+}
+
 #[test]
 fn a_userfaultfd_for_the_servers_own_memory_is_refused() {
     let setting = open(|options| options.max_guests_per_process = 100);

@@ -79,8 +79,12 @@ pub enum Wake {
     Later,
 }
 
-/// The lowest address a process can map, where no guest has memory.
-const LOWEST: GuestAddr = GuestAddr(0x1_0000);
+/// Below this the kernel is asked about addresses that no guest has: one that had memory there would
+/// lose its protection, or its registration, by the question.
+pub(crate) const LOWEST_OF_GUESTS: GuestAddr = GuestAddr(0x10_0000);
+
+/// A page that no guest has, and that may be asked about whatever `vm.mmap_min_addr` is.
+const NOBODYS: GuestAddr = GuestAddr(LOWEST_OF_GUESTS.0 - 4096);
 
 /// A userfaultfd that belongs to another process.
 ///
@@ -171,9 +175,9 @@ impl Uffd {
     }
 
     /// Whether the guest's memory is gone with its process. Touches nothing: the address asked
-    /// about is the lowest a process can map, where no guest has memory.
+    /// about is one that no guest has.
     pub fn is_gone(&self) -> bool {
-        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
+        self.write_protect(NOBODYS, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Gone
     }
 
     fn write_protect(&self, addr: GuestAddr, len: u64, mode: u64) -> Outcome {
@@ -253,7 +257,7 @@ impl Uffd {
 
     /// Whether a REMOVE is under way anywhere in the guest: then nothing can be installed.
     pub fn is_changing(&self) -> bool {
-        self.write_protect(LOWEST, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
+        self.write_protect(NOBODYS, 4096, sys::UFFDIO_WRITEPROTECT_MODE_DONTWAKE) == Outcome::Again
     }
 }
 

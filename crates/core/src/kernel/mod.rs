@@ -29,6 +29,7 @@ pub(crate) use aside::{Leaving, OwnTable, aside};
 pub use cached_read::read_cached;
 pub use collapse::Collapse;
 pub(crate) use crew::Crew;
+pub(crate) use descriptor::LOWEST_OF_GUESTS;
 pub use descriptor::{Outcome, Protection, Uffd, Wake};
 pub use events::{Event, EventReader, ReadError};
 pub use features::{Features, FeaturesError};

@@ -10,14 +10,16 @@ use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use userfaultfd_sys as sys;
 
+use super::descriptor::LOWEST_OF_GUESTS;
 use super::host::{create, create_by_device};
 use super::ioctl;
 
 /// A page at this size and alignment is one wherever Linux runs.
 const PAGE: usize = 64 << 10;
 
-/// The lowest addresses a process may map: no guest has memory there.
+/// Addresses that no guest has.
 const LOWEST: std::ops::Range<usize> = PAGE..16 * PAGE;
+const _: () = assert!(LOWEST.end as u64 == LOWEST_OF_GUESTS.0);
 
 /// Memory of this process that has a userfaultfd already: a second one cannot be registered for
 /// it, and to a userfaultfd of another process there is nothing here. Nobody ever touches it.

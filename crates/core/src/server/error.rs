@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::handoff::{BindError, HandoffError};
+use crate::kernel::LOWEST_OF_GUESTS;
 use crate::session::SessionError;
+use crate::units::GuestAddr;
 
 /// Why a server could not be started.
 #[derive(Debug, Error)]
@@ -97,6 +99,15 @@ pub enum AdmissionError {
         /// What the kernel said.
         cause: String,
     },
+    /// A region lies where the kernel is asked about addresses that no guest has.
+    #[error(
+        "its region at {base} begins below {LOWEST_OF_GUESTS}, where no guest has memory: the VMM has to map \
+         it higher"
+    )]
+    TooLow {
+        /// The region's address in the guest process.
+        base: GuestAddr,
+    },
     /// The userfaultfd is for the memory of the process that would serve it.
     #[error(
         "its userfaultfd is for the memory of this very process, which would wait for itself: hand \
@@ -116,6 +127,7 @@ impl AdmissionError {
             Self::TooManyGuests { .. } => "ERR_UFFD_MAX_GUESTS",
             Self::TooManyGuestsOfProcess { .. } => "ERR_UFFD_MAX_GUESTS_PER_PROCESS",
             Self::Twice | Self::NotToldApart { .. } => "ERR_UFFD_HANDOFF_TWICE",
+            Self::TooLow { .. } => "ERR_UFFD_HANDOFF_REGION",
             Self::OwnMemory => "ERR_UFFD_HANDOFF_OWN_MEMORY",
         }
     }

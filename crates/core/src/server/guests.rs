@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::claims::{Claim, ClaimError, Claimable};
 use super::{AdmissionError, Refusal};
 use crate::handoff::Handoff;
-use crate::kernel::ProcessId;
+use crate::kernel::{LOWEST_OF_GUESTS, ProcessId};
 use crate::recovery::Obstruction;
 use crate::session::SessionError;
 
@@ -50,6 +50,10 @@ impl Guests {
 
     /// Lets a guest in. Waits for nothing.
     pub(super) fn admit(self: &Arc<Self>, handoff: &Handoff) -> Result<Admission, Refusal> {
+        let bases = handoff.layout.regions().iter().map(|region| region.base);
+        if let Some(base) = bases.min().filter(|base| *base < LOWEST_OF_GUESTS) {
+            return Err(AdmissionError::TooLow { base }.into());
+        }
         let process = ProcessId::of_peer(&handoff.socket)
             .map_err(|errno| lacks("a descriptor of its process", errno))?
             .map(Arc::new);
