@@ -23,6 +23,10 @@ use crate::snapshot::Snapshot;
 /// Refusals that wait to be collected; more are only counted.
 const MOST_REFUSALS: usize = 256;
 
+/// Guests that wait to be collected, served already or ended: what is known of each is kept until then. No
+/// more are accepted meanwhile.
+const MOST_ARRIVALS: usize = 1024;
+
 /// Notices of one guest that wait to be collected; more are only counted.
 const MOST_NOTICES: u32 = 64;
 
@@ -241,6 +245,7 @@ pub(crate) struct Outbox {
 #[derive(Default)]
 struct Queue {
     news: VecDeque<News>,
+    arrivals: usize,
     refusals: usize,
     unseen_refusals: u32,
     /// A connection could not be accepted, for now; this was said already.
@@ -282,6 +287,11 @@ impl Outbox {
         queue.refusals += 1;
         let unseen = std::mem::take(&mut queue.unseen_refusals);
         self.push(queue, News::Refused { error, unseen });
+    }
+
+    /// Whether too many guests wait to be collected.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.queue).arrivals >= MOST_ARRIVALS
     }
 
     /// Said once until it is collected, as it happens again and again.
@@ -333,7 +343,7 @@ impl Outbox {
         // Before the queue is emptied: what is added afterwards rings again.
         self.bell.answered();
         let mut queue = lock(&self.queue);
-        queue.refusals = 0;
+        (queue.arrivals, queue.refusals) = (0, 0);
         queue.troubled = false;
         std::mem::take(&mut queue.news)
     }
@@ -361,6 +371,7 @@ impl Outbox {
         if self.abandoned.load(Ordering::Acquire) {
             return;
         }
+        queue.arrivals += usize::from(matches!(news, News::Arrived { .. }));
         queue.news.push_back(news);
         drop(queue);
         self.bell.ring();

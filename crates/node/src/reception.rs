@@ -56,6 +56,10 @@ impl ServerObserver for Reception {
         self.outbox.tell(News::NotRecovered(other));
     }
 
+    fn is_behind(&self) -> bool {
+        self.outbox.is_behind()
+    }
+
     fn refused(&self, refusal: Refusal) {
         self.totals.refused();
         self.outbox.refused(ErrorInfo::from(&refusal));

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use uffd_core::handoff::AcceptError;
@@ -148,10 +149,11 @@ impl StageBuilder {
         };
         let fetcher = Arc::new(Fetcher::new(source));
         let (sender, arrivals) = unbounded();
-        let observer = Arc::new(Arrivals(sender));
+        let behind = Arc::<Behind>::default();
+        let observer = Arc::new(Arrivals { told: sender, behind: Arc::clone(&behind) });
         let server = Server::start(&scenery.socket(), fetcher, self.options.clone(), observer);
         let server = server.expect("a server");
-        Stage { server, arrivals, guests: self.guests(&scenery), scenery }
+        Stage { server, arrivals, behind, guests: self.guests(&scenery), scenery }
     }
 }
 
@@ -160,6 +162,7 @@ impl StageBuilder {
 pub struct Stage {
     server: Server,
     arrivals: Receiver<Arrival>,
+    behind: Arc<Behind>,
     guests: Guests,
     scenery: Scenery,
 }
@@ -171,20 +174,34 @@ enum Arrival {
     Troubled(AcceptError),
 }
 
-struct Arrivals(Sender<Arrival>);
+struct Arrivals {
+    told: Sender<Arrival>,
+    behind: Arc<Behind>,
+}
+
+/// Whether it pretends that too much waits to be heard of, and how often that was asked.
+#[derive(Debug, Default)]
+struct Behind {
+    is: AtomicBool,
+    asked: AtomicU64,
+}
 
 impl ServerObserver for Arrivals {
     fn arriving(&self) -> Arriving {
         let (sender, told) = unbounded();
-        let arrivals = self.0.clone();
+        let arrivals = self.told.clone();
         let served = move |session| drop(arrivals.send(Arrival::Guest(session, told)));
         Arriving { observer: Box::new(Teller(sender)), served: Box::new(served) }
     }
+    fn is_behind(&self) -> bool {
+        self.behind.asked.fetch_add(1, Ordering::AcqRel);
+        self.behind.is.load(Ordering::Acquire)
+    }
     fn refused(&self, refusal: Refusal) {
-        let _ = self.0.send(Arrival::Refused(refusal));
+        let _ = self.told.send(Arrival::Refused(refusal));
     }
     fn troubled(&self, error: AcceptError) {
-        let _ = self.0.send(Arrival::Troubled(error));
+        let _ = self.told.send(Arrival::Troubled(error));
     }
 }
 
@@ -242,6 +259,16 @@ impl Stage {
             Arrival::Troubled(error) => Err(error),
             Arrival::Guest(session, _) => panic!("expected a refusal, got {session:?}"),
         }
+    }
+
+    /// Has the server be told that too much waits to be heard of, or no longer.
+    pub fn fall_behind(&self, is: bool) {
+        self.behind.is.store(is, Ordering::Release);
+    }
+
+    /// How often the server has asked whether that is so.
+    pub fn asked_whether_behind(&self) -> u64 {
+        self.behind.asked.load(Ordering::Acquire)
     }
 
     /// Whether the server has told of nothing that was not asked for here.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use uffd_core::handoff::HandoffError;
 use uffd_core::server::Refusal;
 use uffd_guest::protocol::Expect;
-use uffd_proof::{Case, SMALL, Setting, StageBuilder};
+use uffd_proof::{Case, SMALL, Setting, StageBuilder, until};
 
 fn open(change: impl FnOnce(StageBuilder) -> StageBuilder) -> Setting {
     let guest = env!("CARGO_BIN_EXE_uffd-proof-guest");
@@ -44,6 +44,22 @@ fn who_leaves_without_a_word_is_no_guest() {
     serves(&setting);
     setting.server().stop();
     assert!(setting.nothing_new());
+}
+
+/// What is known of a guest takes up memory until it is heard of, and a peer can make many.
+#[test]
+fn nobody_is_accepted_while_too_much_waits_to_be_heard_of() {
+    let setting = open(|stage| stage);
+    serves(&setting);
+    setting.fall_behind(true);
+    let guest = setting.start_guest(|_| {});
+    let read = guest.thread(0).start_read(0, 1);
+    let before = setting.asked_whether_behind();
+    until("it to be asked for again", || setting.asked_whether_behind() > before + 3);
+    assert!(setting.nothing_new() && !read.is_done());
+    setting.fall_behind(false);
+    let _session = setting.next_guest_or_refusal().unwrap();
+    read.get().unwrap();
 }
 
 #[test]

@@ -26,6 +26,9 @@ const BRIEF: Duration = Duration::from_secs(1);
 /// How soon is looked again meanwhile.
 const BRIEF_PAUSE: Duration = Duration::from_millis(2);
 
+/// How soon is looked again whether the guests that came before were heard of.
+const BEHIND_PAUSE: Duration = Duration::from_millis(10);
+
 pub(super) struct Acceptor {
     pub(super) listener: Listener,
     pub(super) fetcher: Arc<Fetcher>,
@@ -61,6 +64,10 @@ impl Acceptor {
             let _ = poll(&mut fds, std::mem::replace(&mut pause, PollTimeout::NONE));
             self.shared.room.clear();
             if full || self.shared.stop.is_awake() {
+                continue;
+            }
+            if self.observer.is_behind() {
+                pause = PollTimeout::try_from(BEHIND_PAUSE).unwrap_or(PollTimeout::ZERO);
                 continue;
             }
             match self.listener.accept() {

@@ -26,6 +26,12 @@ pub trait ServerObserver: Send + Sync + 'static {
     /// A guest that was left is not taken over.
     fn not_recovered(&self, _other: NotRecovered) {}
 
+    /// Whether so much waits to be heard of by others that no guest is to come for now. Asked before
+    /// each connection is accepted, and soon again while it is so: who connects waits in the queue.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// A guest was refused; the server goes on. Who connects and leaves without a word is none.
     fn refused(&self, refusal: Refusal);
 
