@@ -134,8 +134,14 @@ impl Keeping {
     }
 
     /// The same with a guardian beside each keeper.
-    pub fn guarded(mut self) -> Self {
-        self.kept.guardian = Some(self.cast.program().to_owned());
+    pub fn guarded(self) -> Self {
+        let program = self.cast.program().to_owned();
+        self.guarded_by(program)
+    }
+
+    /// The same with a guardian of another program.
+    pub fn guarded_by(mut self, program: PathBuf) -> Self {
+        self.kept.guardian = Some(program);
         self
     }
 
@@ -187,6 +193,15 @@ impl Keeping {
         self.keeper_with(|command| doom(command, point, count))
     }
 
+    /// Starts a keeper whose fault loop panics when it comes to the step `point` for the `count`th
+    /// time, and waits until it serves what was left.
+    pub fn panicking(&self, point: &str, count: u64) -> Keeper {
+        self.keeper_with(|command| {
+            command.env(uffd_core::kill_point::PANICS, format!("{point}:{count}"));
+            command.stderr(Stdio::null());
+        })
+    }
+
     /// As [`doomed`](Self::doomed), and does not wait for it: it may be killed before it is ready.
     pub fn begin_doomed(&self, point: &str, count: u64) -> Keeper {
         self.begin_keeper(|command| doom(command, point, count))
@@ -198,6 +213,14 @@ impl Keeping {
         let mut keeper = self.begin(&kept, |_| {});
         assert!(keeper.gets_ready(), "a keeper gets ready");
         keeper
+    }
+
+    /// Starts a keeper of the snapshot at `snapshot` that goes no further than to the step `point`.
+    pub fn parked_keeper_of(&self, snapshot: &Path, point: &str) -> Keeper {
+        let kept = Kept { snapshot: snapshot.to_owned(), ..self.kept.clone() };
+        self.begin(&kept, |command| {
+            command.env(uffd_core::kill_point::PARKS, format!("{point}:1"));
+        })
     }
 
     /// Starts a keeper of another program, and waits until it serves what was left.

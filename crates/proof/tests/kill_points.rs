@@ -6,10 +6,13 @@
 mod short_life;
 
 use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use uffd_guest::driver::Guest;
 use uffd_guest::pattern::{Content, Pattern};
-use uffd_guest::protocol::Expect;
+use uffd_guest::protocol::{Expect, Op};
 use uffd_proof::{Cast, HUGE, HugePages, Keeper, Keeping, KeptMode, SMALL, State, Tracks, until};
 
 use short_life::Life;
@@ -30,6 +33,7 @@ struct Scene {
     pattern: Pattern,
     pages: u64,
     keeping: Keeping,
+    is_guarded: bool,
     _pool: Option<HugePages>,
 }
 
@@ -40,7 +44,12 @@ impl Scene {
         let pattern = Pattern::new(73, mode.page_size).with_lone_zeros(150);
         let cast = Cast::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
         let keeping = Keeping::new(cast, GUEST, pattern, &[5, pages - 5], Some(mode.is_tracked()));
-        Self { mode, pattern, pages, keeping, _pool: pool }
+        Self { mode, pattern, pages, keeping, is_guarded: false, _pool: pool }
+    }
+
+    /// With a guardian beside each keeper.
+    fn guarded(self) -> Self {
+        Self { keeping: self.keeping.guarded(), is_guarded: true, ..self }
     }
 
     fn guest(&self, keeper: &Keeper) -> Guest {
@@ -103,6 +112,35 @@ const TURN: [&str; 11] = [
     "note ended",
 ];
 
+/// A fault loop that panics is as good as one that was killed, and its process lives: with a
+/// guardian its guest is served at once, and without one by the next server.
+#[test]
+fn a_guest_whose_fault_loop_panics_in_a_turn_is_left() {
+    TURN.iter().for_each(|point| panics_at(&Scene::new(ON), point));
+    for mode in [OFF, KERNEL, huge(ON)] {
+        TURN.iter().step_by(3).for_each(|point| panics_at(&Scene::new(mode), point));
+        TURN.iter().step_by(4).for_each(|point| panics_at(&Scene::new(mode).guarded(), point));
+    }
+}
+
+fn panics_at(scene: &Scene, point: &str) {
+    let mut life = scene.life();
+    let mut keeper = scene.keeping.panicking(point, 2);
+    let guest = scene.guest(&keeper);
+    let living = guest.thread(0).start_program(life.live());
+    let end = keeper.next().unwrap();
+    assert!(end.starts_with("end Failed(Panicked("), "{}: {point}: {end}", scene.mode);
+    if scene.is_guarded {
+        // By the guardian alone, its server being there and having nobody.
+        until("the end of its life", || living.is_done());
+    }
+    keeper.kill();
+    let mut next = scene.keeping.keeper();
+    let report = living.get().unwrap();
+    assert_eq!((report.refused, report.verified.wrong), (0, 0), "{point}: {report:?}");
+    scene.check(&mut next, &guest, &life);
+}
+
 /// Early, and then more and more apart.
 const COUNTS: [u64; 5] = [1, 2, 4, 7, 12];
 
@@ -140,6 +178,121 @@ fn in_a_turn_of_huge_pages_that_are_tracked() {
 #[test]
 fn in_a_turn_of_huge_pages_that_the_kernel_tracks() {
     TURN.iter().for_each(|point| killed_at(huge(KERNEL), point, &COUNTS[..3]));
+}
+
+/// The guardian goes on where the server was killed, and gives the guest to the next.
+#[test]
+fn in_a_turn_beside_a_guardian() {
+    for (mode, points) in KeptMode::ALL.into_iter().zip([0, 1, 2].into_iter().cycle()) {
+        for point in TURN.iter().skip(points).step_by(3) {
+            let scene = Scene::new(mode).guarded();
+            let mut life = scene.life();
+            let mut keeper = scene.keeping.doomed(point, 2);
+            let guest = scene.guest(&keeper);
+            let living = guest.thread(0).start_program(life.live());
+            keeper.killed();
+            until("the end of its life", || living.is_done());
+            let mut next = scene.keeping.keeper();
+            let report = living.get().unwrap();
+            assert_eq!(
+                (report.refused, report.verified.wrong),
+                (0, 0),
+                "{mode} {point} {report:?}"
+            );
+            scene.check(&mut next, &guest, &life);
+        }
+    }
+}
+
+/// A guardian that is killed at `point`, whenever it comes there.
+struct Doomed(Child);
+
+impl Doomed {
+    fn guardian(scene: &Scene, point: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uffd-proof-role"));
+        command.args(["guardian", "--state-dir"]).arg(scene.keeping.state_dir());
+        command.env(uffd_core::kill_point::VARIABLE, format!("{point}:1"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn killed(&mut self) {
+        until("the end of a guardian", || self.0.try_wait().unwrap().is_some());
+        let status = self.0.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{status}");
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Its server was killed, and it is killed as well: while it takes the guest over, while it serves it,
+/// and while it gives it back.
+#[test]
+fn in_the_middle_of_what_a_guardian_does() {
+    for (mode, steps) in KeptMode::ALL.into_iter().zip([0, 1].into_iter().cycle()) {
+        for (first, points) in [
+            ("removed", &["removed again", "left events", "left installs", "woken"][..]),
+            ("executed", &["left removes", "found out", "woken", "event done", "accounting"][..]),
+            ("executed", &["handing over", "let go"][..]),
+        ] {
+            for point in points.iter().skip(steps).step_by(2) {
+                let scene = Scene::new(mode);
+                let mut life = scene.life();
+                let mut keeper = scene.keeping.doomed(first, 2);
+                let guest = scene.guest(&keeper);
+                let living = guest.thread(0).start_program(life.live());
+                keeper.killed();
+                let scene = scene.guarded();
+                let mut guardian = Doomed::guardian(&scene, point);
+                let mut next = if matches!(*point, "handing over" | "let go") {
+                    until("the end of its life", || living.is_done());
+                    let next = scene.keeping.keeper();
+                    guardian.killed();
+                    next
+                } else {
+                    guardian.killed();
+                    scene.keeping.keeper()
+                };
+                let report = living.get().unwrap();
+                assert_eq!(report.verified.wrong, 0, "{mode}: {first}, then {point}: {report:?}");
+                scene.check(&mut next, &guest, &life);
+            }
+        }
+    }
+}
+
+/// A step that no proof here names is one that may not be survived.
+#[test]
+fn every_step_is_aimed_at() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let tests = ["kill_points", "which_snapshot"];
+    let tests =
+        tests.map(|name| read(&here.join("tests").join(name).with_extension("rs"))).concat();
+    let (mut folders, mut steps) = (vec![here.join("../core/src")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|kind| kind != "rs") {
+                continue;
+            }
+            let text = read(&path);
+            let named = text.split("kill_point!(\"").skip(1);
+            steps.extend(named.map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    assert!(steps.len() > 40, "{steps:?}");
+    steps.retain(|step| !tests.contains(&format!("\"{step}\"")));
+    assert_eq!(steps, Vec::<String>::new());
 }
 
 /// Two threads give memory back before anybody reads of it: the keeper dies between the two.
@@ -330,6 +483,34 @@ fn in_the_middle_of_a_release() {
             guest.thread(0).madvise(6, 2).unwrap();
             assert_eq!(guest.thread(0).verify(6, 2, &[Expect::Zeros]).unwrap().wrong, 0);
         }
+    }
+}
+
+/// The write was read of before the REMOVE, and answered after it.
+#[test]
+fn around_a_write_to_a_protected_page_that_is_given_back() {
+    for mode in [ON, huge(ON)] {
+        let scene = Scene::new(mode);
+        let mut keeper = scene.keeping.doomed("zeros protected", 1);
+        let guest = scene.guest(&keeper);
+        guest.thread(0).touch(2, 4).unwrap();
+        let frozen = keeper.freeze();
+        let write = Op::Write { page: 2, count: 1, stamp: 5, at: Some(0) };
+        let writing = guest.thread(1).start_program(vec![write]);
+        until("the writer to wait", || uffd_proof::waiting_threads(guest.pid()) == 1);
+        let removing = guest.thread(2).start_madvise(2, 1);
+        until("both threads to wait", || uffd_proof::waiting_threads(guest.pid()) == 2);
+        drop(frozen);
+        keeper.killed();
+        let mut next = scene.keeping.keeper();
+        writing.get().unwrap();
+        removing.get().unwrap();
+        assert_eq!(next.ask("settle"), "Ok(())");
+        let is_written = guest.thread(0).verify(2, 1, &[Expect::Zeros]).unwrap().wrong == 1;
+        let export = next.export();
+        assert!(!is_written || export.dirty.contains(&2), "{mode}: {export:?}");
+        assert_eq!(guest.thread(0).verify(3, 3, &[Expect::Source]).unwrap().wrong, 0);
+        assert!(export.dirty.iter().all(|page| *page == 2), "{mode}: {export:?}");
     }
 }
 

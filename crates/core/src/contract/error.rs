@@ -22,8 +22,25 @@ pub enum End {
     /// [`Session::release`](crate::session::Session::release).
     Released,
     /// The guest cannot be served any longer. Unless it was killed, its threads wait at the next
-    /// page they miss or give back: the orchestrator has to end it.
+    /// page they miss or give back: the orchestrator has to end it. One with a ledger whose handler
+    /// failed by itself, by a panic say, is left to a successor.
     Failed(SessionError),
+}
+
+impl End {
+    /// Whether what ended the session is no fault of the guest's: with a ledger it is left, and
+    /// whoever finds it there serves it on.
+    pub(crate) const fn is_no_fault_of_the_guest(&self) -> bool {
+        matches!(
+            self,
+            Self::HandedOver
+                | Self::Failed(
+                    SessionError::Panicked(_)
+                        | SessionError::Events { .. }
+                        | SessionError::Resources { .. }
+                )
+        )
+    }
 }
 
 impl From<&End> for Ending {

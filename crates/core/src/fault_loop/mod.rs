@@ -223,7 +223,7 @@ impl FaultLoop {
     pub(crate) fn clean_up(&mut self, end: &End) {
         self.prefaults.skip_all();
         self.commands.settling.clear();
-        if matches!(end, End::HandedOver) {
+        if self.leaves_guest(end) {
             crate::kill_point!("handing over");
             // Whoever takes the guest over wakes its threads when it can serve them: nobody is told
             // of anything before it can.
@@ -236,6 +236,13 @@ impl FaultLoop {
             self.guest.kill();
         }
         self.guest.memory.wake_all();
+    }
+
+    /// Whether the guest is left to a successor: on purpose, or since this loop cannot go on and
+    /// another one may. A defect left behind no more than a kill does.
+    fn leaves_guest(&self, end: &End) -> bool {
+        let is_killed = matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure;
+        self.kept.is_some() && end.is_no_fault_of_the_guest() && !is_killed
     }
 
     /// Gives up the ownership of the guest; its ledger is removed unless somebody else goes on.
@@ -298,7 +305,7 @@ impl FaultLoop {
     pub(crate) fn finish(mut self, end: &End) {
         let stats = self.stats();
         self.show();
-        self.let_ledger_go(!matches!(end, End::HandedOver));
+        self.let_ledger_go(!self.leaves_guest(end));
         self.guest.journal.ended(end, stats);
     }
 
