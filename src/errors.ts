@@ -83,9 +83,12 @@ export const errorCodes = {
   ERR_UFFD_RECOVERY_DESCRIPTOR: 'a guest is not taken over: its userfaultfd cannot be had',
   ERR_UFFD_RECOVERY_MEMORY: 'a guest is not taken over: its memory is not where its ledger says',
   ERR_UFFD_RECOVERY_SERVED: 'a guest is not taken over: another process serves it',
+  ERR_UFFD_HAND_OVER: 'guests were handed over, and nobody has them',
   ERR_UFFD_RELEASE_TRACKED: 'a guest is not released: its writes are tracked',
   ERR_UFFD_RELEASE_SOURCE: 'a guest is not released: bytes of its snapshot cannot be read',
   ERR_UFFD_RELEASE_MEMORY: 'a guest is not released: there is no memory for all of its pages',
+  ERR_UFFD_RELEASE_MAPPINGS:
+    'a guest is not released: its process has as many mappings as it may have (vm.max_map_count)',
   ERR_UFFD_RELEASE_UNDER_WAY: 'a guest is being released already',
 
   ERR_UFFD_EVENTS: 'a guest failed: its page faults cannot be read',

@@ -399,6 +399,7 @@ export class Guest extends EventEmitter<GuestEvents> implements AsyncDisposable 
    *
    * @throws {UffdError} ERR_UFFD_RELEASE_TRACKED if dirty pages are tracked, unless
    * `endsTracking`. ERR_UFFD_RELEASE_SOURCE or ERR_UFFD_RELEASE_MEMORY if pages cannot be had.
+   * ERR_UFFD_RELEASE_MAPPINGS if its process has as many mappings as it may have for seconds.
    * ERR_UFFD_RELEASE_UNDER_WAY if it was asked for before. ERR_UFFD_ABORTED, if that came in
    * time. ERR_UFFD_GUEST_ENDED.
    */

@@ -15,6 +15,7 @@ use crate::lock::lock;
 use crate::memory::{Memory, bytes};
 use crate::pattern::Pattern;
 use crate::protocol::Refusal;
+use crate::raw::Mapping;
 use crate::storm::Storm;
 use crate::tracks::Tracks;
 
@@ -28,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) tracks: Tracks,
     pub(crate) fate: Fate,
     pub(crate) storm: Mutex<Option<Storm>>,
+    /// As many mappings as the process may have.
+    pub(crate) crowd: Mutex<Option<Mapping>>,
     histories: OnceLock<Vec<History>>,
     barriers: Mutex<HashMap<String, (usize, Arc<Barrier>)>>,
 }
@@ -48,6 +51,7 @@ impl Guest {
             tracks: Tracks::default(),
             fate: Fate::default(),
             storm: Mutex::new(storm),
+            crowd: Mutex::default(),
             histories: OnceLock::new(),
             barriers: Mutex::default(),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
-use uffd_core::session::{End, Observer, Reply, Session, SessionError};
+use uffd_core::session::{End, NotReleased, Observer, Reply, Session, SessionError};
 use uffd_core::source::{Fetcher, FileSource};
 use uffd_core::stats::Stats;
 use uffd_core::trace::TraceEntry;
@@ -21,6 +21,7 @@ use uffd_proof::{Case, SMALL, in_all_modes, until, waiting_threads};
 
 in_all_modes!(
     a_guest_that_exits_ends_its_session,
+    a_guest_whose_process_becomes_another_program_ends_its_session,
     a_guest_that_dies_at_any_moment_ends_its_session,
     a_guest_that_dies_with_faults_parked_ends_its_session,
     a_session_can_be_stopped_when_idle_and_again,
@@ -52,6 +53,35 @@ fn a_release_leaves_nothing_registered_beside_what_was_mapped_over_pages() {
     }
 }
 
+/// To unregister a part of a mapping takes another one: the guest is not left to nobody for that.
+#[test]
+fn a_guest_with_as_many_mappings_as_it_may_have_is_released_later_and_served_until_then() {
+    let guest = env!("CARGO_BIN_EXE_uffd-proof-guest");
+    let setting = Case { guest, page_size: SMALL, tracking: true }.open(PAGES);
+    let guest = setting.guest();
+    let thread = guest.thread(0);
+    thread.touch(0, PAGES).unwrap();
+    thread.cover(3, 1).unwrap();
+    thread.write(6, 1, 9).unwrap();
+    thread.crowd(true).unwrap();
+    let released = guest.session.release(true).unwrap();
+    let Err(NotReleased::NoMappings { .. }) = released else { panic!("{released:?}") };
+    // It is served on; what it does with memory that nobody looks after any more is not seen.
+    assert_eq!(thread.verify(0, 3, &[Expect::Source]).unwrap().wrong, 0);
+    assert_eq!(thread.verify(6, 1, &[Expect::Stamp(9)]).unwrap().wrong, 0);
+    thread.madvise(7, 1).unwrap();
+    assert_eq!(thread.read_page(7).unwrap(), Content::Zeros);
+    let export = guest.session.export().unwrap();
+    assert!(!export.exact && [0, 1, 2, 4, 5, 6].iter().all(|page| export.dirty.contains(*page)));
+    thread.crowd(false).unwrap();
+    assert_eq!(guest.session.release(true).unwrap(), Ok(()));
+    assert_eq!(guest.end().0, End::Released);
+    for page in [0, 2, 4, 7] {
+        thread.madvise(page, 1).unwrap();
+        assert_eq!(thread.read_page(page).unwrap(), Content::Zeros);
+    }
+}
+
 fn a_guest_that_exits_ends_its_session(case: Case) {
     let setting = case.open(PAGES);
     let mut guest = setting.guest();
@@ -60,6 +90,19 @@ fn a_guest_that_exits_ends_its_session(case: Case) {
     let (end, stats) = guest.end();
     assert_eq!(end, End::GuestExited);
     assert_eq!(stats.pages.faulted(), PAGES);
+}
+
+/// The process lives on, and has none of that memory any more.
+fn a_guest_whose_process_becomes_another_program_ends_its_session(case: Case) {
+    let setting = case.open(PAGES);
+    // With the handoff's connection, which is closed by that, and without it.
+    for closes in [false, true] {
+        let guest = setting.guest_with(|options| options.close_socket = closes);
+        guest.thread(0).touch(0, PAGES).unwrap();
+        let _exec = guest.thread(0).start_exec();
+        assert_eq!(guest.end().0, End::GuestExited);
+        assert!(std::path::Path::new(&format!("/proc/{}", guest.guest.pid())).exists());
+    }
 }
 
 fn a_guest_that_dies_at_any_moment_ends_its_session(case: Case) {

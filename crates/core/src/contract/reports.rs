@@ -1,5 +1,7 @@
 //! What a session answers with.
 
+use std::time::Duration;
+
 use roaring::RoaringBitmap;
 use thiserror::Error;
 
@@ -98,6 +100,15 @@ pub enum NotReleased {
         /// What it lacked.
         lack: Lack,
     },
+    /// Its process has as many mappings as it may have.
+    #[error(
+        "the guest was not released: it has as many mappings as it may have, and to unregister its \
+         memory took some more for {waited:?}; raise vm.max_map_count, and ask again; it is served on"
+    )]
+    NoMappings {
+        /// How long it was tried.
+        waited: Duration,
+    },
     /// It was given up.
     #[error("the release was cancelled")]
     Cancelled,
@@ -114,6 +125,7 @@ impl NotReleased {
             Self::Failed { lack: Lack::Source, .. } => "ERR_UFFD_RELEASE_SOURCE",
             Self::Failed { lack: Lack::Memory, .. } => "ERR_UFFD_RELEASE_MEMORY",
             Self::Failed { lack: Lack::Place, .. } => "ERR_UFFD_REFUSED",
+            Self::NoMappings { .. } => "ERR_UFFD_RELEASE_MAPPINGS",
             Self::Cancelled => "ERR_UFFD_ABORTED",
             Self::UnderWay => "ERR_UFFD_RELEASE_UNDER_WAY",
         }

@@ -23,6 +23,11 @@ const SOCKET: u32 = 3;
 /// A guest whose process cannot be watched, or was another one, is asked for this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// One whose process is watched is asked for so often: a process that becomes another program
+/// (`execve(2)`) has none of the guest's memory any more, and has not exited. The end of the handoff's
+/// connection tells that at once, as long as there is one.
+const PROBE_WATCHED_EVERY: Duration = Duration::from_secs(5);
+
 /// Short waits: between faults that follow one another closely, trying to read again is quicker
 /// than sleeping. How often to try is learned. Where it does not pay, as when the guest needs the
 /// very core that the tries keep busy, they are given up for longer and longer.
@@ -136,9 +141,14 @@ impl Idle {
     /// When the guest's memory is asked for next: no descriptor tells of the end of a process that
     /// is not proved to be the guest's.
     pub(super) fn next(&self, guest: &Guest) -> Next {
+        self.probes_every(guest).map(|time| self.probed + time).into()
+    }
+
+    fn probes_every(&self, guest: &Guest) -> Option<Duration> {
         match guest.memory.identity().owner() {
-            Owner::Peer if self.watches_peer => Next::Never,
-            _ => Next::At(self.probed + PROBE_EVERY),
+            Owner::Peer if self.watches_peer && self.socket.is_some() => None,
+            Owner::Peer if self.watches_peer => Some(PROBE_WATCHED_EVERY),
+            _ => Some(PROBE_EVERY),
         }
     }
 
@@ -206,7 +216,7 @@ impl Idle {
         if ready.has(SOCKET) {
             self.socket_ended();
         }
-        let probe_due = self.next(guest) != Next::Never && self.probed.elapsed() >= PROBE_EVERY;
+        let probe_due = self.probes_every(guest).is_some_and(|time| self.probed.elapsed() >= time);
         if ready.has(EXIT) || ready.has(SOCKET) || probe_due {
             return self.probe(guest);
         }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::guest::Guest;
 use super::intake::Intake;
 use super::next::Next;
-use super::pause::CHANGING;
+use super::pause::{Blocked, CHANGING, TROUBLED};
 use super::prefaults::Prefaults;
 use super::{Halt, Turn};
 use crate::contract::{
@@ -21,6 +21,9 @@ use crate::units::{GuestAddr, PageSize};
 
 /// How long threads that give memory back may take to go on, once nothing is registered any more.
 const LAST_REMOVES: Duration = Duration::from_secs(10);
+
+/// How long it is tried to unregister memory of a process that has no room for another mapping.
+const FINDS_ROOM_WITHIN: Duration = Duration::from_secs(5);
 
 /// What UFFDIO_UNREGISTER says of memory that no userfaultfd can have, and of none.
 const INVALID: i32 = Errno::EINVAL as i32;
@@ -36,11 +39,13 @@ pub(super) struct Release {
     installing: Option<(PrefaultId, Option<Instant>)>,
     /// Everything is installed: unregister as soon as nothing is in hand.
     ready: bool,
+    /// There was no room for the mappings that it takes.
+    blocked: Option<Blocked>,
 }
 
 impl Release {
     pub(super) const fn new(mailbox: Mailbox) -> Self {
-        Self { mailbox, reply: None, installing: None, ready: false }
+        Self { mailbox, reply: None, installing: None, ready: false, blocked: None }
     }
 
     /// A predecessor had installed everything and was about to unregister.
@@ -106,7 +111,11 @@ impl Release {
     }
 
     pub(super) fn next(&self, guest: &Guest) -> Next {
-        if self.ready && guest.hand.is_empty() { Next::Now } else { Next::Never }
+        match &self.blocked {
+            _ if !self.ready || !guest.hand.is_empty() => Next::Never,
+            Some(blocked) => Next::At(blocked.until),
+            None => Next::Now,
+        }
     }
 
     /// Unregisters the guest if nothing is in hand and no event unread.
@@ -116,7 +125,9 @@ impl Release {
         intake: &mut Intake,
         live: &mut Live,
     ) -> Turn {
-        if !self.ready || !guest.hand.is_empty() {
+        let is_put_off =
+            self.blocked.as_ref().is_some_and(|blocked| Instant::now() < blocked.until);
+        if !self.ready || is_put_off || !guest.hand.is_empty() {
             return Ok(());
         }
         intake.drain(guest)?;
@@ -129,7 +140,10 @@ impl Release {
         for region in layout.regions() {
             crate::kill_point!("release");
             let pages = region.pages.len();
-            unregister(guest.memory.uffd(), region.base, pages, layout.page_size())?;
+            if !unregister(guest.memory.uffd(), region.base, pages, layout.page_size())? {
+                self.put_off(guest);
+                return Ok(());
+            }
         }
         crate::kill_point!("released");
         // A thread that began to give memory back before that waits for its event to be read.
@@ -145,20 +159,39 @@ impl Release {
         }
         Err(Halt::Released)
     }
+
+    /// There was no room for mappings. What is unregistered by now needs no handler any more, and the
+    /// rest is served on: it is tried again, and given up in the end.
+    fn put_off(&mut self, guest: &mut Guest) {
+        let since = Blocked::again(&mut self.blocked, TROUBLED);
+        let waited = since.elapsed();
+        if waited < FINDS_ROOM_WITHIN {
+            return;
+        }
+        (self.ready, self.blocked) = (false, None);
+        // Of writes to what is unregistered nobody is told.
+        guest.memory.doubt_all();
+        if let Some(reply) = self.reply.take() {
+            reply.send(Err(NotReleased::NoMappings { waited }));
+        }
+    }
 }
 
-/// Unregisters all that is registered of so many pages.
-fn unregister(uffd: &Uffd, start: GuestAddr, pages: u64, page_size: PageSize) -> Turn {
+/// Unregisters all that is registered of so many pages; whether there was room for the mappings that
+/// it takes.
+fn unregister(uffd: &Uffd, start: GuestAddr, pages: u64, page_size: PageSize) -> Turn<bool> {
     match uffd.unregister(start, pages * page_size.bytes()) {
-        Outcome::Done(_) | Outcome::Unmapped => Ok(()),
+        Outcome::Done(_) | Outcome::Unmapped => Ok(true),
+        // A mapping has to be divided in two.
+        Outcome::NoMemory => Ok(false),
         // A page is of another kind, or not there at all.
-        Outcome::Refused(INVALID) if pages == 1 => Ok(()),
+        Outcome::Refused(INVALID) if pages == 1 => Ok(true),
         // Some of them are: that is no reason to leave the rest.
         Outcome::Refused(INVALID) => {
             let half = pages / 2;
-            unregister(uffd, start, half, page_size)?;
             let middle = GuestAddr(start.0 + half * page_size.bytes());
-            unregister(uffd, middle, pages - half, page_size)
+            Ok(unregister(uffd, start, half, page_size)?
+                && unregister(uffd, middle, pages - half, page_size)?)
         }
         Outcome::Gone => Err(Halt::GuestExited),
         other => {

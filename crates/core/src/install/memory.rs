@@ -166,6 +166,19 @@ impl GuestMemory {
         }
     }
 
+    /// Where writes are tracked, doubts all that is known of pages: they may have been written to
+    /// and given back unseen.
+    pub(crate) fn doubt_all(&mut self) {
+        if !self.rules.tracking.is_on() {
+            return;
+        }
+        for region in self.layout.regions() {
+            for state in [PageState::Clean, PageState::Zero, PageState::Removed] {
+                self.states.doubt_all(region.pages, state);
+            }
+        }
+    }
+
     /// Asks the page map whether `page`, which may have been filled like this, is there.
     fn find_out(&mut self, page: PageIndex, filling: Filling, settled: bool) {
         let (before, place) = (self.states.get(page), self.place(page));

@@ -67,6 +67,10 @@ ops! {
     unmap, start_unmap(page: u64, count: u64) -> () = Op::Unmap { page, count };
     /// Maps a file over pages.
     cover, start_cover(page: u64, count: u64) -> () = Op::Cover { page, count };
+    /// Becomes another program.
+    exec, start_exec() -> () = Op::Exec;
+    /// Makes mappings until the process may have no more, or lets go of them.
+    crowd, start_crowd(on: bool) -> () = Op::Crowd { on };
     /// Write-protects pages, absent ones too where that was negotiated.
     protect, start_protect(page: u64, count: u64) -> () = Op::Protect { page, count };
     /// Does many things in a row.

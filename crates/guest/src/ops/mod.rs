@@ -8,6 +8,8 @@ mod steps;
 mod tables;
 
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use crate::guest::Guest;
 use crate::lock::lock;
 use crate::memory::bytes;
 use crate::protocol::{Op, Refusal};
-use crate::raw::{create_user_mode_only, replace};
+use crate::raw::{Mapping, create_user_mode_only, replace};
 use crate::storm::Storm;
 
 /// Executes one op to its end.
@@ -63,6 +65,8 @@ pub(crate) fn execute(guest: &Guest, op: &Op) -> Result<Value, Refusal> {
         Op::Pagemap { page, count } => answer(&tables::pagemap(guest, *page, *count)?),
         Op::Rss => answer(&tables::rss(guest)?),
         Op::Whereabouts => answer(&guest.tracks.whereabouts()),
+        Op::Exec => Err(Command::new("sleep").arg("600").stdin(Stdio::null()).exec().into()),
+        Op::Crowd { on } => answer(&crowd(guest, *on)?),
         Op::WakeAll => answer(&wake_all(guest)?),
         Op::SetNonblocking { on } => answer(&set_nonblocking(guest.uffd.as_fd(), *on)?),
         Op::CloseSocket => answer(&drop(lock(&guest.socket).take())),
@@ -85,6 +89,16 @@ fn reuse_number(guest: &Guest, keep: bool) -> Result<(), Refusal> {
     }
     let other = create_user_mode_only(sys::UFFD_FEATURE_EVENT_REMOVE)?;
     Ok(replace(first, other.as_fd())?)
+}
+
+fn crowd(guest: &Guest, on: bool) -> Result<(), Refusal> {
+    let mut crowd = lock(&guest.crowd);
+    match crowd.take() {
+        before if on == before.is_some() => *crowd = before,
+        Some(before) => before.unmap_part(0, before.len())?,
+        None => *crowd = Some(Mapping::as_many_as_possible()?),
+    }
+    Ok(())
 }
 
 fn wake_all(guest: &Guest) -> Result<(), Refusal> {

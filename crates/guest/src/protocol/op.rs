@@ -178,6 +178,13 @@ pub enum Op {
     Whereabouts,
     /// Makes all waiting threads fault again.
     WakeAll,
+    /// Becomes another program: the process lives on, and its memory is gone. There is no answer.
+    Exec,
+    /// Makes mappings until the process may have no more, or lets go of them.
+    Crowd {
+        /// Whether they are made.
+        on: bool,
+    },
     /// Sets or clears O_NONBLOCK on the userfaultfd, for everybody who has it.
     SetNonblocking {
         /// Whether reads return at once.
@@ -211,6 +218,8 @@ impl Op {
                 | Self::Rss
                 | Self::Whereabouts
                 | Self::WakeAll
+                | Self::Exec
+                | Self::Crowd { .. }
                 | Self::SetNonblocking { .. }
                 | Self::CloseSocket
                 | Self::ReuseNumber { .. }

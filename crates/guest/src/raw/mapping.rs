@@ -51,6 +51,27 @@ impl Mapping {
         }
     }
 
+    /// Maps so much in so many parts that the process may have no other mapping.
+    pub(crate) fn as_many_as_possible() -> nix::Result<Self> {
+        const PAGE: usize = 4096;
+        let most = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+        let most = most.trim().parse().unwrap_or(1 << 20);
+        let len = NonZeroUsize::new(2 * PAGE * most).ok_or(Errno::EINVAL)?;
+        let all = Self::anonymous(len, PAGE as u64)?;
+        for at in 0..most {
+            match all.punch_gap(2 * PAGE * at, PAGE) {
+                Ok(()) => {}
+                Err(Errno::ENOMEM) => return Ok(all),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.len
+    }
+
     /// Maps the first `len` bytes of `file`; what is written stays in this process.
     pub(crate) fn of_file(len: NonZeroUsize, file: impl AsFd) -> nix::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
