@@ -343,6 +343,12 @@ impl Prospect {
         self.process.has_exited()
     }
 
+    /// Whether only a look at all of both files can tell if its snapshot is `served`.
+    fn has_to_be_compared(&self, served: &SnapshotPlace) -> bool {
+        let snapshot = &self.header.snapshot;
+        snapshot.looks_like(served) && !snapshot.is_same_file(served)
+    }
+
     /// Refuses a guest of another snapshot than `served`. Files with the same samples are compared
     /// as a whole, each once: what came of it is in `compared`.
     fn of_snapshot(
@@ -358,6 +364,7 @@ impl Prospect {
         } else if let Some(same) = compared.get(snapshot) {
             Ok(*same)
         } else {
+            crate::kill_point!("comparing");
             snapshot.holds_the_same(served).inspect(|same| {
                 compared.insert(snapshot.clone(), *same);
             })
@@ -469,10 +476,11 @@ const GIVES_WITHIN: Duration = Duration::from_millis(50);
 /// of the others. For whoever has the directory's [claim](StateDir::claim): the server before has
 /// ended, or has handed over, and what it still has the lock on is about to be let go of.
 ///
-/// First everything is made `ready` for all of them; who was `awaited` is not looked at again. A guardian that is there gives each back only
-/// when it is about to be taken: then `take` is called, which may wait for so long until the guest is
-/// let go of, and is called again where it was not. Whom it does not come to have, the guardian is to
-/// serve.
+/// First everything is made `ready` for all of them, and then the same for those whose snapshot has to
+/// be compared with the one served; who was `awaited` is not looked at again. A guardian that is there
+/// gives each back only when it is about to be taken: then `take` is called, which may wait for so long
+/// until the guest is let go of, and is called again where it was not. Whom it does not come to have, the
+/// guardian is to serve.
 pub fn take_over<S>(
     keep: &Keep,
     spares: &mut Spares,
@@ -502,25 +510,49 @@ pub fn take_over<S>(
         }
         others.push(error);
     };
-    let (mut waiting, mut compared) = (Vec::new(), HashMap::new());
+    // To compare a snapshot takes as long as reading it: those guests come last for whom that has to be.
+    let (mut first, mut last) = (Vec::new(), Vec::new());
     for path in dir.ledgers()? {
-        let prospect = awaited.take(&path).map_or_else(|| Prospect::find(&path, spares), Ok);
-        let found =
-            prospect.and_then(|it| it.of_snapshot(served, &mut compared)).and_then(|found| {
-                let id = found.id().to_owned();
-                Ok((id, ready(found)?))
-            });
-        match found {
-            Ok((id, standby)) => waiting.push((id, path, standby)),
+        match awaited.take(&path).map_or_else(|| Prospect::find(&path, spares), Ok) {
+            Ok(prospect) if prospect.has_to_be_compared(served) => last.push((path, prospect)),
+            Ok(prospect) => first.push((path, prospect)),
             Err(error) => note(error),
         }
     }
+    let mut compared = HashMap::new();
+    for prospects in [first, last] {
+        let mut waiting = Vec::new();
+        for (path, prospect) in prospects {
+            let found = prospect.of_snapshot(served, &mut compared).and_then(|found| {
+                let id = found.id().to_owned();
+                Ok((id, ready(found)?))
+            });
+            match found {
+                Ok((id, standby)) => waiting.push((id, path, standby)),
+                Err(error) => note(error),
+            }
+        }
+        take_all(waiting, guardian.as_deref(), &mut take, &mut note);
+    }
+    if let Some(manager) = manager {
+        manager.store().settle(dir);
+    }
+    Ok(others)
+}
+
+/// Takes over those that all is ready for, as soon as each is let go of.
+fn take_all<S>(
+    mut waiting: Vec<(String, PathBuf, S)>,
+    guardian: Option<&Client>,
+    take: &mut impl FnMut(S, Duration) -> Result<(), NotTaken<S>>,
+    note: &mut impl FnMut(NotRecovered),
+) {
     let (mut until, mut within) = (None, GIVES_WITHIN);
     while !waiting.is_empty() {
         let over = until.is_some_and(|until| Instant::now() >= until);
         let mut locked = Vec::new();
         for (id, path, standby) in waiting {
-            if let Some(guardian) = guardian.as_ref().filter(|_| until.is_none()) {
+            if let Some(guardian) = guardian.filter(|_| until.is_none()) {
                 guardian.want(&id);
             }
             match take(standby, within) {
@@ -547,10 +579,6 @@ pub fn take_over<S>(
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    if let Some(manager) = manager {
-        manager.store().settle(dir);
-    }
-    Ok(others)
 }
 
 /// The ledgers in `dir` whose guests have not ended, as far as that can be said; those of guests that

@@ -70,6 +70,41 @@ fn is_served_on(keeping: &Keeping, snapshot: &Path, guest: &Guest) {
     assert_eq!(guest.thread(0).verify(0, PAGES, &[Expect::Source]).unwrap().wrong, 0);
 }
 
+/// That takes as long as to read the snapshot, and whoever is proved by its file alone waits for nobody.
+#[test]
+fn guests_of_the_very_file_are_served_before_a_copy_is_compared() {
+    let keeping = keeping();
+    let of_the_file = left(&keeping);
+    let copy = copy(&keeping);
+    // Of the other file, which holds the same.
+    let mut keeper = keeping.keeper_of(&copy);
+    assert_eq!(keeper.recovered(), 1);
+    let of_the_copy = keeping.guest(&keeper, |_| {});
+    keeper.kill();
+    // Whichever ledger is found first.
+    for (snapshot, served, other) in
+        [(keeping.snapshot(), &of_the_file, &of_the_copy), (&copy, &of_the_copy, &of_the_file)]
+    {
+        let mut keeper = keeping.parked_keeper_of(snapshot, "comparing");
+        // Which takes somebody who reads of it.
+        served.thread(0).madvise(0, 1).unwrap();
+        assert_eq!(served.thread(0).verify(1, PAGES - 1, &[Expect::Source]).unwrap().wrong, 0);
+        assert!(!keeper.is_ready() && !keeper.has_ended());
+        keeper.kill();
+        is_served_on_by_all(&keeping, snapshot, &[served, other]);
+    }
+}
+
+fn is_served_on_by_all(keeping: &Keeping, snapshot: &Path, guests: &[&Guest]) {
+    let mut keeper = keeping.keeper_of(snapshot);
+    assert_eq!(keeper.recovered(), guests.len() as u64, "{:?}", keeper.left());
+    for guest in guests {
+        guest.thread(0).madvise(0, 1).unwrap();
+        assert_eq!(guest.thread(0).verify(1, PAGES - 1, &[Expect::Source]).unwrap().wrong, 0);
+    }
+    keeper.kill();
+}
+
 #[test]
 fn a_snapshot_that_differs_in_what_is_not_sampled_is_another_one() {
     let keeping = keeping();
