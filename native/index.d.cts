@@ -104,8 +104,16 @@ export declare class NativeServer {
   serviceStops(): void
   /** Stops accepting and removes the socket; an event tells when that is done. */
   close(): void
-  /** Stops accepting and leaves all guests to a successor; their ends are events. */
-  handOver(): void
+  /**
+   * Finds out whether guests can be left: to a guardian that is not frozen, or is replaced first. An
+   * event tells. Not so if nothing is told any more.
+   */
+  askGuardian(): boolean
+  /**
+   * Stops accepting and leaves all guests to a successor; their ends are events, and that
+   * somebody has them, or nobody. Not so if nothing is told any more: then there are none.
+   */
+  handOver(): boolean
   /**
    * The process exits: ends everything, or leaves the guests that are kept to a successor, and
    * tells nobody.
@@ -304,6 +312,8 @@ export type NativeEvent =
   | { type: 'listening' }
   | { type: 'listenFailed'; error: ErrorInfo }
   | { type: 'closed' }
+  | { type: 'guardianAsked'; error?: ErrorInfo }
+  | { type: 'handedOver'; error?: ErrorInfo }
   | { type: 'arrived'; guest: NativeGuest; recovered: boolean }
   | { type: 'stateDirOnDisk' }
   | { type: 'waiting'; guests: number }

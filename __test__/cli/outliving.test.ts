@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { CommandProcess, runCommand } from '../support/command.js'
+import { freeze } from '../support/frozen.js'
 import { GuestProcess } from '../support/guest.js'
 import { isAsItWas, live, pages, Place } from '../support/place.js'
 
@@ -64,6 +65,23 @@ test('SIGTERM with a guardian leaves guests to it, and the next command has them
   t.is(((await second.event('recovered'))['guests'] as string[]).length, 1)
   t.is((await second.event('guardian'))['pid'], pid)
   await isAsItWas(t, process)
+})
+
+test('a command whose guardian is frozen serves on, and leaves guests once it goes on', async (t) => {
+  const { args, socket } = place(t)
+  const command = new CommandProcess(t, ...args, '--guardian', '--log-level', 'debug')
+  await command.event('ready')
+  const pid = (await command.event('guardian'))['pid'] as number
+  const served = await guest(t, socket)
+  await command.event('guarded')
+  await freeze(pid)
+  command.signal('SIGUSR2')
+  t.like(await command.event('not-handed-over'), { code: 'ERR_UFFD_GUARDIAN_SILENT' })
+  await isAsItWas(t, served)
+  process.kill(pid, 'SIGCONT')
+  t.is((await command.ended).status, 0)
+  t.like(await command.event('handed-over'), { guests: 1, guardian: pid })
+  await isAsItWas(t, served)
 })
 
 test('SIGTERM alone stops guests, and says what becomes of them', async (t) => {

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import native, { type NativeEvent, type NativeServer } from '#native'
+import native, { type ErrorInfo, type NativeEvent, type NativeServer } from '#native'
 import { aborted } from '../abort.js'
 import { type ControlEndpoint } from '../control/endpoint.js'
 import { type Controlled, serveControl } from '../control/serve.js'
@@ -115,6 +115,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   #hasListened = false
   #isHad = false
   #handedOver = 0
+  /** Settled when it is known whether the guardian is ready for its guests. */
+  #asking: Deferred | undefined
+  /** The hand-over that was begun; settled when somebody has the guests. */
+  #leaving: Deferred | undefined
+  #hasLeft = false
   #lastRefusal: UffdError | undefined
   #refusals = 0
   #state: 'open' | 'closing' | 'closed' = 'open'
@@ -269,7 +274,11 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    * server ends or has ended.
    */
   async control(at: string | URL): Promise<ControlEndpoint> {
-    const stop = (leavesGuests: boolean) => void (leavesGuests ? this.handOver() : this.stop())
+    const stop = (leavesGuests: boolean) => {
+      // Whatever is in the way of a hand-over, it has ended nothing.
+      if (leavesGuests) this.handOver().catch((error: UffdError) => this.#trouble(error, false))
+      else void this.stop()
+    }
     return await this.controlBy(at, { stop, endsProcess: false })
   }
 
@@ -307,14 +316,18 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    * the next page it misses. Resolves with how many were left, once the next server can have them;
    * may be called again.
    *
+   * With a guardian it is found out first whether that one gets on; one that was lost is replaced.
+   * Where it is frozen, or there is none, the server goes on as before.
+   *
    * @throws {UffdError} ERR_UFFD_NO_STATE_DIR if the server has no state directory.
+   * ERR_UFFD_GUARDIAN_SILENT or ERR_UFFD_GUARDIAN if the guardian is not ready for its guests: they are
+   * served here, and it may be tried again. ERR_UFFD_HAND_OVER if they were left, and nobody has them.
    */
   async handOver(): Promise<number> {
     this.requireStateDir()
+    await this.#guardianIsReady()
     this.#leavePlaces()
-    this.#native.handOver()
-    await this.close()
-    await this.gone()
+    await this.#leave()
     await this.#closeEndpoints()
     return this.#handedOver
   }
@@ -369,8 +382,19 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
   /** Nobody has got this server: guests that it takes over are left again. */
   async #giveUp(): Promise<void> {
-    this.#native.handOver()
-    await this.close()
+    await this.#leave().catch((error: UffdError) => this.#trouble(error, false))
+  }
+
+  async #guardianIsReady(): Promise<void> {
+    if (this.#asking === undefined && this.#native.askGuardian()) this.#asking = deferred<void>()
+    if (this.#asking !== undefined) await this.#keepAlive.during(this.#asking.promise)
+  }
+
+  /** Leaves guests, until somebody has them. */
+  async #leave(): Promise<void> {
+    if (this.#leaving === undefined && this.#native.handOver()) this.#leaving = deferred<void>()
+    const left = this.#leaving && this.#keepAlive.during(this.#leaving.promise)
+    await Promise.all([this.close(), this.gone(), left])
   }
 
   /** The next server may want their places, from the moment on that it has the guests. */
@@ -388,7 +412,8 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
   #collect(): void {
     for (const event of this.#native.collect()) this.#take(event)
     this.#hold()
-    if (this.#state === 'closed' && this.#guests.size === 0) this.#gone.resolve()
+    const leaves = this.#leaving !== undefined && !this.#hasLeft
+    if (this.#state === 'closed' && this.#guests.size === 0 && !leaves) this.#gone.resolve()
   }
 
   #take(event: NativeEvent): void {
@@ -403,6 +428,13 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
         return this.#listening.reject(fromNative(event.error))
       case 'closed':
         return this.#finish()
+      case 'guardianAsked':
+        settle(this.#asking, event.error)
+        this.#asking = undefined
+        return
+      case 'handedOver':
+        this.#hasLeft = true
+        return settle(this.#leaving, event.error)
       case 'arrived': {
         const { recovered } = event
         const prefetch = recovered ? undefined : this.#prefetch
@@ -535,6 +567,13 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
 
 function closedError(socket: string): UffdError {
   return new UffdError('ERR_UFFD_SERVER_CLOSED', `The server on ${socket} was closed`)
+}
+
+type Deferred = ReturnType<typeof deferred<void>>
+
+function settle(waiting: Deferred | undefined, error: ErrorInfo | undefined): void {
+  if (error === undefined) waiting?.resolve()
+  else waiting?.reject(fromNative(error))
 }
 
 function deferred<T>() {

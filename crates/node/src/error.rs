@@ -52,6 +52,17 @@ impl ErrorInfo {
         Self::new("ERR_UFFD_GUARDIAN_UNGUARDED", why)
     }
 
+    /// Guests that were handed over, and that nobody has.
+    pub(crate) fn ownerless(ids: &[String]) -> Self {
+        let count = ids.len();
+        let first = ids.first().map_or("", String::as_str);
+        let message = format!(
+            "{count} guests were left, and nobody serves them (such as {first}): the guardian was lost \
+             and no other one can be had; start a server with the same state directory"
+        );
+        Self::new("ERR_UFFD_HAND_OVER", message)
+    }
+
     /// A page size that TypeScript should have refused already.
     pub(crate) fn no_page_size(bytes: u32) -> Self {
         Self::new("ERR_UFFD_INVALID_OPTION", format!("pageSize is {bytes}, not 4096 or 2097152"))

@@ -22,6 +22,10 @@ pub enum NativeEvent {
     ListenFailed { error: ErrorInfo },
     /// The socket is gone.
     Closed,
+    /// The guardian is ready for its guests, where there is to be one, or why it is not.
+    GuardianAsked { error: Option<ErrorInfo> },
+    /// All guests were handed over: somebody has them, as far as can be seen, or why that is wrong.
+    HandedOver { error: Option<ErrorInfo> },
     /// A guest is being served from now on; `recovered`, it was left by another process.
     Arrived { guest: NativeGuest, recovered: bool },
     /// The state directory is on a disk, to which every fault will write.
@@ -77,6 +81,10 @@ impl NativeEvent {
             News::Listening => Self::Listening,
             News::ListenFailed(error) => Self::ListenFailed { error },
             News::Closed => Self::Closed,
+            News::GuardianAsked(error) => Self::GuardianAsked { error },
+            News::HandedOver { ownerless } => Self::HandedOver {
+                error: (!ownerless.is_empty()).then(|| ErrorInfo::ownerless(&ownerless)),
+            },
             News::Arrived { about, session, snapshot, recovered } => {
                 Self::Arrived { guest: NativeGuest::new(about, &session, snapshot), recovered }
             }

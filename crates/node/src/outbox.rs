@@ -71,6 +71,12 @@ pub(crate) enum News {
     /// The rest of its trace.
     LastTrace(Arc<About>, Vec<TraceEntry>),
     Notice(Arc<About>, Notice),
+    /// Why guests cannot be left to the guardian, if they cannot.
+    GuardianAsked(Option<ErrorInfo>),
+    /// Guests were handed over, and nobody is seen to have these.
+    HandedOver {
+        ownerless: Vec<String>,
+    },
     /// How far the guest's release has come is in its slot.
     Releasing(Arc<About>),
     Answer {

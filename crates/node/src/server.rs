@@ -1,7 +1,9 @@
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use napi::bindgen_prelude::Float64Array;
 use napi::{CleanupEnvHook, Env};
@@ -26,6 +28,12 @@ use crate::service_manager::{NativeServiceManager, Service, Starting};
 use crate::sessions::{Ending, Sessions};
 use crate::snapshot::Snapshot;
 
+/// How long it may take to find out that the guardian is ready for guests, or to start another one.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long it may take until somebody has each guest that was handed over.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
+
 /// A server and the guests it received. Starting and closing happen on threads of their own,
 /// and nothing here waits.
 #[napi]
@@ -33,6 +41,8 @@ pub struct NativeServer {
     shared: Arc<Shared>,
     /// JavaScript was told that the socket is gone: no guest will arrive.
     closed: bool,
+    /// Nothing more will be told.
+    finished: bool,
     /// Called when the environment ends with the server open or guests running.
     hook: Option<CleanupEnvHook<Arc<Shared>>>,
 }
@@ -48,6 +58,9 @@ struct Shared {
     claim: Mutex<Option<Claim>>,
     /// The guardian of the state directory, for as long as anybody entrusts guests to it.
     guardian: Mutex<Weak<Client>>,
+    /// Questions about guests that are left, or are to be, which are answered by an event and of which
+    /// JavaScript has not been told yet.
+    telling: AtomicUsize,
     /// Ends a wait for another server to leave the state directory.
     given_up: Waker,
     /// This process as a service, if it is one that this server is a part of.
@@ -87,6 +100,7 @@ impl NativeServer {
             keeps: state_dir.is_some(),
             claim: Mutex::default(),
             guardian: Mutex::default(),
+            telling: AtomicUsize::new(0),
             given_up,
             service,
         });
@@ -103,7 +117,7 @@ impl NativeServer {
             let message = format!("cannot start a thread to listen on: {error}");
             shared.fail(ErrorInfo::resources(message));
         }
-        Ok(Self { shared, closed: false, hook: Some(hook) })
+        Ok(Self { shared, closed: false, finished: false, hook: Some(hook) })
     }
 
     /// What happened since the last time, in order.
@@ -118,12 +132,17 @@ impl NativeServer {
                     let _ = about.held_by(&env);
                 }
                 News::Closed => self.closed = true,
+                News::GuardianAsked(_) | News::HandedOver { .. } => {
+                    self.shared.telling.fetch_sub(1, Ordering::AcqRel);
+                }
                 _ => {}
             }
         }
         let events = news.into_iter().filter_map(NativeEvent::of).collect();
-        if self.closed && self.shared.sessions.is_empty() {
+        let is_telling = self.shared.telling.load(Ordering::Acquire) > 0;
+        if self.closed && self.shared.sessions.is_empty() && !is_telling {
             self.shared.outbox.finish();
+            self.finished = true;
             // Whoever waits for the directory finds all guests there.
             self.shared.let_go();
             if let Some(hook) = self.hook.take() {
@@ -138,8 +157,7 @@ impl NativeServer {
     #[napi(catch_unwind)]
     pub fn figures(&self) -> Float64Array {
         let mut reading = self.shared.totals.read();
-        let guardian =
-            self.shared.guardian.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let guardian = self.shared.client();
         reading.holdings.guarded_guests = guardian.map_or(0, |client| client.guarded());
         reading.values().into()
     }
@@ -168,11 +186,24 @@ impl NativeServer {
         }
     }
 
-    /// Stops accepting and leaves all guests to a successor; their ends are events.
+    /// Finds out whether guests can be left: to a guardian that is not frozen, or is replaced first. An
+    /// event tells. Not so if nothing is told any more.
     #[napi(catch_unwind)]
-    pub fn hand_over(&self) {
-        self.shared.sessions.begin(Ending::HandOver);
-        self.close();
+    pub fn ask_guardian(&self) -> bool {
+        if !self.finished {
+            self.shared.ask_guardian();
+        }
+        !self.finished
+    }
+
+    /// Stops accepting and leaves all guests to a successor; their ends are events, and that
+    /// somebody has them, or nobody. Not so if nothing is told any more: then there are none.
+    #[napi(catch_unwind)]
+    pub fn hand_over(&self) -> bool {
+        if !self.finished {
+            self.shared.hand_over();
+        }
+        !self.finished
     }
 
     /// The process exits: ends everything, or leaves the guests that are kept to a successor, and
@@ -184,6 +215,51 @@ impl NativeServer {
 }
 
 impl Shared {
+    /// The guardian, as long as anybody entrusts guests to it.
+    fn client(&self) -> Option<Arc<Client>> {
+        self.guardian.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn ask_guardian(self: &Arc<Self>) {
+        self.telling.fetch_add(1, Ordering::AcqRel);
+        let (shared, guardian) = (Arc::clone(self), self.client());
+        let ask = move || {
+            let asked = guardian.map_or(Ok(()), |guardian| guardian.is_ready(READY_WITHIN));
+            shared
+                .outbox
+                .tell(News::GuardianAsked(asked.err().map(|error| ErrorInfo::from(&error))));
+        };
+        if let Err(error) = thread::Builder::new().name("uffd-leave".to_owned()).spawn(ask) {
+            let message = format!("cannot start a thread to ask the guardian on: {error}");
+            self.outbox.tell(News::GuardianAsked(Some(ErrorInfo::resources(message))));
+        }
+    }
+
+    /// The guardian is kept until somebody has the guests: it may be lost when it has been told.
+    fn hand_over(self: &Arc<Self>) {
+        self.telling.fetch_add(1, Ordering::AcqRel);
+        let guardian = self.client();
+        self.sessions.begin(Ending::HandOver);
+        let shared = Arc::clone(self);
+        let rest = move || {
+            shared.close();
+            shared.sessions.running().iter().for_each(|session| drop(session.wait()));
+            let ownerless = guardian
+                .map(|guardian| guardian.see_to_those_left(TAKEN_WITHIN))
+                .unwrap_or_default();
+            shared.outbox.tell(News::HandedOver { ownerless });
+        };
+        let rest = Arc::new(Mutex::new(Some(rest)));
+        let on_thread = {
+            let rest = Arc::clone(&rest);
+            move || run_once(&rest)
+        };
+        if thread::Builder::new().name("uffd-leave".to_owned()).spawn(on_thread).is_err() {
+            // Slower for the event loop, and just as right.
+            run_once(&rest);
+        }
+    }
+
     fn start(
         &self,
         socket: &Path,
@@ -338,6 +414,11 @@ impl Shared {
         self.sessions.begin(ending);
         self.close();
     }
+}
+
+fn run_once(work: &Mutex<Option<impl FnOnce()>>) {
+    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    work.into_iter().for_each(|work| work());
 }
 
 fn internal(error: impl std::fmt::Display) -> Thrown {

@@ -203,6 +203,151 @@ fn when_both_were_killed_the_next_server_serves() {
     assert_ne!(guarded(&mut keeper), guardian);
 }
 
+/// Leaves all guests as a server does that ends, once it is ready for that.
+fn let_go(keeper: &mut Keeper, guests: usize) {
+    assert_eq!(keeper.ask("get ready"), "is ready");
+    keeper.tell("let go");
+    has_let_go(keeper, guests);
+    assert_eq!(keeper.ask("see to them"), "left 0");
+    keeper.kill();
+}
+
+fn has_let_go(keeper: &Keeper, guests: usize) {
+    for _ in 0..guests {
+        assert_eq!(keeper.next().as_deref(), Some("end HandedOver"));
+    }
+    assert_eq!(keeper.next().as_deref(), Some("has let go"));
+}
+
+#[test]
+fn a_guardian_that_was_killed_right_before_a_hand_over_is_replaced_before_it() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guests: Vec<_> = (0..3).map(|_| keeping.guest(&keeper, |_| {})).collect();
+    signal(guarded(&mut keeper), Signal::SIGKILL);
+    let_go(&mut keeper, guests.len());
+    guests.iter().for_each(|guest| holds(guest, 0..0, 0));
+}
+
+/// Its server serves on until it is there again.
+#[test]
+fn nobody_is_left_to_a_guardian_that_is_frozen() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let frozen = Frozen::new(guarded(&mut keeper));
+    assert_eq!(keeper.ask("get ready"), "stays ERR_UFFD_GUARDIAN_SILENT");
+    guest.thread(0).write(3, 2, 9).unwrap();
+    holds(&guest, 3..5, 9);
+    drop(frozen);
+    let_go(&mut keeper, 1);
+    holds(&guest, 3..5, 9);
+}
+
+#[test]
+fn nobody_is_left_to_a_guardian_that_was_killed_and_cannot_be_replaced() {
+    let keeping = unguarded();
+    let program = keeping.dir().join("role");
+    std::fs::copy(ROLE, &program).unwrap();
+    let keeping = keeping.guarded_by(program.clone());
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let guardian = guarded(&mut keeper);
+    std::fs::remove_file(&program).unwrap();
+    signal(guardian, Signal::SIGKILL);
+    assert_eq!(keeper.ask("get ready"), "stays ERR_UFFD_GUARDIAN");
+    holds(&guest, 0..0, 0);
+}
+
+/// What it was told dies with it.
+#[test]
+fn a_guest_that_was_left_to_a_guardian_that_is_killed_before_it_hears_so_is_served_by_the_next() {
+    let keeping = keeping();
+    let mut keeper = keeping.keeper();
+    let guest = keeping.guest(&keeper, |_| {});
+    let guardian = guarded(&mut keeper);
+    let frozen = Frozen::new(guardian);
+    assert_eq!(keeper.ask("hand over"), "end HandedOver");
+    signal(guardian, Signal::SIGKILL);
+    holds(&guest, 0..0, 0);
+    drop(frozen);
+}
+
+/// Dead or frozen from one moment to the next, when the server has found it in good health.
+#[test]
+fn guests_whose_guardian_is_lost_in_the_middle_of_a_hand_over_are_served_by_another_one() {
+    for lost in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let keeping = keeping();
+        let mut keeper = keeping.keeper();
+        let guests: Vec<_> = (0..3).map(|_| keeping.guest(&keeper, |_| {})).collect();
+        let guardian = guarded(&mut keeper);
+        assert_eq!(keeper.ask("get ready"), "is ready");
+        signal(guardian, lost);
+        keeper.tell("let go");
+        has_let_go(&keeper, guests.len());
+        assert_eq!(keeper.ask("see to them"), "left 0", "{lost}");
+        has_ended(guardian);
+        keeper.kill();
+        guests.iter().for_each(|guest| holds(guest, 0..0, 0));
+    }
+}
+
+/// At whatever step of it.
+#[test]
+fn guests_whose_guardian_is_killed_at_any_moment_of_a_hand_over_are_served_by_another_one() {
+    for micros in [0, 300, 700, 1_100, 1_600, 3_000] {
+        let keeping = keeping();
+        let mut keeper = keeping.keeper();
+        let guests: Vec<_> = (0..3).map(|_| keeping.guest(&keeper, |_| {})).collect();
+        let guardian = guarded(&mut keeper);
+        assert_eq!(keeper.ask("get ready"), "is ready");
+        let touching: Vec<_> =
+            guests.iter().map(|guest| guest.thread(1).start_touch(0, PAGES)).collect();
+        keeper.tell("let go");
+        std::thread::sleep(Duration::from_micros(micros));
+        signal(guardian, Signal::SIGKILL);
+        has_let_go(&keeper, guests.len());
+        // Before the server looks for the last time.
+        has_ended(guardian);
+        assert_eq!(keeper.ask("see to them"), "left 0");
+        for touched in touching {
+            touched.get().unwrap();
+        }
+        guests.iter().for_each(|guest| holds(guest, 0..0, 0));
+    }
+}
+
+/// Events cannot be read into what was cut off a file, which ends the session; and whoever writes to it is
+/// ended by the kernel, and with it everybody that it serves.
+#[test]
+fn a_ledger_that_somebody_cuts_off_costs_its_guest_and_no_other() {
+    for is_all_gone in [true, false] {
+        let keeping = keeping();
+        let mut keeper = keeping.keeper();
+        let other = keeping.guest(&keeper, |_| {});
+        let lost = keeping.guest(&keeper, |_| {});
+        let id = keeper.ask("id");
+        until("both to be guarded", || keeper.guardian().guarded.len() == 2);
+        let ledger = keeping.state_dir().join(format!("{id}.ledger"));
+        let file = File::options().write(true).open(&ledger).unwrap();
+        // The page states are in the last page before the trace.
+        let states = file.metadata().unwrap().len() - 16 * PAGES - 4096;
+        file.set_len(if is_all_gone { 0 } else { states }).unwrap();
+        let _waiting = lost.thread(0).start_read(0, 1);
+        let end = keeper.next();
+        assert!(end.as_ref().is_none_or(|end| end.starts_with("end Failed(Events")), "{end:?}");
+        let refused = format!("cannot serve guest {id}");
+        until("it to be refused", || log(&keeping).contains(&refused));
+        holds(&other, 0..0, 0);
+        keeper.kill();
+        other.thread(0).madvise(0, 1).unwrap();
+        let keeper = keeping.keeper();
+        let left = ["left ERR_UFFD_RECOVERY_LEDGER".to_owned()];
+        assert_eq!((keeper.recovered(), keeper.left()), (1, &left[..]));
+        other.thread(0).madvise(1, 1).unwrap();
+    }
+}
+
 /// Nobody waits for it: no handoff, no guest, nobody who stops the server.
 #[test]
 fn a_frozen_guardian_holds_nothing_up() {

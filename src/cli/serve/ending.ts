@@ -1,4 +1,5 @@
-import type { Server } from '../../index.js'
+import { setTimeout } from 'node:timers/promises'
+import { type Server, UffdError } from '../../index.js'
 import { requireCompanion } from '../arguments/companion.js'
 import { UsageError } from '../arguments/usage-error.js'
 import { several } from '../../numbers.js'
@@ -44,12 +45,37 @@ export function endingOf(
 }
 
 async function leave(server: Server, stateDir: string, output: Output): Promise<void> {
+  const count = await handOver(server, output)
+  if (count === undefined) return
   const guardian = server.guardian?.pid
-  const count = await server.handOver()
   const whom = guardian === undefined ? 'the next server' : `its guardian, process ${guardian}`
   const text = `Left ${several(count, 'guest')} in ${stateDir} to ${whom}`
   output.tell('info', { event: 'handed-over', guests: count, stateDir, guardian }, text)
 }
+
+/** Leaves guests as soon as they can be left: until then they are served. */
+async function handOver(server: Server, output: Output): Promise<number | undefined> {
+  let told: string | undefined
+  for (;;) {
+    try {
+      return await server.handOver()
+    } catch (error) {
+      if (!(error instanceof UffdError)) throw error
+      const { code, message } = error
+      if (code === 'ERR_UFFD_HAND_OVER') {
+        output.tell('error', { event: 'ownerless', code }, message)
+        return undefined
+      }
+      if (!code.startsWith('ERR_UFFD_GUARDIAN')) throw error
+      const text = `Guests are served on, and left as soon as that can be: ${message}`
+      if (code !== told) output.tell('warn', { event: 'not-handed-over', code }, text)
+      told = code
+      await setTimeout(tryAgainMs)
+    }
+  }
+}
+
+const tryAgainMs = 500
 
 async function stop(server: Server, output: Output): Promise<void> {
   const count = server.guests.length

@@ -4,6 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::error::GuardianError;
 use super::launch::Launch;
@@ -12,6 +13,11 @@ use super::message::Request;
 use super::news::{News, Observer};
 use crate::kernel::Waker;
 use crate::ledger::{Spares, StateDir};
+
+/// The pauses between looks at what becomes of guests that were let go of. To look makes others wait
+/// who want a lock.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A server's connection with the guardian of its state directory. For whoever has the directory's
 /// [claim](StateDir::claim): others are not heard.
@@ -120,6 +126,7 @@ impl Client {
     pub(crate) fn forget(&self, id: &str) {
         let mut state = self.0.lock();
         state.wards.remove(id);
+        state.left.remove(id);
         self.0.say(&mut state, &Request::Forget { id: id.to_owned() }, None);
     }
 
@@ -130,16 +137,75 @@ impl Client {
         self.0.say(&mut state, &Request::Left { id: id.to_owned(), soon: true }, None)
     }
 
-    /// The guest is to be served by the guardian.
+    /// The guest is to be served by the guardian, and by the next if that one is lost before it could.
     pub(crate) fn leave(&self, id: &str) {
         let mut state = self.0.lock();
-        let is_told =
-            self.0.say(&mut state, &Request::Left { id: id.to_owned(), soon: false }, None);
+        self.0.say(&mut state, &Request::Left { id: id.to_owned(), soon: false }, None);
         match state.wards.get_mut(id) {
-            Some(_) if is_told => drop(state.wards.remove(id)),
             Some(ward) => ward.left = true,
             // It never was this server's: without it no other guardian would look for it.
             None => drop(state.left.insert(id.to_owned())),
+        }
+    }
+
+    /// Finds out whether there is a guardian that gets on and knows of all guests that are entrusted
+    /// to it, before they are left to it. One that was lost is replaced first, within so long. Where
+    /// no guests are entrusted, there is nothing to find out.
+    pub fn is_ready(&self, within: Duration) -> Result<(), GuardianError> {
+        if !self.guards() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        // The connection that was asked, and how many signs of life there were before.
+        let mut asked = None;
+        let mut state = self.0.lock();
+        loop {
+            let connections = state.connections;
+            let before = asked.filter(|(of, _)| *of == connections).map(|(_, before)| before);
+            if before.is_some_and(|before| state.is_met() && state.signs_of_life > before) {
+                return Ok(());
+            }
+            if before.is_none() && state.process().is_some() {
+                asked = Some((connections, state.signs_of_life));
+                self.0.say(&mut state, &Request::Give { id: String::new() }, None);
+            }
+            let Some(left) = within.checked_sub(begun.elapsed()) else { break };
+            self.0.hurry(&mut state);
+            state = self.0.wait_for(state, left.min(LOOK_EVERY));
+        }
+        let waited = begun.elapsed();
+        let trouble = state.last_trouble.take();
+        match (state.process(), trouble) {
+            (Some(process), _) => Err(GuardianError::Silent { pid: process.pid(), waited }),
+            (None, Some(why)) => Err(GuardianError::NoOther { why }),
+            (None, None) => Err(GuardianError::Nobody),
+        }
+    }
+
+    /// Waits until somebody has each guest that was let go of, and has another guardian started where
+    /// the one that was told is gone, or stopped. Those that nobody has in the end.
+    pub fn see_to_those_left(&self, within: Duration) -> Vec<String> {
+        let begun = Instant::now();
+        let mut pause = FIRST_LOOK;
+        loop {
+            let mut state = self.0.lock();
+            if state.left().is_empty() {
+                return Vec::new();
+            }
+            drop(self.0.wait_for(state, pause));
+            pause = (pause * 2).min(LOOK_EVERY);
+            state = self.0.lock();
+            self.0.forget_the_taken(&mut state);
+            let left = state.left();
+            if left.is_empty() || begun.elapsed() >= within {
+                return left;
+            }
+            match state.process() {
+                None => self.0.hurry(&mut state),
+                // They wait for it, and it stands still: it cannot be asked to make room.
+                Some(process) if process.is_stopped() => drop(process.kill()),
+                Some(_) => {}
+            }
         }
     }
 }

@@ -50,6 +50,12 @@ pub enum GuardianError {
         /// How long was waited.
         waited: Duration,
     },
+    /// It was lost, and another one could not be had.
+    #[error("the guardian was lost, and there is no other one yet: {why}")]
+    NoOther {
+        /// What was in the way.
+        why: String,
+    },
     /// It speaks another version of the protocol.
     #[error(
         "the guardian speaks version {found} of its protocol, and this is uffd-rs with version \

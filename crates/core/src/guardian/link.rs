@@ -15,8 +15,9 @@ use super::launch::Launch;
 use super::message::{Answer, PROTOCOL, Request};
 use super::news::{News, Observer};
 use super::post::{PostError, visit};
-use crate::kernel::Waker;
-use crate::ledger::{Spares, StateDir};
+use super::proof;
+use crate::kernel::{Process, Waker};
+use crate::ledger::{DirLock, Spares, StateDir};
 
 /// How long an answer of the guardian's is waited for.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -59,13 +60,21 @@ pub(super) struct State {
     was_met: bool,
     /// Too many wait at its door, which was told.
     is_crowded: bool,
+    /// Why the last connection was lost or could not be made.
+    pub(super) last_trouble: Option<String>,
+    /// How many connections there were.
+    pub(super) connections: u64,
+    /// Answers to questions that ask for nothing but a sign of life.
+    pub(super) signs_of_life: u64,
+    /// Somebody waits for a guardian: the next attempt is made at once.
+    is_in_a_hurry: bool,
     pub(super) closing: bool,
 }
 
 #[derive(Debug)]
 struct Connection {
     channel: Channel,
-    pid: i32,
+    process: Process,
     welcomed: bool,
     /// Since when an answer is due.
     waits: Option<Instant>,
@@ -80,13 +89,18 @@ pub(super) struct Entrusted {
     answered: bool,
     /// The guardian that is there would serve it at once.
     guarded: bool,
-    /// The server has let go of it, and there was no guardian to tell.
+    /// The server has let go of it. Until somebody has it each guardian is told so: what one was told
+    /// may have died with it.
     pub(super) left: bool,
 }
 
 impl Entrusted {
     pub(super) const fn new(uffd: OwnedFd) -> Self {
         Self { uffd, answered: false, guarded: false, left: false }
+    }
+
+    const fn is_unanswered(&self) -> bool {
+        !self.answered && !self.left
     }
 }
 
@@ -101,14 +115,30 @@ impl State {
     /// How many guests the guardian would serve at once, as far as it has answered.
     pub(super) fn guarded(&self) -> usize {
         match self.connection {
-            Some(_) => self.wards.values().filter(|ward| ward.guarded).count(),
+            Some(_) => self.wards.values().filter(|ward| ward.guarded && !ward.left).count(),
             None => 0,
         }
     }
 
     fn awaits_answers(&self) -> bool {
         let is_new = self.connection.as_ref().is_some_and(|connection| !connection.welcomed);
-        is_new || self.wards.values().any(|ward| !ward.answered)
+        is_new || self.wards.values().any(Entrusted::is_unanswered)
+    }
+
+    /// Whether there is a guardian that has answered for each guest it was told of.
+    pub(super) fn is_met(&self) -> bool {
+        self.connection.is_some() && !self.awaits_answers()
+    }
+
+    /// The guardian's process, if there is one.
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.connection.as_ref().map(|connection| &connection.process)
+    }
+
+    /// The guests that were let go of, as far as nobody was seen to have them.
+    pub(super) fn left(&self) -> Vec<String> {
+        let left = self.wards.iter().filter(|(_, ward)| ward.left);
+        left.map(|(id, _)| id.clone()).collect()
     }
 }
 
@@ -134,6 +164,15 @@ impl Link {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until something has changed, for so long.
+    pub(super) fn wait_for<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        within: Duration,
+    ) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, within).unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Waits for an answer, unless nobody is there who answers in time.
     pub(super) fn wait_while<'a>(
         &self,
@@ -155,7 +194,7 @@ impl Link {
         let Some(connection) = &mut state.connection else { return false };
         // The thread takes the connection down.
         connection.broken = connection.channel.send(request, fd).err();
-        if matches!(request, Request::Entrust { .. }) {
+        if matches!(request, Request::Entrust { .. } | Request::Give { .. }) {
             connection.waits.get_or_insert_with(Instant::now);
         }
         // The thread may have to wait for room, or for an answer.
@@ -193,6 +232,7 @@ impl Link {
     fn lost(&self, again: bool, error: GuardianError) -> bool {
         let mut state = self.lock();
         state.connection = None;
+        state.last_trouble = Some(error.to_string());
         let was_met = state.was_met;
         if matches!(error, GuardianError::Post(PostError::Crowded)) {
             // Told once: it is tried again until it hears somebody.
@@ -232,6 +272,7 @@ impl Link {
         let mut channel = visitor.channel;
         channel.send(&Request::Hello { version: PROTOCOL }, None)?;
         let mut state = self.lock();
+        self.forget_the_taken(&mut state);
         for (id, ward) in &mut state.wards {
             let copy = ward.uffd.try_clone().map_err(GuardianError::Resources)?;
             channel.send(&Request::Entrust { id: id.clone() }, Some(copy))?;
@@ -240,14 +281,14 @@ impl Link {
                 channel.send(&Request::Left { id: id.clone(), soon: false }, None)?;
             }
         }
-        state.wards.retain(|_, ward| !ward.left);
         for id in &state.left {
             channel.send(&Request::Left { id: id.clone(), soon: false }, None)?;
         }
-        state.is_crowded = false;
+        (state.is_crowded, state.is_in_a_hurry) = (false, false);
+        state.connections += 1;
         state.connection = Some(Connection {
             channel,
-            pid: visitor.process.pid(),
+            process: visitor.process,
             welcomed: false,
             waits: Some(Instant::now()),
             is_silent: false,
@@ -319,7 +360,7 @@ impl Link {
             && !connection.is_silent
         {
             connection.is_silent = true;
-            let (pid, waited) = (connection.pid, ANSWERS_WITHIN);
+            let (pid, waited) = (connection.process.pid(), ANSWERS_WITHIN);
             news.push(News::Troubled(GuardianError::Silent { pid, waited }));
             state.meet(Err(GuardianError::Silent { pid, waited }));
             self.changed.notify_all();
@@ -338,7 +379,7 @@ impl Link {
             Answer::Welcome { version: PROTOCOL } => {
                 if let Some(connection) = &mut state.connection {
                     connection.welcomed = true;
-                    news.push(News::Met { pid: connection.pid });
+                    news.push(News::Met { pid: connection.process.pid() });
                 }
                 state.meet(Ok(()));
             }
@@ -358,6 +399,8 @@ impl Link {
             }
             Answer::Copy { id } => drop(fd.map(|fd| state.copies.insert(id, fd))),
             Answer::AllCopies => state.has_all_copies = true,
+            // Of no guest: it was only asked whether it gets on.
+            Answer::Given { id } if id.is_empty() => state.signs_of_life += 1,
             Answer::Given { id } => {
                 // It took too long, and nobody waits any more: somebody has to serve the guest.
                 if !state.wanted.remove(&id) {
@@ -369,13 +412,31 @@ impl Link {
         Ok(())
     }
 
+    /// Whoever waits for a guardian has the next attempt made now.
+    pub(super) fn hurry(&self, state: &mut State) {
+        state.is_in_a_hurry = state.connection.is_none();
+        self.waker.wake();
+    }
+
+    /// Forgets of the guests that were let go of those that somebody has, and those that ended.
+    pub(super) fn forget_the_taken(&self, state: &mut State) {
+        let left = state.left();
+        if left.is_empty() {
+            return;
+        }
+        let ownerless = proof::ownerless(&self.dir, DirLock::Server, left);
+        state.wards.retain(|id, ward| !ward.left || ownerless.contains(id));
+    }
+
     /// Waits for so long, unless the client is dropped; whether it is.
     fn is_closing_within(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
-            if self.lock().closing {
-                return true;
+            let state = self.lock();
+            if state.closing || state.is_in_a_hurry {
+                return state.closing;
             }
+            drop(state);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;

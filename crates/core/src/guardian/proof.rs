@@ -3,6 +3,7 @@
 //! directory, as the kernel lists it.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use thiserror::Error;
@@ -89,6 +90,31 @@ pub(super) fn is_held(dir: &StateDir, ours: DirLock, theirs: DirLock) -> bool {
     (0..LOOKS).any(|_| look().unwrap_or(true))
 }
 
+/// Which of `ids` are guests whose ledgers in `dir` are there and locked by nobody, this process having
+/// the lock `ours` there. None where that cannot be seen.
+pub(super) fn ownerless(dir: &StateDir, ours: DirLock, ids: Vec<String>) -> Vec<String> {
+    let look = |ids: Vec<String>| {
+        let inodes: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| Some((std::fs::metadata(dir.finished(&id)).ok()?.ino(), id)))
+            .collect();
+        let ours = dir.inode_of(ours)?;
+        let text = std::fs::read_to_string("/proc/locks")?;
+        let seen = |(inode, id)| {
+            let held = is_held_in(&text, (own_pid(), ours), inode)?;
+            (!held).then_some(id)
+        };
+        Ok::<_, std::io::Error>(inodes.into_iter().filter_map(seen).collect::<Vec<_>>())
+    };
+    (0..LOOKS).try_fold(ids, |ids, _| look(ids)).unwrap_or_default()
+}
+
+/// Whether anybody has a lock on `inode`; none where our own is not listed, which tells the device.
+fn is_held_in(proc_locks: &str, ours: (i32, u64), inode: u64) -> Option<bool> {
+    let is_listed = holds(proc_locks, ours, |pid| pid == ours.0, ours.1);
+    is_listed.then(|| holds(proc_locks, ours, |_| true, inode))
+}
+
 fn own_pid() -> i32 {
     std::process::id().cast_signed()
 }
@@ -135,6 +161,13 @@ mod tests {
         let holds = |pid| holds(LOCKS, (70, 5), |other| other == pid, 6);
         let holders: Vec<_> = (70..80).filter(|&pid| holds(pid)).collect();
         assert_eq!(holders, [71]);
+    }
+
+    #[test]
+    fn what_nobody_has_is_known_where_our_own_lock_is_listed() {
+        let is_held = |ours, inode| is_held_in(LOCKS, (70, ours), inode);
+        assert_eq!((is_held(5, 6), is_held(5, 9)), (Some(true), Some(false)));
+        assert_eq!(is_held(4, 9), None);
     }
 
     #[test]

@@ -221,6 +221,16 @@ impl Process {
         Ok(registered)
     }
 
+    /// Whether it was stopped by a signal or a debugger, as far as can be seen. Its first thread is
+    /// looked at.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let state =
+            stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
+        // The number could have been given to another process since; the pidfd knows.
+        matches!(state, Some('T' | 't')) && !self.has_exited()
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&self) -> nix::Result<()> {
         signal(self.pidfd.as_fd(), libc::SIGKILL)

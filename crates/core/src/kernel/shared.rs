@@ -31,6 +31,16 @@ impl SharedMemory {
         Self::of(&file)
     }
 
+    /// How many bytes are mapped.
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.map.len() == 0
+    }
+
     /// The next `len` bytes, which nobody else gets. Panics where the file ends before.
     pub fn take(&mut self, len: usize) -> Part {
         let start = self.taken;

@@ -58,6 +58,8 @@ pub(crate) struct Ledger {
     touches: Option<(Part, Part)>,
     /// What it holds was written by a predecessor.
     is_recovered: bool,
+    /// Bytes of the file that was mapped.
+    len: u64,
 }
 
 impl Ledger {
@@ -80,6 +82,7 @@ impl Ledger {
             states: Some(states),
             touches: None,
             is_recovered,
+            len: memory.len(),
         };
         (ledger, count)
     }
@@ -248,6 +251,10 @@ impl LedgerFile {
     pub(crate) fn check(&self, ledger: &Ledger, layout: &Layout) -> Result<(), LedgerError> {
         let io = |doing| move |cause| LedgerError::Io { doing, cause };
         let len = self.lock.metadata().map_err(io("cannot look at it"))?.len();
+        // What is mapped behind its end cannot be looked at: that would end the process.
+        if len < ledger.len {
+            return Err(HeaderError::Length { found: len, said: ledger.len }.into());
+        }
         let entries = Extent::of(layout).map_err(io("cannot map it"))?.entries as u64;
         // A copy may have holes, and room for them may be wanting only when they are written to.
         let kept = 0..len.saturating_sub(entries);

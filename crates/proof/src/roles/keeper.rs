@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
 use uffd_core::guardian::{self, Client, Launch, News};
@@ -17,6 +18,10 @@ use uffd_core::units::PageRange;
 
 use crate::facts::{Exported, Figures, Prefaulted};
 use crate::keeping::{Heard, Kept};
+
+/// How long it may take to have a guardian that is ready, and to have guests taken by it.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -47,6 +52,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
         Some(_) => Some(Client::start(Arc::clone(&dir), launch, Box::new(heard.clone()))?),
         None => None,
     };
+    let mut client = guardian.clone();
     let keep = Some(Keep { dir, snapshot, guardian, manager: None });
     let options = ServerOptions { session: role.session(), keep, ..ServerOptions::default() };
     let bound = Server::bind(&role.socket, fetcher, options, sessions.clone())?;
@@ -62,6 +68,21 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
                 drop(server.take());
                 drop(claim.take());
                 say("left");
+            }
+            // As a server hands over to its guardian: what comes before, and then the rest.
+            "get ready" => match client.as_ref().map(|client| client.is_ready(READY_WITHIN)) {
+                Some(Err(error)) => say(&format!("stays {}", error.code())),
+                _ => say("is ready"),
+            },
+            "let go" => {
+                sessions.leave();
+                drop(server.take());
+                say("has let go");
+            }
+            "see to them" => {
+                let ownerless = client.take().map(|client| client.see_to_those_left(TAKEN_WITHIN));
+                drop(claim.take());
+                say(&format!("left {}", ownerless.unwrap_or_default().len()));
             }
             "guardian" => say(&serde_json::to_string(&*heard.lock())?),
             line => sessions.obey(line),
