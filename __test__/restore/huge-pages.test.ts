@@ -70,7 +70,7 @@ test.serial(
   async (t) => {
     const first = await start(t)
     const other = await startAnother(t)
-    const vm = await first.restore({ template })
+    const vm = await first.restore({ template, faultAround: false })
     // Nothing is installed yet, and all of it may be.
     const error = await t.throwsAsync(other.restore({ template }), {
       code: 'ERR_UFFD_RESTORE_POOL',
@@ -96,7 +96,7 @@ test.serial(
 test.serial('one whose fault loop does not answer keeps no other waiting', async (t) => {
   const first = await start(t)
   const other = await startAnother(t)
-  const vm = await first.restore({ template })
+  const vm = await first.restore({ template, faultAround: false })
   await first.guest.ask({ op: 'touch', page: 0, count: 3 })
   await vm.guest.settle()
   // As one that the kernel holds up.

@@ -67,7 +67,9 @@ export interface ListenOptions {
   readonly dirtyTracking?: 'auto' | 'on' | 'off' | undefined
   /**
    * How many pages may be filled when one is missed: as many as the access pattern asks for
-   * (`true`), exactly one (`false`), or as the pattern asks, at most so many (a number).
+   * (`true`), exactly one (`false`), or as the pattern asks, at most so many (a number). Of 2 MiB pages
+   * it is one, and up to two more where somebody walks through memory, as soon as no fault waits and
+   * where the host's pool holds all that the guest may still need.
    * @default true
    */
   readonly faultAround?: boolean | number | undefined

@@ -75,7 +75,7 @@ impl fmt::Display for GuestAddr {
 ///
 /// Indices are dense over all regions, whatever the order of their addresses, and mean the same
 /// in every restore of one snapshot. That makes them the currency of states, traces and exports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageIndex(pub u64);
 
 impl PageIndex {
@@ -97,7 +97,7 @@ impl fmt::Display for PageIndex {
 }
 
 /// Pages `start..end`; empty where `start >= end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PageRange {
     /// The first page.
     pub start: PageIndex,

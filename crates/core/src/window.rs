@@ -88,6 +88,60 @@ pub(crate) fn of_zeros(
     aligned(region, page, width.min(widest))
 }
 
+/// Pages of 2 MiB that are installed ahead of somebody who walks, at the most.
+const MOST_AHEAD: u64 = 2;
+
+/// The most pages that are installed ahead, of guests with pages of this size: smaller ones have
+/// their window.
+pub(crate) const fn most_ahead(page_size: PageSize) -> u64 {
+    match page_size {
+        PageSize::Small => 0,
+        PageSize::Huge => MOST_AHEAD,
+    }
+}
+
+/// Steps after which somebody is known to walk.
+const SURE: u32 = 2;
+
+/// Those who walk through memory a page at a time: the last few that there were.
+#[derive(Debug, Default)]
+pub(crate) struct Walks {
+    known: [Walk; 4],
+    oldest: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    /// Where it was seen last, and where it is seen next if it goes on: behind what is installed
+    /// ahead of it, or in there, if it is quicker.
+    last: PageIndex,
+    next: PageIndex,
+    steps: u32,
+}
+
+impl Walks {
+    /// The pages of `region` to install ahead of somebody who has come to `page`, `most` of them.
+    pub(crate) fn came_to(&mut self, region: PageRange, page: PageIndex, most: u64) -> PageRange {
+        let goes_on = |walk: &&mut Walk| walk.last < page && page <= walk.next;
+        let walk = match self.known.iter_mut().find(goes_on) {
+            Some(walk) => {
+                walk.steps = walk.steps.saturating_add(1);
+                walk
+            }
+            None => {
+                let walk = &mut self.known[self.oldest];
+                self.oldest = (self.oldest + 1) % 4;
+                *walk = Walk::default();
+                walk
+            }
+        };
+        let count = if walk.steps >= SURE { most } else { 0 };
+        let ahead = PageRange::new(page.0 + 1, page.0 + 1 + count).intersect(region);
+        (walk.last, walk.next) = (page, ahead.end.max(page.next()));
+        ahead
+    }
+}
+
 /// The aligned window of `width` pages around `page`, inside `region`.
 pub(crate) fn aligned(region: PageRange, page: PageIndex, width: u64) -> PageRange {
     let start = page.0 - page.0 % width.max(1);
@@ -133,6 +187,22 @@ mod tests {
         fn touched_in(&self, _range: PageRange) -> usize {
             0
         }
+    }
+
+    #[test]
+    fn pages_are_installed_ahead_of_those_who_walk_and_of_nobody_else() {
+        let mut walks = Walks::default();
+        let mut ahead = |page| {
+            let pages = walks.came_to(PageRange::new(0, 16), PageIndex(page), 2);
+            (pages.start.0..pages.end.0).collect::<Vec<_>>()
+        };
+        // Two walk at once, and somebody jumps.
+        assert_eq!([ahead(3), ahead(9), ahead(0), ahead(4), ahead(10)].concat(), [0; 0]);
+        assert_eq!((ahead(5), ahead(11)), (vec![6, 7], vec![12, 13]));
+        // The one was there in time, the other was not.
+        assert_eq!((ahead(8), ahead(12)), (vec![9, 10], vec![13, 14]));
+        // Nothing lies behind the last page.
+        assert_eq!((ahead(15), ahead(15)), (vec![], vec![]));
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl FaultAround {
         self.at_most(crate::window::widest_of_written(page_size))
     }
 
+    /// The most pages to install ahead of somebody who walks.
+    pub(crate) fn ahead(self, page_size: PageSize) -> u64 {
+        let most = crate::window::most_ahead(page_size);
+        match self {
+            Self::Off => 0,
+            Self::Adaptive => most,
+            Self::AtMost(pages) => most.min(pages.saturating_sub(1)),
+        }
+    }
+
     fn at_most(self, sensible: u64) -> u64 {
         // One page is wider than the widest window where pages are huge.
         let sensible = sensible.max(1);
@@ -119,5 +129,9 @@ mod tests {
             assert!(sensible >= 1);
         }
         assert_eq!(FaultAround::AtMost(3).pages(PageSize::Small), 3);
+        let ahead = |around: FaultAround| around.ahead(PageSize::Huge);
+        let all = [FaultAround::Off, FaultAround::AtMost(1), FaultAround::AtMost(2)];
+        assert_eq!(all.map(ahead), [0, 0, 1]);
+        assert_eq!(FaultAround::Adaptive.ahead(PageSize::Small), 0);
     }
 }

@@ -8,7 +8,7 @@ use super::guest::{Answer, Asker, Guest, NO_MEMORY};
 use super::hand::{Fault, Kind, Phase, Trouble};
 use super::{Halt, Turn};
 use crate::contract::{Cause, Notice, SessionError, Unservable};
-use crate::install::{Obstacle, Plan, Planner, Stopped, Surroundings};
+use crate::install::{Obstacle, Plan, Stopped, Surroundings};
 use crate::policy::{self, Content};
 use crate::source::{Scratch, Source, SourceError};
 use crate::states::PageState;
@@ -99,7 +99,7 @@ fn serve_one(
     fetches: &mut Fetches,
     ahead: &mut Ahead,
 ) -> Turn {
-    let Fault { page, kind, alone, read_at, .. } = *guest.hand.get(index);
+    let Fault { page, kind, alone, .. } = *guest.hand.get(index);
     let state = guest.memory.states.get(page);
     let access = kind.access();
     guest.memory.note_fault(page);
@@ -111,9 +111,7 @@ fn serve_one(
             guest.install(plan.as_slice(), Asker::Fault)
         }
         (Kind::Missing { .. }, Content::Source) => {
-            ahead.finish(guest, (page, read_at), source);
-            let ready = ahead.bytes(page).map(|bytes| (page, bytes));
-            let planner = Planner { ready, ..guest.planner(source, scratch) };
+            let planner = guest.planner(source, scratch);
             let mut plan = Plan::default();
             let around = match planner.source(page, access, alone, &mut plan) {
                 Ok(around) => around,

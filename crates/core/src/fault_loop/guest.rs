@@ -71,15 +71,16 @@ impl Guest {
     }
 
     /// Executes a plan of a prefault as far as the guest needs nothing in between: how many pages
-    /// were installed, and what is left. Where others help, `meanwhile` is called between its parts.
+    /// were installed, and what is left. So many pieces are `wanted`, whatever it needs. Where others help, `meanwhile` is called between its parts.
     pub(super) fn install_ahead(
         &mut self,
         plan: &[Install<'_>],
+        wanted: usize,
         meanwhile: &(dyn Fn() + Sync),
     ) -> (u64, Ahead) {
         let Self { memory, hand, journal, .. } = self;
         let mut installed = 0;
-        let ahead = memory.install_ahead(plan, meanwhile, |memory, pages, install| {
+        let ahead = memory.install_ahead(plan, wanted, meanwhile, |memory, pages, install| {
             journal.settle(memory, hand, pages, install.fill.traced());
             installed += pages.len();
             memory.counters.prefault_pages += pages.len();
@@ -142,7 +143,6 @@ impl Guest {
             fault_around: self.options.fault_around,
             source,
             scratch,
-            ready: None,
         }
     }
 

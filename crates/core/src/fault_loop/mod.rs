@@ -159,8 +159,8 @@ impl FaultLoop {
         self.guest.journal.report(&self.guest.memory, &self.guest.hand);
         match self.next() {
             Next::Now => Ok(()),
-            // Made ready instead of waiting; then events are looked for again.
-            _ if self.ahead.prepare(&self.guest, &*self.source) => Ok(()),
+            // Somebody walks: what comes next is installed instead of waiting.
+            _ if self.ahead.step(&mut self.guest, &*self.source, &mut self.scratch)? => Ok(()),
             next => self.idle.wait(next, &mut self.guest, &mut self.intake, &self.commands),
         }
     }
@@ -183,7 +183,6 @@ impl FaultLoop {
             .or(|| self.leaving.next())
             .or(|| self.collapses.as_ref().map_or(Next::Never, |it| it.next(&self.guest)))
             .or(|| self.guest.journal.next())
-            .or(|| self.ahead.next())
             .or(|| self.idle.next(&self.guest))
     }
 

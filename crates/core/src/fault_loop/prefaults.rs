@@ -25,7 +25,17 @@ use crate::units::{PageIndex, PageRange, PageSize};
 const SLICE: (u64, u64) = (16 << 10, 4 << 20);
 
 /// Bytes of a slice, at least, while faults come to the very pages that are being installed.
-const RACE: u64 = 512 << 10;
+const RACE: u64 = 2 << 20;
+
+/// Pieces of such a slice that are installed whatever the guest asks for meanwhile: it mostly is what
+/// they hold, and it would be back at once.
+const RACED: usize = 24;
+
+/// What was asked for so far before and behind a page that the guest came to is next, in bytes.
+const NEAR: (u64, u64) = (256 << 10, 2 << 20);
+
+/// Of more ranges than this, none is put first: that would take longer than it saves.
+const MOST_SORTED: usize = 1 << 14;
 
 /// Bytes of a part that is made ready at once for the next slice, while others install.
 const PREPARE: u64 = 256 << 10;
@@ -50,6 +60,8 @@ pub(super) struct Prefaults {
     queue: VecDeque<Prefault>,
     /// Bytes to install before faults are looked for again.
     slice: u64,
+    /// Pieces of it that are installed before any are.
+    raced: usize,
     /// Faults served when the last slice was done, and how many of them met wanted pages.
     faults: (u64, u64),
     /// Pages given back by then.
@@ -81,7 +93,14 @@ struct Prefault {
 
 impl Default for Prefaults {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), slice: SLICE.0, faults: (0, 0), removed: 0, blocked: None }
+        Self {
+            queue: VecDeque::new(),
+            slice: SLICE.0,
+            raced: 0,
+            faults: (0, 0),
+            removed: 0,
+            blocked: None,
+        }
     }
 }
 
@@ -198,6 +217,23 @@ impl Prefault {
         }
     }
 
+    /// Makes what is left of `pages` the first that is, in the order that it has. A source that turned
+    /// out to be cold was told what comes next, and that stays.
+    fn put_near_first(&mut self, pages: PageRange) {
+        if self.announcer.is_some() || self.ranges.len() > MOST_SORTED {
+            return;
+        }
+        let mut near = SmallVec::<[PageRange; 64]>::new();
+        self.ranges.retain(|range| {
+            let is_near = pages.contains(range.start) && range.end <= pages.end;
+            if is_near {
+                near.push(*range);
+            }
+            !is_near
+        });
+        near.into_iter().rev().for_each(|range| self.ranges.push_front(range));
+    }
+
     /// Makes `page`, which is left, the first that is.
     fn put_first(&mut self, page: PageRange) {
         let Some(at) = self.ranges.iter().position(|range| range.contains(page.start)) else {
@@ -307,6 +343,7 @@ impl Prefaults {
             next.mark(&mut guest.memory.states);
         }
         self.slice = self.next_slice(guest);
+        self.follow(guest);
         if let Some(at) = self.queue.iter().position(Prefault::is_open) {
             self.announce(at, guest.memory.page_size(), fetches);
             scratch.begin(guest.journal.clock.look());
@@ -318,14 +355,29 @@ impl Prefaults {
         Ok(())
     }
 
+    /// Goes on where the guest has come to.
+    fn follow(&mut self, guest: &mut Guest) {
+        let Some(page) = guest.memory.take_wanted_page() else { return };
+        let shift = guest.memory.page_size().shift();
+        let (before, behind) = (NEAR.0 >> shift, NEAR.1 >> shift);
+        let near = PageRange::new(page.0.saturating_sub(before), page.0.saturating_add(behind));
+        if let Some(prefault) = self.queue.iter_mut().find(|prefault| prefault.is_open()) {
+            prefault.put_near_first(near);
+        }
+    }
+
     /// How many bytes to install before faults are looked for again, should none come meanwhile.
     fn next_slice(&mut self, guest: &Guest) -> u64 {
         let now = (guest.memory.counters.faults(), guest.memory.wanted_faults());
         let before = std::mem::replace(&mut self.faults, now);
+        self.raced = 0;
         match (now.0 - before.0, now.1 - before.1) {
             (0, _) => (self.slice * 2).min(SLICE.1),
             // The guest has come to what is being prefaulted: the sooner all of it is there.
-            (faults, wanted) if 2 * wanted >= faults => self.slice.max(RACE),
+            (faults, wanted) if 2 * wanted >= faults => {
+                self.raced = RACED;
+                self.slice.max(RACE)
+            }
             _ => SLICE.0,
         }
     }
@@ -411,7 +463,8 @@ impl Prefaults {
                 bytes += len;
             }
         };
-        let (installed, Ahead { left, stopped }) = guest.install_ahead(plan.as_slice(), &meanwhile);
+        let (installed, Ahead { left, stopped }) =
+            guest.install_ahead(plan.as_slice(), self.raced, &meanwhile);
         let prefault = &mut self.queue[at];
         prefault.report.installed += installed;
         left.into_iter().rev().for_each(|pages| prefault.ranges.push_front(pages));
@@ -674,6 +727,26 @@ mod tests {
         assert_eq!(left(prefault), [(0, 1), (21, 22), (5, 6), (1, 5), (6, 8), (20, 21)]);
         prefault.put_first(PageRange::single(PageIndex(50)));
         assert_eq!(left(prefault).len(), 6);
+    }
+
+    /// The guest has come to a part of its working set, whatever the trace says.
+    #[test]
+    fn what_lies_near_comes_first_in_its_own_order_and_nothing_is_lost() {
+        let left = |prefault: &Prefault| -> Vec<_> {
+            prefault.ranges.iter().map(|range| (range.start.0, range.end.0)).collect()
+        };
+        let mut prefaults = one_prefault();
+        let prefault = prefaults.get(PrefaultId(1)).unwrap();
+        for (start, end) in [(50, 52), (20, 22), (90, 99), (40, 41), (25, 70)] {
+            prefault.ranges.push_back(PageRange::new(start, end));
+        }
+        prefault.put_near_first(PageRange::new(20, 52));
+        let near_first = [(50, 52), (20, 22), (40, 41), (0, 8), (90, 99), (25, 70)];
+        assert_eq!(left(prefault), near_first);
+        // What a cold source was told stays as it is.
+        prefault.announcer = Some(Announcer::new([].into_iter(), PageSize::Small));
+        prefault.put_near_first(PageRange::new(90, 99));
+        assert_eq!(left(prefault), near_first);
     }
 
     #[test]

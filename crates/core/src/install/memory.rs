@@ -51,6 +51,8 @@ pub(crate) struct GuestMemory {
     note: Note,
     /// Faults served on pages that a prefault was asked for.
     wanted_faults: u64,
+    /// The last of these pages, until somebody has seen to what lies around it.
+    wanted_page: Option<PageIndex>,
     pub(crate) states: PageStates,
     pub(crate) counters: Counters,
 }
@@ -82,6 +84,7 @@ impl GuestMemory {
             crew: Crew::shared(),
             batch: None,
             wanted_faults: 0,
+            wanted_page: None,
             counters: Counters::default(),
         })
     }
@@ -108,7 +111,15 @@ impl GuestMemory {
 
     /// A fault on `page` is about to be served.
     pub(crate) fn note_fault(&mut self, page: PageIndex) {
-        self.wanted_faults += u64::from(self.states.is_wanted(page));
+        if self.states.is_wanted(page) {
+            self.wanted_faults += 1;
+            self.wanted_page = Some(page);
+        }
+    }
+
+    /// The page of the last such fault, once.
+    pub(crate) const fn take_wanted_page(&mut self) -> Option<PageIndex> {
+        self.wanted_page.take()
     }
 
     /// Faults served so far on pages that a prefault was asked for.
@@ -247,12 +258,13 @@ impl GuestMemory {
     }
 
     /// Executes a plan that nobody waits for, by several threads where that pays and until an
-    /// event waits to be read. Tells `done` of what was installed, and what is left of the plan.
+    /// event waits to be read, but for its first pieces that are `wanted` all the same. Tells `done` of what was installed, and what is left of the plan.
     /// Where others help, `meanwhile` is called here between the pieces. Whoever waits for a page
     /// is woken.
     pub(crate) fn install_ahead(
         &mut self,
         plan: &[Install<'_>],
+        wanted: usize,
         meanwhile: &(dyn Fn() + Sync),
         mut done: impl FnMut(&mut Self, PageRange, &Install<'_>),
     ) -> Ahead {
@@ -266,7 +278,7 @@ impl GuestMemory {
                 Some(self.execute(&first.install))
             }
             _ => {
-                together::execute(&pieces, &self.tools(), self.crew, meanwhile);
+                together::execute(&pieces, &self.tools(), self.crew, wanted, meanwhile);
                 None
             }
         };

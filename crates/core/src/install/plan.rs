@@ -120,8 +120,6 @@ pub(crate) struct Planner<'a, 's> {
     pub(crate) fault_around: FaultAround,
     pub(crate) source: &'s dyn Source,
     pub(crate) scratch: &'s Scratch,
-    /// A page whose bytes are here already, and these.
-    pub(crate) ready: Option<(PageIndex, &'s [u8])>,
 }
 
 impl<'s> Planner<'_, 's> {
@@ -209,11 +207,6 @@ impl<'s> Planner<'_, 's> {
 
     /// What the source has at hand of the start of `pages`.
     pub(crate) fn look(&self, pages: PageRange) -> Chunk<'s> {
-        if let Some((page, bytes)) = self.ready
-            && page == pages.start
-        {
-            return Chunk::Ready(bytes.into());
-        }
         self.source.lookup(Want::of(pages, self.rules.page_size), self.scratch)
     }
 

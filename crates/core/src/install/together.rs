@@ -61,12 +61,14 @@ pub(super) fn pieces<'a>(plan: &[Install<'a>], page_size: PageSize) -> Vec<Piece
 }
 
 /// Executes pieces, by several threads if there are enough bytes for them. Ends early where an
-/// obstacle is met, or an event waits to be read: then threads of the guest wait, too. Where others
-/// may help, `meanwhile` is called on this thread before each of its pieces.
+/// obstacle is met, or an event waits to be read after so many pieces that are `wanted`: then threads of
+/// the guest wait, too. Where others may help, `meanwhile` is called on this thread before each of its
+/// pieces.
 pub(super) fn execute(
     pieces: &[Piece<'_>],
     tools: &Tools<'_>,
     crew: &'static Crew,
+    wanted: usize,
     meanwhile: &(dyn Fn() + Sync),
 ) {
     let page_size = tools.rules.page_size;
@@ -86,7 +88,8 @@ pub(super) fn execute(
             let whole = piece.install.pages.len() << page_size.shift();
             let is_whole = executed.outcome == Outcome::Done(whole);
             let _ = piece.executed.set(executed);
-            if !is_whole || is_owner && tools.uffd.has_events() {
+            let may_end = || next.load(Ordering::Relaxed) >= wanted;
+            if !is_whole || is_owner && may_end() && tools.uffd.has_events() {
                 over.store(true, Ordering::Relaxed);
             }
         }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::LazyLock;
 
-use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
 
 use super::slices::InPieces;
@@ -267,34 +267,6 @@ impl ZeroBytes {
     pub fn bytes(&self, len: u64) -> Bytes<'_> {
         let start = NonNull::new(self.map.as_mut_ptr()).expect("a mapping is never null");
         Bytes { start, len: Self::LEN as u64, mapped: PhantomData }.first(len)
-    }
-}
-
-/// Room for a 2 MiB page, of which no more is in use than something was put into: in pages of 4 KiB,
-/// since the kernel clears a larger one as a whole, which takes as long as the copy of one.
-#[derive(Debug)]
-pub struct HugeBuffer(MmapMut);
-
-impl HugeBuffer {
-    /// Its size in bytes.
-    pub const LEN: usize = 2 << 20;
-
-    /// Memory for it; none is in use before something is put there.
-    pub fn new() -> io::Result<Self> {
-        let map = MmapOptions::new().len(Self::LEN).map_anon()?;
-        // A kernel that has no larger pages refuses.
-        let _ = map.advise(Advice::NoHugePage);
-        Ok(Self(map))
-    }
-
-    /// Its bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Its bytes, to be changed.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
     }
 }
 

@@ -124,13 +124,6 @@ pub trait Source: Send + Sync + 'static {
     /// waits for no device and no network.
     fn prepare(&self, _offset: u64, _len: u64) {}
 
-    /// Copies the first bytes of `offset..offset + room.len()` into `room`, as far as they are at
-    /// hand; how many those are. All of them may turn out to be zeros. Called by fault loops that
-    /// have nothing else to do: waits for no device and no network.
-    fn copy(&self, _offset: u64, _room: &mut [u8]) -> usize {
-        0
-    }
-
     /// Announces that the range will be asked for soon. Called on a fetch thread.
     fn will_need(&self, _offset: u64, _len: u64) {}
 

@@ -369,23 +369,6 @@ impl Source for FileSource {
         }
     }
 
-    fn copy(&self, offset: u64, room: &mut [u8]) -> usize {
-        let end = offset + room.len() as u64;
-        // What the kernel does not tell of is left to fetch threads, and holes to look-ups.
-        let now = self.now();
-        let is_data = self.extents.within(offset..end).next().is_some();
-        let can_be = is_data && self.reads_cached.load(Ordering::Relaxed);
-        if can_be
-            && end <= self.lookout.end(&self.file, now)
-            && self.is_told(now)
-            && self.is_resident(offset..end)
-        {
-            to_usize(self.read_cached(offset, room))
-        } else {
-            0
-        }
-    }
-
     fn will_need(&self, offset: u64, len: u64) {
         // A hole that is read ahead would become pages in the page cache.
         for part in self.extents.within(offset..offset + len) {

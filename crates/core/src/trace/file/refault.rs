@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::super::{FilledWith, TraceEntry};
 use crate::units::{PageIndex, PageRange, PageSize};
-use crate::window::{self, Nearby};
+use crate::window::{self, Nearby, Walks};
 
 /// Pages of one block: as many as a word has bits.
 const BLOCK: u64 = 64;
@@ -13,6 +13,9 @@ const BLOCK: u64 = 64;
 pub(super) struct Refault {
     all: PageRange,
     widest: u64,
+    /// Pages that are installed ahead of somebody who walks.
+    most_ahead: u64,
+    walks: Walks,
     blocks: FxHashMap<u64, Block>,
 }
 
@@ -25,7 +28,13 @@ struct Block {
 impl Refault {
     pub(super) fn new(pages: u64, page_size: PageSize) -> Self {
         let (all, blocks) = (PageRange::new(0, pages), FxHashMap::default());
-        Self { all, widest: window::widest(page_size), blocks }
+        Self {
+            all,
+            widest: window::widest(page_size),
+            most_ahead: window::most_ahead(page_size),
+            walks: Walks::default(),
+            blocks,
+        }
     }
 
     /// The runs that were filled for the faults of `entries`, in order, and how many of their
@@ -41,12 +50,22 @@ impl Refault {
                 refaults += usize::from(entry.filled_with() != FilledWith::Present);
             } else {
                 let run = self.run(page);
-                run.pages().for_each(|page| *self.block(page).0 |= bit(page));
-                runs.push(run);
+                let ahead = self.walks.came_to(self.all, page, self.most_ahead);
+                self.install(run, &mut runs);
+                ahead.pages().for_each(|page| {
+                    if !self.is_installed(page) {
+                        self.install(PageRange::single(page), &mut runs);
+                    }
+                });
             }
             *self.block(page).1 |= bit(page);
         }
         (runs, refaults)
+    }
+
+    fn install(&mut self, run: PageRange, runs: &mut Vec<PageRange>) {
+        run.pages().for_each(|page| *self.block(page).0 |= bit(page));
+        runs.push(run);
     }
 
     /// The missing pages around `page` that one fault fills.

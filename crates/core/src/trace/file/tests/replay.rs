@@ -69,6 +69,19 @@ fn huge_pages_keep_their_order() {
 }
 
 #[test]
+fn huge_pages_that_were_installed_ahead_of_a_walk_are_found_again() {
+    let ranges = |pages: &[u64]| {
+        let id = snapshot(100 * 512).with_page_size(PageSize::Huge);
+        let entries = pages.iter().map(|page| read(*page, 0)).collect();
+        Trace::new(id, entries).unwrap().ranges_with_neighbours()
+    };
+    let walked = [PageRange::new(0, 11), PageRange::new(20, 21)];
+    assert_eq!(ranges(&[0, 1, 2, 5, 8, 20]), walked);
+    // Recorded page by page, where nothing was installed ahead.
+    assert_eq!(ranges(&[0, 1, 2, 3, 4, 5]), [PageRange::new(0, 6)]);
+}
+
+#[test]
 fn pages_that_were_given_back_are_not_prefaulted() {
     let entries = FILLS.into_iter().zip(0..).map(|(filled, page)| touch(page, false, filled, 0));
     let trace = Trace::new(snapshot(4), entries.collect()).unwrap();
