@@ -25,7 +25,7 @@ use crate::handoff::{Handoff, Peer};
 use crate::identity::Identity;
 pub use crate::identity::Owner;
 pub use crate::kernel::ProcessFacts;
-use crate::kernel::{InPieces, Process, run_for_a_moment_at_a_time};
+use crate::kernel::{InPieces, Process, run_for_a_moment_at_a_time, stay_behind};
 use crate::layout::Layout;
 use crate::policy::Tracking;
 use crate::recovery::{Keep, Left};
@@ -563,6 +563,8 @@ impl Runner {
         });
         // An observer or a reply that panics must not keep the end from whoever waits for it.
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.clean_up(&end)));
+        // Whoever has the guest by now may want this core, and so may other guests.
+        let _behind = stay_behind();
         drop(held);
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.report_rest()));
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use uffd_core::guardian::Post;
+use uffd_core::kernel::serve_guests;
 use uffd_core::ledger::StateDir;
 
 use failure::{Failure, NAMED};
@@ -73,6 +74,7 @@ fn guard(options: &Options) -> Result<(), Failure> {
         detach::enter(cgroup)?;
     }
     use_all_that_is_allowed();
+    serve_guests();
     let log = match &options.log {
         Some(path) => Log::file(path)?,
         None if is_left_behind => Log::nowhere(),

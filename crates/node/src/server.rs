@@ -9,7 +9,7 @@ use napi::bindgen_prelude::Float64Array;
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 use uffd_core::guardian::{Client, GuardianError, Launch};
-use uffd_core::kernel::Waker;
+use uffd_core::kernel::{Waker, stay_behind};
 use uffd_core::ledger::{Claim, SnapshotPlace, StateDir, StateDirError};
 use uffd_core::metrics::Totals;
 use uffd_core::recovery::{Awaited, Keep, Spares, left_in};
@@ -268,6 +268,8 @@ impl Shared {
         options: ServerOptions,
         begun: Option<Starting>,
     ) {
+        // Guests that are taken over are served by another process meanwhile, on the same cores.
+        let _behind = stay_behind();
         match self.serve(socket, snapshot, state_dir, options) {
             Ok(server) => {
                 let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);

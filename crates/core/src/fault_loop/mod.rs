@@ -227,8 +227,6 @@ impl FaultLoop {
             // Whoever takes the guest over wakes its threads when it can serve them: nobody is told
             // of anything before it can.
             self.let_ledger_go(false);
-            // Whoever has it by now may wait for this core, and so may the guest.
-            std::thread::yield_now();
             return;
         }
         if matches!(end, End::Failed(_)) && self.guest.options.kill_on_failure {

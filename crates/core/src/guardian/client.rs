@@ -11,7 +11,7 @@ use super::launch::Launch;
 use super::link::{Entrusted, Link, State};
 use super::message::Request;
 use super::news::{News, Observer};
-use crate::kernel::Waker;
+use crate::kernel::{Waker, stay_behind};
 use crate::ledger::{Spares, StateDir};
 
 /// The pauses between looks at what becomes of guests that were let go of. To look makes others wait
@@ -42,7 +42,10 @@ impl Client {
         thread::Builder::new()
             .name("uffd-guardian".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || link.keep_in_touch())
+            .spawn(move || {
+                let _behind = stay_behind();
+                link.keep_in_touch();
+            })
             .map_err(GuardianError::Resources)?;
         let mut state = client.0.lock();
         loop {

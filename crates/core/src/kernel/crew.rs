@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::slices::serve_guests;
+
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -101,7 +103,10 @@ impl Crew {
             let started = thread::Builder::new()
                 .name("uffd-crew".to_owned())
                 .stack_size(256 << 10)
-                .spawn(move || self.work());
+                .spawn(move || {
+                    serve_guests();
+                    self.work();
+                });
             // Without it, the others do its share.
             state.threads += usize::from(started.is_ok());
         }

@@ -49,7 +49,7 @@ pub use process_facts::ProcessFacts;
 pub(crate) use process_id::ProcessId;
 pub(crate) use same_file::is_same_file;
 pub use shared::{Onlooker, Part, SharedMemory};
-pub use slices::{Behind, stay_behind};
+pub use slices::{Behind, serve_guests, stay_behind};
 pub(crate) use slices::{InPieces, run_for_a_moment_at_a_time};
 pub use watch::{ReadySet, Watch};
 

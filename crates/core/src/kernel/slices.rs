@@ -47,7 +47,19 @@ pub(crate) fn run_for_a_moment_at_a_time() -> nix::Result<()> {
 #[must_use]
 pub fn stay_behind() -> Behind {
     // Of two threads that have a claim to a core, the one is first that runs for the shorter time.
-    Behind { before: change(Some(libc::SCHED_BATCH), LONGEST).ok().flatten() }
+    let before = change(Some(libc::SCHED_BATCH), LONGEST).ok().flatten();
+    // Whoever waits already has the core at once; and only from now on does the time count.
+    std::thread::yield_now();
+    Behind { before }
+}
+
+/// Has the calling thread, which guests wait for from now on, stay behind no more where whoever started
+/// it did.
+pub fn serve_guests() {
+    let stays_behind = |it: &Attributes| it.policy == libc::SCHED_BATCH.cast_unsigned();
+    if attributes().is_ok_and(|it| stays_behind(&it) && it.runtime == LONGEST) {
+        let _ = change(Some(libc::SCHED_OTHER), 0);
+    }
 }
 
 /// See [`stay_behind`].

@@ -11,7 +11,7 @@ use super::arrival::Arrival;
 use super::shared::{Shared, UnderWay};
 use super::{Refusal, ServerObserver, ServerOptions};
 use crate::handoff::{AcceptError, Connection, HandoffError, Listener};
-use crate::kernel::Waker;
+use crate::kernel::{Waker, serve_guests, stay_behind};
 use crate::session::SessionError;
 use crate::source::Fetcher;
 
@@ -41,6 +41,7 @@ impl Acceptor {
     pub(super) fn run(self) {
         let (shared, observer) = (Arc::clone(&self.shared), Arc::clone(&self.observer));
         wait_for_any([&shared.opened, &shared.stop]);
+        serve_guests();
         self.accept();
         // The socket is gone. A server whose socket broke goes on with what is under way.
         wait_for_any([&shared.stop]);
@@ -86,6 +87,9 @@ impl Acceptor {
                 }
             }
         }
+        // Guests that were left a moment ago want the core on which the socket is closed.
+        let _behind = stay_behind();
+        drop(self);
     }
 
     /// A thread for the guest: first for its handoff, then for its faults.

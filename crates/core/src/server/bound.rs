@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::guests::Expected;
 use super::{Arriving, Server, ServerObserver, ServerOptions};
+use crate::kernel::stay_behind;
 use crate::recovery::{Awaited, Keep, NotRecovered, NotTaken, Prospect, Spares, take_over};
 use crate::session::{Served, Standby};
 use crate::source::Fetcher;
@@ -44,6 +45,7 @@ impl Bound {
     /// The same for whoever has waited for the directory: who was `awaited` is not looked at again.
     pub fn take_over_awaited(&self, spares: &mut Spares, awaited: Awaited) -> io::Result<()> {
         let Some(keep) = &self.options.keep else { return Ok(()) };
+        let _behind = stay_behind();
         let ready = |prospect| self.stand_by(keep, prospect);
         let others = take_over(
             keep,

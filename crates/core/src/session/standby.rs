@@ -14,10 +14,8 @@ use crate::kernel::run_for_a_moment_at_a_time;
 use crate::recovery::{IfUnnamed, Keep, Left, NotRecovered, NotTaken, Prospect};
 use crate::source::Fetcher;
 
-/// Tries in a row to have the lock, each after a turn of whoever else can run.
-const TRIES: u32 = 64;
-
-/// The pause between the tries after those.
+/// The pause between two tries to have the lock. To give way instead would cost the thread its claim to
+/// a core, just before it needs one for the guest.
 const PAUSE: Duration = Duration::from_micros(20);
 
 /// A thread that is ready to serve a guest, and takes it over when it is told to. Dropped, it ends,
@@ -175,14 +173,13 @@ fn wake_on_time() {
 }
 
 fn take(mut prospect: Prospect, unnamed: IfUnnamed, within: Duration) -> Result<Left, NotTaken> {
-    let (begun, mut tries) = (Instant::now(), 0);
+    let begun = Instant::now();
     loop {
         match prospect.take_if(unnamed) {
             Err(NotTaken::Served(back)) if begun.elapsed() < within => prospect = *back,
             taken => return taken,
         }
-        tries += 1;
-        if tries < TRIES { thread::yield_now() } else { thread::sleep(PAUSE) }
+        thread::sleep(PAUSE);
     }
 }
 

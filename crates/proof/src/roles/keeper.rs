@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
 use uffd_core::guardian::{self, Client, Launch, News};
-use uffd_core::kernel::Waker;
+use uffd_core::kernel::{Waker, stay_behind};
 use uffd_core::ledger::{SnapshotPlace, StateDir};
 use uffd_core::recovery::{Awaited, Keep, NotRecovered, Spares};
 use uffd_core::server::{Arriving, Refusal, Server, ServerObserver, ServerOptions};
@@ -35,6 +35,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     let source = Arc::new(FileSource::open(&role.snapshot)?);
     let snapshot = SnapshotPlace::of(&source)?;
     let fetcher = Arc::new(Fetcher::new(source));
+    let behind = stay_behind();
     let mut awaited = Awaited::default();
     let never = Waker::new()?;
     let mut claim = Some(dir.claim_unless(&never, || {
@@ -59,6 +60,7 @@ pub(super) fn play(args: &[String]) -> Result<(), Failure> {
     bound.take_over_awaited(&mut Spares::new(), awaited)?;
     let recovered = sessions.count();
     let mut server = Some(bound.open());
+    drop(behind);
     say(&format!("ready {recovered}"));
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         match line.as_str() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Delivery;
 use super::lanes::{ClientId, Turn};
 use super::requests::{Ended, Requests, Waiter, Work};
+use crate::kernel::serve_guests;
 use crate::source::{Piece, Source, SourceError, Urgency, Want};
 
 /// A thread without work for this long ends.
@@ -66,7 +67,10 @@ impl Shared {
         let started = thread::Builder::new()
             .name("uffd-fetch".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || shared.run());
+            .spawn(move || {
+                serve_guests();
+                shared.run();
+            });
         match started {
             Ok(_) => state.threads += 1,
             // Others will come to it. If there are none, this fails loudly, not silently.
