@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::contract::{SessionError, SessionOptions};
 use crate::guardian::Client;
 use crate::kernel::{
-    Outcome, Process, ProcessId, Registration, Uffd, boot_time, is_same_file, is_shortage,
+    InPieces, Outcome, Process, ProcessId, Registration, Uffd, boot_time, is_same_file, is_shortage,
 };
 use crate::layout::Layout;
 use crate::ledger::{
@@ -595,7 +595,10 @@ pub fn left_in(dir: &StateDir) -> io::Result<Vec<PathBuf>> {
 }
 
 fn find(path: &Path, spares: &mut Spares, known: Option<&Known>) -> Result<Prospect, Obstruction> {
+    // Whoever serves the guest meanwhile may want this core.
+    let mut pieces = InPieces::begin();
     let (file, header) = UnownedFile::open(path).map_err(unusable)?;
+    pieces.done();
     let here = Host::here().map_err(|cause| {
         let doing = "cannot find out which boot this is";
         unusable(LedgerError::Io { doing, cause })
@@ -609,7 +612,9 @@ fn find(path: &Path, spares: &mut Spares, known: Option<&Known>) -> Result<Prosp
         return Err(Obstruction::OtherNamespace { pid });
     }
     let layout = header.layout().map_err(|error| unusable(error.into()))?;
+    pieces.done();
     let ledger = file.map(&layout).map_err(unusable)?;
+    pieces.done();
     let process = match Process::find(pid, header.started) {
         Ok(process) => process,
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {
@@ -618,6 +623,7 @@ fn find(path: &Path, spares: &mut Spares, known: Option<&Known>) -> Result<Prosp
         Err(error) if is_shortage(&error) => return Err(shortage("its process", &error)),
         Err(error) => return Err(Obstruction::Descriptor { pid, cause: error.to_string() }),
     };
+    pieces.done();
     let uffd = match descriptor(&process, &header, spares) {
         Ok(uffd) => uffd,
         // What it had is given up bit by bit while it ends.
@@ -626,6 +632,7 @@ fn find(path: &Path, spares: &mut Spares, known: Option<&Known>) -> Result<Prosp
     };
     let uffd = Uffd::new(uffd)
         .map_err(|errno| Obstruction::Descriptor { pid, cause: errno.to_string() })?;
+    pieces.done();
     let (shown, look) = match known.filter(|known| known.is_of(&process, &uffd)) {
         // Whether all of it is still registered is asked once the guest is ours.
         Some(known) => (Some(true), known.look.clone()),

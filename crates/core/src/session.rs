@@ -566,7 +566,9 @@ impl Runner {
         // Whoever has the guest by now may want this core, and so may other guests.
         let _behind = stay_behind();
         drop(held);
+        let mut pieces = InPieces::begin();
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.report_rest()));
+        pieces.done();
         let _ = catch_unwind(AssertUnwindSafe(|| fault_loop.finish(&end)));
         self.ending.set(end);
     }

@@ -9,6 +9,7 @@ use super::hand::{Fault, Hand, Kind, Phase};
 use super::next::Next;
 use crate::contract::{End, Notice, Observer, ReleaseProgress};
 use crate::install::GuestMemory;
+use crate::kernel::InPieces;
 use crate::ledger::Touches;
 use crate::metrics::{Ahead, FaultClass};
 use crate::states::PageState;
@@ -22,6 +23,9 @@ const TRACE_EVERY: Duration = Duration::from_millis(100);
 
 /// Or when there are this many of them.
 const TRACE_BATCH: usize = 1024;
+
+/// So many entries are looked at in some microseconds.
+const A_PIECE: usize = 256;
 
 /// Statistics are not told more often.
 const STATS_EVERY: Duration = Duration::from_millis(1);
@@ -162,11 +166,16 @@ impl Journal {
         let own = std::mem::take(&mut self.trace);
         let layout = Arc::clone(self.view.layout());
         let mut noted = Pages::none_of(layout.page_end());
-        self.trace = touches
-            .entries(&layout)
-            .chain(own)
-            .filter(|entry| noted.insert(entry.page()))
-            .collect();
+        // Once the guest was left, whoever has it may want this core.
+        let mut pieces = memory.is_none().then(InPieces::begin);
+        for (count, entry) in touches.entries(&layout).chain(own).enumerate() {
+            if noted.insert(entry.page()) {
+                self.trace.push(entry);
+            }
+            if count % A_PIECE == 0 {
+                pieces.iter_mut().for_each(InPieces::done);
+            }
+        }
         let Some(memory) = memory.filter(|_| is_traced) else { return };
         let time = self.since.elapsed();
         for page in layout.regions().iter().flat_map(|region| region.pages.pages()) {
