@@ -160,7 +160,8 @@ impl Client {
         }
         let begun = Instant::now();
         // The connection that was asked, and how many signs of life there were before.
-        let mut asked = None;
+        let mut asked: Option<(u64, u64)> = None;
+        let mut hurried = false;
         let mut state = self.0.lock();
         loop {
             let connections = state.connections;
@@ -173,7 +174,9 @@ impl Client {
                 self.0.say(&mut state, &Request::Give { id: String::new() }, None);
             }
             let Some(left) = within.checked_sub(begun.elapsed()) else { break };
-            self.0.hurry(&mut state);
+            if state.process().is_none() && !std::mem::replace(&mut hurried, true) {
+                self.0.hurry(&mut state);
+            }
             state = self.0.wait_for(state, left.min(LOOK_EVERY));
         }
         let waited = begun.elapsed();
@@ -189,7 +192,7 @@ impl Client {
     /// the one that was told is gone, or stopped. Those that nobody has in the end.
     pub fn see_to_those_left(&self, within: Duration) -> Vec<String> {
         let begun = Instant::now();
-        let mut pause = FIRST_LOOK;
+        let (mut pause, mut hurried) = (FIRST_LOOK, false);
         loop {
             let mut state = self.0.lock();
             if state.left().is_empty() {
@@ -204,7 +207,11 @@ impl Client {
                 return left;
             }
             match state.process() {
-                None => self.0.hurry(&mut state),
+                None if hurried => {}
+                None => {
+                    hurried = true;
+                    self.0.hurry(&mut state);
+                }
                 // They wait for it, and it stands still: it cannot be asked to make room.
                 Some(process) if process.is_stopped() => drop(process.kill()),
                 Some(_) => {}

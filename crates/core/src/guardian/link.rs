@@ -432,8 +432,8 @@ impl Link {
     fn is_closing_within(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
-            let state = self.lock();
-            if state.closing || state.is_in_a_hurry {
+            let mut state = self.lock();
+            if state.closing || std::mem::take(&mut state.is_in_a_hurry) {
                 return state.closing;
             }
             drop(state);
