@@ -325,7 +325,7 @@ export class Server extends EventEmitter<ServerEvents> implements AsyncDisposabl
    */
   async handOver(): Promise<number> {
     this.requireStateDir()
-    await this.#guardianIsReady()
+    if (this.#options.native.guardian !== undefined) await this.#guardianIsReady()
     this.#leavePlaces()
     await this.#leave()
     await this.#closeEndpoints()
