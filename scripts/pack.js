@@ -5,12 +5,13 @@
 import {
   chmodSync,
   copyFileSync,
+  cpSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   writeFileSync,
 } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { addonOf, programOf } from './pipeline/native-files.js'
 import { root, run, tool } from './pipeline/run.js'
 import { tooNew } from './release/glibc.js'
@@ -51,7 +52,13 @@ if (mode === '--only-built') {
 if (mode === undefined) refuseNewGlibc(manifest.napi.targets)
 
 await must(tool('napi'), ['create-npm-dirs'])
-await must(tool('napi'), ['artifacts', '--output-dir', join(root, 'native')])
+// From a folder with nothing else: a build that was ended halfway leaves files in native/.
+const parts = join(resolve(folder), 'parts')
+cpSync(join(root, 'native'), parts, {
+  recursive: true,
+  filter: (from) => !basename(from).startsWith('.'),
+})
+await must(tool('napi'), ['artifacts', '--output-dir', parts])
 // Adds the platform packages to optionalDependencies.
 await must(tool('napi'), ['pre-publish', '--skip-optional-publish', '--no-gh-release'])
 
