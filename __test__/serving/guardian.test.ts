@@ -1,7 +1,16 @@
 // Guests with a guardian: a native process that serves them while no server does.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
@@ -118,6 +127,21 @@ test('guests are not handed over to a guardian that is frozen, and are when it g
   await isAsItWas(t, guest)
   await guest.kill()
   await hasEnded(pid!)
+})
+
+test('guests that were handed over and that nobody can take over are named', async (t) => {
+  const place = new Place(t)
+  const { server, guest } = await guardedHere(t, place)
+  const { id } = server.guests[0]!
+  const [ledger] = readdirSync(place.stateDir).filter((name) => name.endsWith('.ledger'))
+  // So little that whoever has it mapped notices nothing, and whoever takes it over does.
+  const path = join(place.stateDir, ledger!)
+  truncateSync(path, statSync(path).size - 1)
+  await t.throwsAsync(server.handOver(), {
+    code: 'ERR_UFFD_HAND_OVER',
+    message: new RegExp(`guest ${id} was left, and nobody serves it`),
+  })
+  await guest.kill()
 })
 
 test('a guardian that dies is started again, and guards the guests there are', async (t) => {

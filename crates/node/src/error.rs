@@ -54,11 +54,17 @@ impl ErrorInfo {
 
     /// Guests that were handed over, and that nobody has.
     pub(crate) fn ownerless(ids: &[String]) -> Self {
-        let count = ids.len();
-        let first = ids.first().map_or("", String::as_str);
+        let who = match ids {
+            [id] => format!("the guest {id} was left, and nobody serves it"),
+            _ => format!(
+                "{} guests were left, and nobody serves them ({})",
+                ids.len(),
+                ids.join(", ")
+            ),
+        };
         let message = format!(
-            "{count} guests were left, and nobody serves them (such as {first}): the guardian was lost \
-             and no other one can be had; start a server with the same state directory"
+            "{who}: the guardian was lost and no other one can be had; start a server with the same state \
+             directory"
         );
         Self::new("ERR_UFFD_HAND_OVER", message)
     }

@@ -23,8 +23,8 @@ use crate::snapshot::Snapshot;
 /// Refusals that wait to be collected; more are only counted.
 const MOST_REFUSALS: usize = 256;
 
-/// Guests that wait to be collected, served already or ended: what is known of each is kept until then. No
-/// more are accepted meanwhile.
+/// Guests that wait to be collected, served already or ended: what is known of each is kept until then.
+/// No more are accepted meanwhile.
 const MOST_ARRIVALS: usize = 1024;
 
 /// Notices of one guest that wait to be collected; more are only counted.

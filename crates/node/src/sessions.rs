@@ -7,8 +7,8 @@ use uffd_core::session::Session;
 
 /// The sessions of a server that have not ended, as far as JavaScript knows.
 ///
-/// Kept alive by every session's thread through [`crate::reception::Reception`]. Objects of JavaScript refer to a
-/// session weakly: what it holds goes with its end, and not when garbage is collected.
+/// Kept alive by every session's thread through [`crate::reception::Reception`]. Objects of JavaScript
+/// refer to a session weakly: what it holds goes with its end, and not when garbage is collected.
 #[derive(Default)]
 pub(crate) struct Sessions(Mutex<Register>);
 

@@ -10,9 +10,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use uffd_guest::driver::Guest;
+use uffd_guest::driver::{Guest, Pending};
 use uffd_guest::pattern::{Content, Pattern};
-use uffd_guest::protocol::{Expect, Op};
+use uffd_guest::protocol::{Expect, Op, ProgramReport};
 use uffd_proof::{Cast, HUGE, HugePages, Keeper, Keeping, KeptMode, SMALL, State, Tracks, until};
 
 use short_life::Life;
@@ -58,6 +58,16 @@ impl Scene {
 
     fn life(&self) -> Life {
         Life::new(self.pattern, self.pages)
+    }
+
+    /// A guest in the middle of its life, whose keeper was killed at `point`.
+    fn left(&self, point: &str) -> (Life, Guest, Pending<ProgramReport>) {
+        let mut life = self.life();
+        let mut keeper = self.keeping.doomed(point, 2);
+        let guest = self.guest(&keeper);
+        let living = guest.thread(0).start_program(life.live());
+        keeper.killed();
+        (life, guest, living)
     }
 
     /// What the guest holds, and what is said of it, after `life`.
@@ -242,11 +252,7 @@ fn in_the_middle_of_what_a_guardian_does() {
         ] {
             for point in points.iter().skip(steps).step_by(2) {
                 let scene = Scene::new(mode);
-                let mut life = scene.life();
-                let mut keeper = scene.keeping.doomed(first, 2);
-                let guest = scene.guest(&keeper);
-                let living = guest.thread(0).start_program(life.live());
-                keeper.killed();
+                let (life, guest, living) = scene.left(first);
                 let scene = scene.guarded();
                 let mut guardian = Doomed::guardian(&scene, point);
                 let mut next = if matches!(*point, "handing over" | "let go") {
@@ -391,11 +397,7 @@ fn in_the_middle_of_taking_over() {
         ] {
             for point in points {
                 let scene = Scene::new(mode);
-                let mut life = scene.life();
-                let mut keeper = scene.keeping.doomed(first, 2);
-                let guest = scene.guest(&keeper);
-                let living = guest.thread(0).start_program(life.live());
-                keeper.killed();
+                let (life, guest, living) = scene.left(first);
                 scene.keeping.begin_doomed(point, 1).killed();
                 let mut next = scene.keeping.keeper();
                 let report = living.get().unwrap();

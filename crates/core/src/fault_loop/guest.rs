@@ -71,7 +71,8 @@ impl Guest {
     }
 
     /// Executes a plan of a prefault as far as the guest needs nothing in between: how many pages
-    /// were installed, and what is left. So many pieces are `wanted`, whatever it needs. Where others help, `meanwhile` is called between its parts.
+    /// were installed, and what is left. So many pieces are `wanted`, whatever it needs. Where others
+    /// help, `meanwhile` is called between its parts.
     pub(super) fn install_ahead(
         &mut self,
         plan: &[Install<'_>],

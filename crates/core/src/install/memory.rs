@@ -258,9 +258,9 @@ impl GuestMemory {
     }
 
     /// Executes a plan that nobody waits for, by several threads where that pays and until an
-    /// event waits to be read, but for its first pieces that are `wanted` all the same. Tells `done` of what was installed, and what is left of the plan.
-    /// Where others help, `meanwhile` is called here between the pieces. Whoever waits for a page
-    /// is woken.
+    /// event waits to be read, but for its first pieces that are `wanted` all the same. Tells `done`
+    /// of what was installed, and what is left of the plan. Where others help, `meanwhile` is called
+    /// here between the pieces. Whoever waits for a page is woken.
     pub(crate) fn install_ahead(
         &mut self,
         plan: &[Install<'_>],
